@@ -1,0 +1,378 @@
+"""The few types everything speaks in. Read this page and you know the whole program.
+
+    recipe + device profile -> plan -> passes -> exporters -> checks -> gate -> manifest -> report
+
+A `Model` goes through passes, each a `Model` in and a `Model` out. An exporter writes it to an
+`Artifact`. A runtime on a device runs the artifact on a `Dataset`; checks turn what comes back into
+`Measurement`s, and the gate turns those into `Verdict`s. The manifest keeps all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import Field
+
+from toolkit.schema import Component
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Labels = NDArray[np.int64]
+
+Meaning = Literal["image", "tensor", "logits", "softmax", "sigmoid", "sigmoids"]
+Layout = Literal["NHWC", "NCHW", "none"]
+Scheme = Literal["float32", "float16", "dynamic", "int8"]
+Provenance = Literal["measured", "emulated", "estimated", "quoted", "computed"]
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+# ---------------------------------------------------------------- what a model takes and gives
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input or output. `shape` includes the batch dimension; None is a free dimension."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    meaning: Meaning = "tensor"
+    layout: Layout = "none"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Named inputs and outputs, in the order of the original model. Consumers bind by name."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The contract from a decoded image (uint8, height x width x channels) to the model's input.
+
+    In this order: centre crop to the target's aspect ratio and resize (bilinear, antialiased) to
+    `size`; channels to `color`; then `x * scale + offset` in float32, per channel.
+    """
+
+    size: tuple[int, int] | None = None  # (height, width) in pixels; None keeps the image's own
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    scale: tuple[float, ...] = (1.0,)  # one value, or one for each channel
+    offset: tuple[float, ...] = (0.0,)
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """What a `quantize` pass asks of the exporters. They honour all of it or refuse.
+
+    scheme: float16 = weights stored in 16 bits; dynamic = int8 weights, activations quantized at run
+    time; int8 = weights and activations in 8 bits, ranges from calibration images.
+    """
+
+    scheme: Scheme = "float32"
+    granularity: Literal["per_channel", "per_tensor"] = "per_channel"  # of the weights' scales
+    io: Literal["float32", "int8", "uint8"] = "float32"  # type of the file's inputs and outputs
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network and everything needed to use it rightly. Passes return new ones.
+
+    graph: for kind "keras" a flat functional keras.Model in inference form.
+    """
+
+    kind: Literal["keras"]
+    graph: Any
+    signature: Signature
+    preprocessing: Preprocessing = Preprocessing()
+    quant: QuantSpec = QuantSpec()
+
+    @property
+    def head(self) -> Meaning:
+        """What the first output means (logits, softmax, one sigmoid for two classes)."""
+        return self.signature.outputs[0].meaning
+
+
+# ---------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: name -> (n, ...) float32 array, preprocessed, NHWC. targets: name -> (n,) array. ids: stable names."""
+
+    inputs: Mapping[str, Array]
+    targets: Mapping[str, Array]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Labelled images as a dataset finds them, none decoded yet.
+
+    labels: (n,) int64 class indexes. subsets: for each record the name of the part the data itself
+    puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x channels.
+    content(i): bytes that identify the image, for fingerprints and duplicate checks.
+    """
+
+    source: str
+    ids: tuple[str, ...]
+    labels: Labels
+    subsets: tuple[str, ...]
+    classes: tuple[str, ...]
+    read: Callable[[int], Array]
+    content: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A re-iterable, fingerprinted stream of preprocessed batches (one split of a recipe's data)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str:
+        """Hash of ids, labels, image bytes and preprocessing, in order."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Labels: ...
+    def __len__(self) -> int: ...
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Batches of at most `size`, always in the same order."""
+        ...
+
+
+# ---------------------------------------------------------------- passes and exporters
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One line of what a pass did: changed (before != after) or skipped, and why."""
+
+    layer: str
+    before: str
+    after: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something to show while work goes on. fraction: 0..1, or None where it is not known."""
+
+    text: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What a pass may use from above it.
+
+    original: the model as it was read (the default teacher). evaluate(model): accuracy on the
+    selection split, 0..1. Splits a recipe does not have are None.
+    """
+
+    seed: int = 0
+    original: Model | None = None
+    train: Dataset | None = None
+    selection: Dataset | None = None
+    calibration: Dataset | None = None
+    evaluate: Callable[[Model], float] | None = None
+    emit: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The new model, what changed layer by layer, and the curves of any training (name -> value per epoch)."""
+
+    model: Model
+    changes: tuple[LayerChange, ...] = ()
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+class Pass(Protocol):
+    """Changes a Model: input untouched, signature kept. A frozen pydantic model whose fields are its parameters."""
+
+    takes: ClassVar[tuple[str, ...]]  # kinds of graph
+    needs: ClassVar[tuple[str, ...]]  # splits it cannot do without: "train", "calibration", ...
+
+    def run(self, model: Model, context: PassContext) -> PassResult: ...
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file a run produced. layout and names are the file's own, in its signature.
+
+    notes: what was changed or skipped on the way, in words.
+    """
+
+    name: str
+    path: Path
+    format: str
+    scheme: Scheme
+    size_bytes: int
+    sha256: str
+    signature: Signature
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportContext:
+    """calibration: images for schemes that need ranges. emit: progress."""
+
+    calibration: Dataset | None = None
+    emit: Callable[[Progress], None] = lambda progress: None
+
+
+class Exporter(Protocol):
+    """Writes a model to one file, exactly as its QuantSpec says, or raises UnsupportedError."""
+
+    format: ClassVar[str]
+    suffix: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]]
+    schemes: ClassVar[tuple[Scheme, ...]]
+
+    def refusal(self, quant: QuantSpec) -> str | None:
+        """Why this request cannot be written, or None. Asked by `plan`, before any work."""
+        ...
+
+    def export(self, model: Model, path: Path, context: ExportContext) -> Artifact: ...
+
+
+# ---------------------------------------------------------------- runtimes, devices
+
+
+class Runtime(Protocol):
+    """How one kind of file is run: what it takes, and the file of worker/ that drives it."""
+
+    formats: ClassVar[tuple[str, ...]]
+    worker: ClassVar[str]  # module name under worker/
+    package: ClassVar[str]  # distribution whose version is reported
+
+    def version(self) -> str | None:
+        """Installed version on this machine, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished command on a device."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Session(Protocol):
+    """An open connection to a device with a work folder of its own; closing it leaves nothing behind."""
+
+    def push(self, path: Path) -> str:
+        """The file's path on the device, its hash checked."""
+        ...
+
+    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """One worker job in a fresh process; raises StageError with the tail of its stderr."""
+        ...
+
+    def pull(self, remote: str, path: Path) -> None: ...
+    def folder(self) -> str:
+        """The work folder's path on the device."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """How a device is reached."""
+
+    def open(self) -> Session: ...
+
+
+class MeasureSpec(Component):
+    """How latency is measured. Several fresh processes, since one process's median is worth little on a shared host."""
+
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads the runtime may use."""
+    processes: Annotated[int, Field(ge=1, le=50)] = 8
+    """Fresh processes per artifact, interleaved with those of the other artifacts."""
+    seconds: Annotated[float, Field(gt=0, le=120)] = 1.0
+    """Timed seconds in each process."""
+    warmup_seconds: Annotated[float, Field(ge=0, le=60)] = 0.3
+    """Untimed seconds before them."""
+
+
+class Budget(Component):
+    """What must hold of every artifact. A limit that is not given is not judged."""
+
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest loss of accuracy against the original, as a fraction (0.01 = one point); a non-inferiority test."""
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Smallest share of test images on which artifact and original decide alike."""
+    max_size_kib: Annotated[float, Field(gt=0)] | None = None
+    """Largest file, in KiB."""
+    max_latency_p50_ms: Annotated[float, Field(gt=0)] | None = None
+    """Largest median latency of one inference at batch 1, in milliseconds."""
+    max_latency_p90_ms: Annotated[float, Field(gt=0)] | None = None
+    """Largest 90th percentile of latency over all processes, in milliseconds."""
+    max_macs: Annotated[float, Field(gt=0)] | None = None
+    """Most multiply-accumulate operations for one image."""
+    max_arena_kib: Annotated[float, Field(gt=0)] | None = None
+    """Largest tensor arena, in KiB (TFLite files)."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the whole run's statistical verdicts, before correction for their number."""
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval. method: the estimator, by its name in the literature."""
+
+    low: float
+    high: float
+    confidence: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number and how it was got.
+
+    subject: "original", a stage's name or an artifact's name. device: "" for what needs no device.
+    how: runtime, version, threads, delegate, kernel path, estimator, number of images, ... as text.
+    """
+
+    subject: str
+    name: str
+    value: float
+    unit: str
+    source: Provenance
+    device: str = ""
+    interval: Interval | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One gate's answer for one artifact on one device, and the sentence that explains it."""
+
+    artifact: str
+    device: str
+    gate: str
+    outcome: Outcome
+    value: float | None
+    limit: float
+    interval: Interval | None = None
+    reason: str = ""

@@ -1,0 +1,82 @@
+"""What Edgekit can use, by family and name: one literal table, plus entry points of other packages.
+
+Names resolve without importing anything; `load` imports the one module that is asked for.
+Another package adds a name with an entry point in the group `edgekit.<family>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import Any
+
+from toolkit.errors import InputError, UnavailableError
+
+FAMILIES: dict[str, dict[str, str]] = {
+    "passes": {
+        "prune": "toolkit.passes.prune:Prune",
+        "distill": "toolkit.passes.distill:Distill",
+        "quantize": "toolkit.passes.quantize:Quantize",
+    },
+    "exporters": {
+        "tflite": "toolkit.exporters.tflite:TFLite",
+        "onnx": "toolkit.exporters.onnx:ONNX",
+    },
+    "runtimes": {
+        "litert": "toolkit.runtimes.litert:LiteRT",
+        "tflite-runtime": "toolkit.runtimes.tflite_runtime:TFLiteRuntime",
+        "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
+    },
+    "transports": {
+        "local": "toolkit.transports.local:Local",
+    },
+    "sources": {
+        "keras": "toolkit.sources.keras:Keras",
+    },
+    "datasets": {
+        "npz": "toolkit.datasets.npz:Npz",
+        "folder": "toolkit.datasets.folder:Folder",
+        "csv": "toolkit.datasets.csv:Csv",
+        "digits": "toolkit.datasets.digits:Digits",
+    },
+    "metrics": {
+        "top1": "toolkit.metrics.classification:Top1",
+        "top5": "toolkit.metrics.classification:Top5",
+    },
+}
+
+
+def names(family: str) -> dict[str, str]:
+    """All names of `family` -> "module:Class", the shipped ones first."""
+    from importlib.metadata import entry_points
+
+    found = dict(_family(family))
+    for point in entry_points(group=f"edgekit.{family}"):
+        found.setdefault(point.name, point.value)
+    return found
+
+
+def load(family: str, name: str) -> Any:
+    """The class registered as `name`; raises InputError for an unknown one."""
+    target = _family(family).get(name) or names(family).get(name)
+    if target is None:
+        raise InputError(f"{family}.{name}", f"no such {family} entry", suggest(name, names(family)))
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise UnavailableError(f"{family}.{name}", f"cannot be imported: {error}", "run `edgekit doctor`") from error
+
+
+def suggest(name: str, known: Any) -> str:
+    """A `Fix:` text: the closest known names, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"use one of {', '.join(known)}"
+
+
+def _family(family: str) -> dict[str, str]:
+    try:
+        return FAMILIES[family]
+    except KeyError:
+        raise InputError(family, "no such registry family", suggest(family, FAMILIES)) from None
