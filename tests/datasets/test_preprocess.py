@@ -1,0 +1,109 @@
+"""Preprocessing against numbers worked by hand and against Keras' own formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from toolkit.core import Preprocessing
+from toolkit.datasets.preprocess import PreprocessSpec, apply
+from toolkit.errors import InputError
+
+PIXEL = np.array([[[0, 128, 255]]], np.uint8)
+
+
+def done(spec: object, image: np.ndarray = PIXEL) -> list[float]:
+    return apply(image, PreprocessSpec.model_validate(spec).resolve()).ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    "spec, expected",
+    [
+        ("raw", [0, 128, 255]),
+        ("unit", [0, 128 / 255, 1]),
+        ("signed", [-1, 128 / 127.5 - 1, 1]),
+        ("imagenet", [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]),
+        ("caffe", [255 - 103.939, 128 - 116.779, -123.68]),
+        ({"scale": 0.5, "offset": -1.0}, [-1, 63, 126.5]),
+        ({"mean": [10.0, 20.0, 30.0], "std": 2.0}, [-5, 54, 112.5]),
+        ({"scale": 1 / 255, "mean": 0.5, "std": 0.5}, [-1, 128 / 127.5 - 1, 1]),
+        ({"preset": "raw", "color": "bgr"}, [255, 128, 0]),
+    ],
+)
+def test_spec_gives_hand_worked_inputs(spec: object, expected: list[float]) -> None:
+    assert done(spec) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "spec, problem",
+    [
+        ("mobilenet", "Input should be 'raw'"),
+        ({"preset": "unit", "scale": 2.0}, "excludes scale"),
+        ({"offset": 1.0, "mean": 2.0}, "excludes mean"),
+        ({"mean": [0.485, 0.456, 0.406]}, "pixels of 0..1"),
+        ({"std": 0.0}, "above 0"),
+        ({"mean": [1.0, 2.0], "std": [1.0, 2.0, 3.0]}, "differ"),
+        ({"size": [0, 4]}, "greater than or equal to 1"),
+    ],
+)
+def test_spec_refuses_what_contradicts_itself(spec: object, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        PreprocessSpec.model_validate(spec)
+
+
+def test_resolve_takes_size_and_channels_from_the_model() -> None:
+    spec = PreprocessSpec.model_validate("unit")
+    assert spec.resolve((None, 8, 6, 1)) == Preprocessing((8, 6), "gray", (1 / 255,), (0.0,))
+    assert spec.resolve((None, None, None, 3)).size is None
+    assert PreprocessSpec(size=(4, 5)).resolve((None, 8, 8, 3)).size == (4, 5)
+
+
+def test_gray_weighs_channels_as_itu_601() -> None:
+    """Pillow rounds 0.299 R + 0.587 G + 0.114 B."""
+    image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    assert apply(image, Preprocessing(color="gray")).ravel().tolist() == [76, 150, 29]
+
+
+def test_gray_image_becomes_three_equal_channels() -> None:
+    assert apply(np.full((2, 2, 1), 7, np.uint8), Preprocessing()).tolist() == np.full((2, 2, 3), 7.0).tolist()
+
+
+def test_resize_crops_the_centre_to_the_aspect_ratio_first() -> None:
+    """4 x 8 to 2 x 2: only columns 2..5 count. A triangle filter at half size weighs them 3:3:1:0 and 0:1:3:3."""
+    image = np.zeros((4, 8, 1), np.uint8)
+    image[:, 2:4], image[:, 4:6], image[:, :2], image[:, 6:] = 40, 200, 255, 255
+    small = apply(image, Preprocessing(size=(2, 2), color="gray"))[:, :, 0]
+    assert small.tolist() == [[round((6 * 40 + 200) / 7), round((6 * 200 + 40) / 7)]] * 2
+
+
+def test_resize_keeps_rows_and_columns_apart() -> None:
+    image = np.zeros((8, 4, 3), np.uint8)
+    image[:4] = 100
+    tall = apply(image, Preprocessing(size=(4, 2)))
+    assert tall.shape == (4, 2, 3)
+    assert tall[0].max() == tall[0].min() == 100
+    assert tall[-1].max() == 0
+
+
+def test_same_size_is_left_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    assert np.array_equal(apply(image, Preprocessing(size=(5, 7))), image.astype(np.float32))
+
+
+def test_float_image_is_taken_as_it_is() -> None:
+    image = np.random.default_rng(0).normal(size=(3, 3, 3)).astype(np.float32)
+    assert np.array_equal(apply(image, Preprocessing(scale=(1 / 255,))), image)
+
+
+@pytest.mark.parametrize(
+    "image, preprocessing, problem",
+    [
+        (np.zeros((3, 3, 1), np.float32), Preprocessing(), "the model takes 3x3x3"),
+        (np.zeros((3, 3, 4), np.uint8), Preprocessing(), "4 channels"),
+        (np.zeros((3, 3, 1), np.uint8), Preprocessing(color="gray", scale=(1.0, 2.0, 3.0)), "for 1 channels"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(image: np.ndarray, preprocessing: Preprocessing, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        apply(image, preprocessing)

@@ -1,0 +1,48 @@
+"""Optional: the real images named by EDGEKIT_DATA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from toolkit.datasets.csv import Csv
+from toolkit.datasets.npz import Npz
+from toolkit.datasets.preprocess import PreprocessSpec
+from toolkit.datasets.splits import SplitSpec, make_splits
+
+FOLDER = Path(os.environ.get("EDGEKIT_DATA", ""))
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="EDGEKIT_DATA names no folder of real images"),
+]
+
+
+def find(name: str) -> Path:
+    return next(FOLDER.rglob(name))
+
+
+def test_real_trashnet_has_its_subsets() -> None:
+    records = Npz(path=find("trashnet6_160.npz")).load()
+    spec = SplitSpec(train="train", selection="val", test="test")
+    made = make_splits(records, None, spec, PreprocessSpec.model_validate("raw").resolve((None, 160, 160, 3)), 0)
+    assert (len(records), len(made.test), made.test.classes[0]) == (2527, 431, "glass")
+    assert next(made.test.batches(2)).inputs["image"].shape == (2, 160, 160, 3)
+
+
+def test_real_mnist_pairs_become_subsets() -> None:
+    records = Npz(path=find("mnist_13k.npz")).load()
+    assert (records.subsets.count("train"), records.subsets.count("test")) == (10_000, 3000)
+    assert records.read(0).shape == (28, 28, 1)
+
+
+def test_real_imagenet_sample_keeps_a_thousand_classes() -> None:
+    records = Csv(path=find("labels.csv"), classes_file=find("imagenet_classes.csv")).load()
+    spec = SplitSpec(train=None, calibration="calib", test="eval")
+    made = make_splits(records, None, spec, PreprocessSpec.model_validate("signed").resolve((None, 224, 224, 3)), 0)
+    assert (len(made.test), len(made.test.classes)) == (200, 1000)
+    images = next(made.test.batches(4)).inputs["image"]
+    assert images.min() >= -1
+    assert images.max() <= 1
+    assert any("no image of 900 of 1000 classes" in warning for warning in made.warnings)

@@ -1,0 +1,208 @@
+"""The gate: from measurements and a budget to PASS, FAIL or INCONCLUSIVE, each with its reason.
+
+Accuracy and agreement are judged on the whole confidence interval, at the budget's confidence shared out among all such
+verdicts of a run (Bonferroni). Intervals are two-sided, so a wrong PASS is as rare as (1 - confidence) / 2. What was
+asked for and not measured is INCONCLUSIVE, never left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.checks.accuracy import as_interval, paired_table
+from toolkit.core import Budget, Interval, Measurement, Outcome, Verdict
+
+RunOutcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE"]
+STATISTICAL = ("max_accuracy_drop", "min_agreement")
+_KIB = 1024.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one artifact on one device; None where nothing is."""
+
+    accuracy_drop: Measurement | None = None
+    agreement: Measurement | None = None
+    size: Measurement | None = None
+    latency_p50: Measurement | None = None
+    latency_p90: Measurement | None = None
+    macs: Measurement | None = None
+    arena: Measurement | None = None
+
+
+# measurement name -> field of Facts
+NAMES = {
+    "top1_drop": "accuracy_drop",
+    "agreement": "agreement",
+    "size_bytes": "size",
+    "latency_p50_ms": "latency_p50",
+    "latency_p90_ms": "latency_p90",
+    "macs": "macs",
+    "arena_kib": "arena",
+}
+
+
+def gather(measurements: Iterable[Measurement], artifact: str, device: str) -> Facts:
+    """Facts of one artifact on one device: measured there, or bound to no device; of several the last."""
+    found: dict[str, Measurement] = {}
+    for measurement in measurements:
+        field = NAMES.get(measurement.name)
+        if field is None or measurement.subject != artifact or measurement.device not in ("", device):
+            continue
+        if field not in found or measurement.device or not found[field].device:
+            found[field] = measurement
+    return Facts(**found)
+
+
+def statistical_gates(budget: Budget) -> int:
+    """How many statistical verdicts this budget asks for of one artifact; their sum over a run is `comparisons`."""
+    return sum(getattr(budget, name) is not None for name in STATISTICAL)
+
+
+def judge(artifact: str, device: str, *, budget: Budget, facts: Facts, comparisons: int = 1) -> tuple[Verdict, ...]:
+    """One verdict for each limit of the budget. comparisons: statistical verdicts in the whole run."""
+    from toolkit.engine.statistics import bonferroni
+
+    confidence = bonferroni(budget.confidence, max(1, comparisons))
+    gates: dict[str, Callable[[float], Judged]] = {
+        "max_accuracy_drop": lambda limit: _accuracy(facts.accuracy_drop, limit, confidence),
+        "min_agreement": lambda limit: _agreement(facts.agreement, limit, confidence),
+        "max_latency_p50_ms": lambda limit: _latency(facts.latency_p50, limit, device),
+        "max_latency_p90_ms": lambda limit: _latency(facts.latency_p90, limit, device),
+        "max_size_kib": lambda limit: _exact(facts.size, limit, unit="KiB", scale=1 / _KIB),
+        "max_macs": lambda limit: _exact(facts.macs, limit, unit="MACs"),
+        "max_arena_kib": lambda limit: _exact(facts.arena, limit, unit="KiB of arena"),
+    }
+    verdicts = []
+    for gate, decide in gates.items():
+        limit = getattr(budget, gate)
+        if limit is not None:
+            found = decide(limit)
+            verdicts.append(
+                Verdict(artifact, device, gate, found.outcome, found.value, limit, found.interval, found.reason)
+            )
+    return tuple(verdicts)
+
+
+def run_outcome(verdicts: Iterable[Verdict]) -> RunOutcome:
+    """The worst of all: FAIL, then INCONCLUSIVE, then PASS; NO GATE where nothing was asked for."""
+    found = {verdict.outcome for verdict in verdicts}
+    order: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+    return next((outcome for outcome in order if outcome in found), "NO GATE")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict before it knows its artifact, in the unit of its limit."""
+
+    outcome: Outcome
+    reason: str
+    value: float | None = None
+    interval: Interval | None = None
+
+
+def _accuracy(drop: Measurement | None, limit: float, confidence: float) -> Judged:
+    from toolkit.engine import statistics
+
+    missing = _missing(drop)
+    if drop is None or missing:
+        return Judged("INCONCLUSIVE", missing)
+    table = paired_table(drop)
+    limits = statistics.paired_interval(table, confidence)
+    interval = as_interval(limits, confidence, statistics.PAIRED_METHOD)
+    outcome = statistics.non_inferiority(limits, limit)
+    show = _points(limit, table.drop, interval)
+    lost = f"lost {show(table.drop)} points" if table.drop >= 0 else f"gained {show(-table.drop)} points"
+    span = f"({show(interval.low)} .. {show(interval.high)} at {_percent(confidence)})"
+    span = span if table.drop >= 0 else f"(loss {span[1:]}"
+    reason = f"{lost} {span}, budget {show(limit)}"
+    if outcome == "INCONCLUSIVE":
+        reason += _more(statistics.images_needed(table, limit, confidence), table.total)
+    return Judged(outcome, reason, table.drop, interval)
+
+
+def _agreement(agreement: Measurement | None, limit: float, confidence: float) -> Judged:
+    from toolkit.engine import statistics
+
+    missing = _missing(agreement)
+    if agreement is None or missing:
+        return Judged("INCONCLUSIVE", missing)
+    agree, images = agreement.how["agree"], agreement.how["images"]
+    limits = statistics.wilson(agree, images, confidence)
+    interval = as_interval(limits, confidence, statistics.WILSON_METHOD)
+    outcome = statistics.at_least(limits, limit)
+    show = _points(limit, agree / images, interval)
+    span = f"({show(interval.low)} .. {show(interval.high)} at {_percent(confidence)})"
+    reason = f"decides as the original on {show(agree / images)}% of images {span}, budget {show(limit)}%"
+    if outcome == "INCONCLUSIVE":
+        needed = statistics.images_needed_share(agree, images, limit, confidence=confidence)
+        reason += _more(needed, images)
+    return Judged(outcome, reason, agree / images, interval)
+
+
+def _latency(latency: Measurement | None, limit: float, device: str) -> Judged:
+    """Only what was measured on the device is judged, on the whole of its interval."""
+    where = f" on {device}" if device else ""
+    if latency is None or not math.isfinite(latency.value):
+        return Judged("INCONCLUSIVE", f"not measured{where}")
+    text = f"{latency.value:.3g} ms"
+    if latency.source != "measured":
+        return Judged("INCONCLUSIVE", f"only {latency.source} ({text}), not measured{where}", latency.value)
+    interval = latency.interval
+    if interval is None:
+        return Judged("INCONCLUSIVE", f"{text} without an interval: measure in several processes", latency.value)
+    span = f"{text} ({interval.low:.3g} .. {interval.high:.3g} at {_percent(interval.confidence)})"
+    if interval.high <= limit:
+        return Judged("PASS", f"{span}, budget {limit:g} ms", latency.value, interval)
+    if interval.low > limit:
+        return Judged("FAIL", f"{span}, over the budget of {limit:g} ms", latency.value, interval)
+    reason = f"{span} lies across the budget of {limit:g} ms; measure longer, or on a quieter machine"
+    return Judged("INCONCLUSIVE", reason, latency.value, interval)
+
+
+def _exact(number: Measurement | None, limit: float, *, unit: str, scale: float = 1.0) -> Judged:
+    missing = _missing(number)
+    if number is None or missing:
+        return Judged("INCONCLUSIVE", missing)
+    value = number.value * scale
+    text, most = (f"{each:,.1f}".removesuffix(".0") for each in (value, limit))
+    if value <= limit:
+        return Judged("PASS", f"{text} {unit}, budget {most}", value)
+    return Judged("FAIL", f"{text} {unit}, over the budget of {most}", value)
+
+
+def _missing(number: Measurement | None) -> str:
+    """Why this number cannot be judged, or ""."""
+    if number is None or not math.isfinite(number.value):
+        return "not measured"
+    if number.source in ("estimated", "quoted"):
+        return f"only {number.source} ({number.value:g} {number.unit}), not measured"
+    return ""
+
+
+def _points(limit: float, value: float, interval: Interval) -> Callable[[float], str]:
+    """Writes fractions as points, with as many decimals as it takes to tell each number from the limit."""
+    numbers = (value, interval.low, interval.high)
+    digits = 1
+    while digits < 3 and (
+        abs(round(100 * limit, digits) - 100 * limit) > 1e-9
+        or any(round(100 * number, digits) == round(100 * limit, digits) for number in numbers if number != limit)
+    ):
+        digits += 1
+    return lambda number: f"{round(100 * number, digits) + 0.0:.{digits}f}"
+
+
+def _more(needed: int | None, images: float) -> str:
+    """What would settle an inconclusive verdict; the number is rounded up to two digits."""
+    if needed is None or needed <= images:
+        return "; too near the budget for more images to tell"
+    more = needed - images
+    step = 10 ** max(0, math.floor(math.log10(more)) - 1)
+    return f"; about {math.ceil(more / step) * step:,} more images would tell"
+
+
+def _percent(confidence: float) -> str:
+    return f"{100 * confidence:.{3 if confidence < 0.999 else 5}g}%"
