@@ -1,0 +1,93 @@
+"""Parameters and multiply-accumulates (MACs) of a Keras model, for one image.
+
+One MAC is one multiplication and the addition that follows it; two floating-point operations. Counted are convolutions
+and dense layers, the convention of the MobileNet papers (Howard et al. 2017, arXiv:1704.04861, section 3.1: a
+convolution costs `kernel values x output positions`). Bias, normalization, activation, pooling and element-wise layers
+count 0: exporters fold or fuse them. A transposed convolution applies its kernel at each input position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from keras import layers
+
+from toolkit.engine.graph import Call, Graph, parameters, walk
+from toolkit.errors import InputError
+
+_CONVOLUTIONS: tuple[type, ...] = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
+)
+_TRANSPOSED: tuple[type, ...] = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_COUNTED: tuple[type, ...] = (*_CONVOLUTIONS, *_TRANSPOSED, layers.Dense)
+_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")  # the weights whose values are multiplied with pixels
+
+Sizes = Sequence[Sequence[int]]  # shapes of a layer's weights, in the order of layer.weights
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer: parameters (moving statistics included), and MACs over all its uses."""
+
+    layer: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A whole model, layer by layer in the order of first use."""
+
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.layers)
+
+
+def cost(model: Any) -> Cost:
+    """Parameters and MACs of a flat functional model; InputError if a shape that matters is open."""
+    rows: dict[str, LayerCost] = {}
+    for call in walk(model).calls:
+        earlier = rows[call.name].macs if call.name in rows else 0
+        rows[call.name] = LayerCost(call.name, parameters(call.layer), earlier + call_macs(call))
+    return Cost(tuple(rows.values()))
+
+
+def total_macs(graph: Graph, sizes: Mapping[str, Sizes]) -> int:
+    """MACs of the graph if the weights of the layers named in `sizes` had the shapes given there."""
+    return sum(call_macs(call, sizes.get(call.name)) for call in graph.calls)
+
+
+def call_macs(call: Call, sizes: Sizes | None = None) -> int:
+    """MACs of one use of a layer; `sizes`: shapes to reckon with in place of its weights' own."""
+    layer: Any = call.layer
+    if not isinstance(call.layer, _COUNTED):
+        return 0
+    sizes = sizes if sizes is not None else [weight.shape for weight in layer.weights]
+    kernels = [shape for weight, shape in zip(layer.weights, sizes, strict=True) if weight.name in _KERNELS]
+    return _positions(call) * sum(prod(shape) for shape in kernels)
+
+
+def _positions(call: Call) -> int:
+    """How many times the layer applies its kernel to one image."""
+    shape = call.input_shapes[0] if isinstance(call.layer, _TRANSPOSED) else call.output_shapes[0]
+    first = getattr(call.layer, "data_format", "channels_last") == "channels_first"
+    places = shape[2:] if first else shape[1:-1]
+    if any(size is None for size in places):
+        problem = f"MACs cannot be counted: shape {tuple(shape)} leaves a spatial dimension open"
+        raise InputError(call.name, problem, "give the model an input of fixed height and width")
+    return prod(size for size in places if size is not None)

@@ -1,0 +1,90 @@
+"""A model of models to one flat functional Keras model with the same outputs.
+
+Transfer learning calls a backbone inside another model, often with `training=False`. Its layers become layers of the
+outer model; a model called twice stays shared. `training=` of a nested call is not carried over: inference is the same,
+and after surgery the inner BatchNormalization must be able to learn new statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+def flatten(model: Any, size: tuple[int, int] | None = None) -> Any:
+    """A new flat functional keras.Model; `model` is left as it is.
+
+    size: (height, width) for image inputs that leave them open. Layers keep their names where these are unique, else
+    get that of the model around them in front.
+    """
+    inputs = [keras.Input(shape=_shape(t, size), dtype=t.dtype, name=name) for t, name in _named_inputs(model)]
+    builder = _Builder({name for _, name in _named_inputs(model)})
+    outputs = builder.run(model, inputs, prefix="")
+    one = len(inputs) == 1, len(outputs) == 1
+    return keras.Model(inputs[0] if one[0] else inputs, outputs[0] if one[1] else outputs, name=model.name)
+
+
+class _Builder:
+    """Clones layers on first use and calls the clones."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self._clones: dict[int, Any] = {}
+        self._taken = set(taken)
+
+    def run(self, model: Any, inputs: Sequence[Any], prefix: str) -> list[Any]:
+        """The model's outputs, computed from `inputs` by clones of its layers."""
+        function = getattr(model, "_functional", None) or model
+        values = {id(tensor): value for tensor, value in zip(function.inputs, inputs, strict=True)}
+        depths = function._nodes_by_depth  # the order in which Keras itself runs them
+        for depth in sorted(depths, reverse=True):
+            for node in depths[depth]:
+                if node.is_input or any(id(tensor) not in values for tensor in node.input_tensors):
+                    continue
+                results = self._call(node, values, prefix)
+                values.update((id(tensor), value) for tensor, value in zip(node.outputs, results, strict=True))
+        return [values[id(tensor)] for tensor in function.outputs]
+
+    def _call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
+        operation = node.operation
+        if isinstance(operation, keras.Model):
+            inner = [values[id(tensor)] for tensor in node.input_tensors]
+            return self.run(operation, inner, f"{prefix}{operation.name}_")
+        args, kwargs = node.arguments.fill_in(values)
+        kwargs.pop("training", None)
+        return list(keras.tree.flatten(self._clone(operation, prefix)(*args, **kwargs)))
+
+    def _clone(self, operation: Any, prefix: str) -> Any:
+        if id(operation) in self._clones:
+            return self._clones[id(operation)]
+        name = self._unique(operation.name, prefix)
+        if isinstance(operation, keras.layers.Layer):
+            clone = type(operation).from_config({**operation.get_config(), "name": name})
+            if not clone.built and operation.built and operation.weights:
+                clone.build_from_config(operation.get_build_config())
+            clone.set_weights(operation.get_weights())
+        else:  # a function of keras.ops: no weights, and no configuration that Keras promises to restore
+            clone = copy.copy(operation)
+            clone.name, clone._inbound_nodes, clone._outbound_nodes = name, [], []
+        self._clones[id(operation)] = clone
+        return clone
+
+    def _unique(self, name: str, prefix: str) -> str:
+        candidates = (name, f"{prefix}{name}", *(f"{prefix}{name}_{n}" for n in range(1, 10_000)))
+        chosen = next(candidate for candidate in candidates if candidate not in self._taken)
+        self._taken.add(chosen)
+        return chosen
+
+
+def _named_inputs(model: Any) -> list[tuple[Any, str]]:
+    return [(tensor, tensor.name) for tensor in model.inputs]
+
+
+def _shape(tensor: Any, size: tuple[int, int] | None) -> tuple[int | None, ...]:
+    shape = tuple(tensor.shape[1:])
+    if size and len(shape) == 3:
+        height, width, channels = shape
+        return (height or size[0], width or size[1], channels)
+    return shape

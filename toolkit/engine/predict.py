@@ -1,0 +1,51 @@
+"""Float answers of a flat Keras model: one compiled function, one batch shape (the last batch is padded)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BATCH = 64  # images; large enough that the CPU's convolutions are busy
+
+
+def predict_arrays(model: Any, inputs: Mapping[str, Array], batch: int = BATCH) -> list[Array]:
+    """Outputs in the model's order, float32, for whole arrays (memory-mapped ones are read a batch at a time)."""
+    count = len(next(iter(inputs.values())))
+    parts = ({name: array[i : i + batch] for name, array in inputs.items()} for i in range(0, count, batch))
+    return predict_batches(model, parts, batch)
+
+
+def predict_batches(model: Any, batches: Iterable[Mapping[str, Array]], batch: int = BATCH) -> list[Array]:
+    """Outputs in the model's order, float32, for batches of at most `batch` rows, inputs bound by name."""
+    function = compiled(model)
+    collected: list[list[Array]] = []
+    for rows, given in _padded(model, batches, batch):
+        outputs = function(*given)
+        collected.append([np.asarray(output)[:rows] for output in outputs])
+    return [np.concatenate(parts).astype(np.float32) for parts in zip(*collected, strict=True)]
+
+
+def compiled(model: Any) -> Any:
+    """The model in inference form as one graph function: positional inputs, flat outputs."""
+
+    def infer(*inputs: Any) -> list[Any]:
+        given = keras.tree.pack_sequence_as(model._inputs_struct, list(inputs))
+        return list(keras.tree.flatten(model(given, training=False)))
+
+    return tf.function(infer, autograph=False)
+
+
+def _padded(model: Any, batches: Iterable[Mapping[str, Array]], batch: int) -> Iterator[tuple[int, list[Array]]]:
+    """Number of real rows, and every input in the model's order with exactly `batch` rows."""
+    for given in batches:
+        arrays = [np.asarray(given[name], dtype=np.float32) for name in (tensor.name for tensor in model.inputs)]
+        rows = len(arrays[0])
+        if rows < batch:
+            arrays = [np.concatenate([a, np.repeat(a[-1:], batch - rows, axis=0)]) for a in arrays]
+        yield rows, [tf.convert_to_tensor(array) for array in arrays]
