@@ -1,0 +1,270 @@
+"""Writes an .onnx file with tf2onnx, from a frozen graph; int8 in Q/DQ form with ONNX Runtime's static quantizer.
+
+Pages: github.com/onnx/tensorflow-onnx; onnxruntime.ai, "Quantize ONNX models".
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from toolkit.core import Artifact, ExportContext, Model, Progress, QuantSpec, Scheme, TensorSpec
+from toolkit.errors import UnsupportedError
+from toolkit.exporters import feeds, onnx_file, onnx_scan, written
+from toolkit.exporters.quiet import quiet
+from toolkit.schema import Component
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
+
+FORMAT = "onnx"
+PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # onnxruntime's mark: already folded, need not be again
+
+
+class ONNX(Component):
+    """An .onnx file for ONNX Runtime, TensorRT and others; inputs and outputs bound by name."""
+
+    format: ClassVar[str] = FORMAT
+    suffix: ClassVar[str] = ".onnx"
+    takes: ClassVar[tuple[str, ...]] = ("keras",)
+    schemes: ClassVar[tuple[Scheme, ...]] = ("float32", "float16", "int8")
+
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    """How the file takes images: as Keras does (NHWC), or channels first (NCHW, what most ONNX tools expect)."""
+    opset: Annotated[int, Field(ge=13, le=18)] = 18
+    """Version of the ONNX operator set; per-channel scales came with 13, tf2onnx 1.17 ends at 18."""
+    dynamic_batch: bool = False
+    """Leave the batch dimension open; otherwise it is 1."""
+    input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Height and width in pixels, for a model that leaves them open."""
+
+    def refusal(self, quant: QuantSpec) -> str | None:
+        """Why this request cannot be written, or None."""
+        if quant.scheme == "dynamic":
+            return (
+                "ONNX Runtime computes dynamically quantized convolutions with ConvInteger, which takes no int8 "
+                "weights per channel; use int8 or float16, or export dynamic to tflite"
+            )
+        if quant.io != "float32":
+            return f"the inputs and outputs of a Q/DQ file are float32, {quant.io} was asked for"
+        return None
+
+    def export(self, model: Model, path: Path, context: ExportContext) -> Artifact:
+        """Write, read back, run once; raises UnsupportedError naming the layer that cannot be written as asked."""
+        if reason := self.refusal(model.quant):
+            raise UnsupportedError(FORMAT, reason)
+        if model.quant.scheme == "int8":
+            feeds.calibration_set(context)
+        written.require_sound(model)
+        inputs = [feeds.in_layout(spec, self.layout) for spec in feeds.fixed_inputs(model, self.input_shape, FORMAT)]
+        if self.layout == "NCHW" and not any(spec.layout == "NCHW" for spec in inputs):
+            raise UnsupportedError(f"{FORMAT}.layout", "NCHW was asked for, but the model takes no 4-D image")
+        with written.draft(path) as temporary:
+            proto = _realise(self._convert(model, context), model, tuple(inputs), context)
+            temporary.write_bytes(proto.SerializeToString(deterministic=True))
+            context.emit(Progress("reading the file back"))
+            file = onnx_file.read(temporary)
+            notes = onnx_scan.scan(file, model.quant, _locator(model))
+            _check(temporary)
+            _run_once(temporary, model, tuple(inputs), feeds.probe(context, tuple(inputs)))
+        layouts = {spec.name: spec.layout for spec in (*inputs, *model.signature.outputs)}
+        ends = (_laid_out(file.inputs, layouts), _laid_out(file.outputs, layouts))
+        signature = feeds.signature_of(model, *ends)
+        return written.artifact(path, format=FORMAT, scheme=model.quant.scheme, signature=signature, notes=notes)
+
+    def _convert(self, model: Model, context: ExportContext) -> Any:
+        """The float32 ModelProto, its ends named as the model's, BatchNormalization folded."""
+        from toolkit.engine.freeze import freeze
+
+        specs = feeds.fixed_inputs(model, self.input_shape, FORMAT)
+        context.emit(Progress("freezing the graph"))
+        frozen = freeze(model.graph, [(None if self.dynamic_batch else 1, *spec.shape[1:]) for spec in specs])
+        ends = [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
+        moved = [
+            name for name, spec in zip(ends[0], specs, strict=True) if feeds.in_layout(spec, self.layout) is not spec
+        ]
+        names = [spec.name for spec in (*model.signature.inputs, *model.signature.outputs)]
+        context.emit(Progress("converting to ONNX"))
+        proto = _to_onnx(frozen, ends, dict(zip((*ends[0], *ends[1]), names, strict=True)), moved, self.opset)
+        if self.dynamic_batch:
+            _name_batch(proto)
+        onnx_scan.standard_only(onnx_file.File(proto), _locator(model))
+        return _folded(proto)
+
+
+def _to_onnx(
+    frozen: Any, ends: tuple[list[str], list[str]], names: dict[str, str], channels_first: Sequence[str], opset: int
+) -> Any:
+    import tf2onnx
+
+    with quiet():
+        proto, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            name="edgekit",
+            input_names=ends[0],
+            output_names=ends[1],
+            opset=opset,
+            inputs_as_nchw=list(channels_first) or None,
+            tensors_to_rename=names,
+            custom_op_handlers={"Erfc": (_complementary_error, [])},
+        )
+    return proto
+
+
+def _complementary_error(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """erfc(x) = 1 - erf(x): how Keras computes GELU, and the one operator of common CNNs that tf2onnx 1.17 lacks."""
+    import numpy as np
+
+    shapes, dtypes, ends = node.output_shapes, node.output_dtypes, list(node.output)
+    one = ctx.make_const(f"{name}/one", np.array(1, np.float32)).output[0]
+    error = ctx.make_node("Erf", [node.input[0]], name=f"{name}/erf").output[0]
+    ctx.remove_node(name)
+    ctx.make_node("Sub", [one, error], outputs=ends, name=name, shapes=shapes, dtypes=dtypes)
+
+
+def _name_batch(proto: Any) -> None:
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del proto.graph.value_info[:]
+
+
+def _folded(proto: Any) -> Any:
+    """The graph after ONNX Runtime's basic rewrites (standard operators only): BatchNormalization goes into weights."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder, _runnable():
+        target = str(Path(folder) / "folded.onnx")
+        level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        _session(proto.SerializeToString(), graph_optimization_level=level, optimized_model_filepath=target)
+        folded = onnx.load(target)
+    used = {node.domain for node in folded.graph.node} | {""}
+    kept = [entry for entry in folded.opset_import if entry.domain in used]
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    onnx_file.settle(folded)
+    return folded
+
+
+def _realise(proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> Any:
+    """The graph in the types that the model's QuantSpec asks for."""
+    match model.quant.scheme:
+        case "float16":
+            return _in_float16(proto, model)
+        case "int8":
+            return _in_int8(proto, model, inputs, context)
+        case _:
+            return proto
+
+
+def _in_float16(proto: Any, model: Model) -> Any:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx_scan.fits_float16(onnx_file.File(proto), _locator(model))
+    with quiet():
+        narrow = convert_float_to_float16(proto, keep_io_types=True)
+    onnx_file.sort_nodes(narrow)
+    return narrow
+
+
+@dataclass
+class _Reader:
+    """Calibration examples one at a time, as onnxruntime's CalibrationDataReader gives them."""
+
+    examples: Iterator[dict[str, Array]]
+
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self.examples, None)
+
+
+def _in_int8(proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> Any:
+    """Q/DQ form: activations asymmetric uint8 by their minimum and maximum, weights symmetric int8."""
+    import onnx
+
+    onnx.helper.set_model_props(proto, dict([PREPARED]))
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, target = str(Path(folder) / "float32.onnx"), str(Path(folder) / "int8.onnx")
+        onnx.save(proto, source)
+        try:
+            _quantize(source, target, proto, model.quant, _Reader(feeds.calibration(context, inputs)))
+        except AssertionError as error:  # how onnxruntime's quantizer reports a range that is NaN or infinite
+            example = feeds.as_keras(feeds.probe(context, inputs), inputs)
+            where = written.origin(model, model.signature.outputs[0].name, example)
+            raise UnsupportedError(
+                where, f"activations have no finite range on the calibration data: {error}"
+            ) from error
+        quantized = onnx.load(target)
+    del quantized.metadata_props[:]
+    return quantized
+
+
+def _quantize(source: str, target: str, proto: Any, quant: QuantSpec, reader: _Reader) -> None:
+    """Softmax stays in float: in 8 bits its probabilities below 1/256 would be lost."""
+    from onnxruntime import quantization
+
+    quantization.quantize_static(
+        source,
+        target,
+        reader,
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
+        per_channel=quant.granularity == "per_channel",
+        nodes_to_exclude=[node.name for node in proto.graph.node if node.op_type == "Softmax"],
+        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+    )
+
+
+def _check(path: Path) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsupportedError(FORMAT, f"the written file is not valid ONNX: {text[0]}") from error
+
+
+def _run_once(path: Path, model: Model, inputs: tuple[TensorSpec, ...], example: dict[str, Array]) -> None:
+    names = [spec.name for spec in model.signature.outputs]
+    with _runnable():
+        outputs = _session(path.read_bytes()).run(names, example)
+    written.require_finite(dict(zip(names, outputs, strict=True)), model, feeds.as_keras(example, inputs))
+
+
+def _session(content: bytes, **options: Any) -> Any:
+    import onnxruntime
+
+    how = onnxruntime.SessionOptions()
+    for name, value in {"intra_op_num_threads": 1, "log_severity_level": 3, **options}.items():
+        setattr(how, name, value)
+    return onnxruntime.InferenceSession(content, how, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _runnable() -> Iterator[None]:
+    """ONNX Runtime's refusal of a graph as one line."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    try:
+        yield
+    except (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException) as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsupportedError(FORMAT, f"ONNX Runtime cannot run the graph: {text[0]}") from error
+
+
+def _laid_out(specs: tuple[TensorSpec, ...], layouts: dict[str, Any]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(spec.name, spec.shape, spec.dtype, layout=layouts[spec.name]) for spec in specs)
+
+
+def _locator(model: Model) -> onnx_scan.Locate:
+    from toolkit.engine.freeze import layer_of
+
+    return lambda name: layer_of(name, model.graph)

@@ -1,0 +1,251 @@
+"""A .tflite file as data: operators, tensors, types and quantization; reading, signing and a canonical hash.
+
+Format: the flatbuffer schema of LiteRT (schema.fbs), through the object interface that ai-edge-litert ships.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
+
+ALIGNMENT = 16  # bytes; schema.fbs asks it of every buffer (force_align)
+SIGNATURE_KEY = "serving_default"
+STORED = {"FLOAT32": "<f4", "FLOAT16": "<f2", "INT8": "i1", "UINT8": "u1", "INT32": "<i4", "INT64": "<i8", "BOOL": "?"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """dtype: lower case, as numpy names it. scales, zero_points: one value, or one for each slice along `axis`.
+
+    data: the values of a constant, None for anything computed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    axis: int = 0
+    data: Array | None = None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """kind: the built-in operator's name, or "CUSTOM:" and the custom one's. Absent optional inputs are None."""
+
+    kind: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class File:
+    """inputs, outputs: (name in the signature, tensor), in the order of the graph."""
+
+    operators: tuple[Operator, ...]
+    inputs: tuple[tuple[str, Tensor], ...]
+    outputs: tuple[tuple[str, Tensor], ...]
+
+
+def read(path: Path) -> File:
+    """Everything a check needs to know of a file. Operators of all subgraphs, in order; the first one's ends."""
+    model = _parse(path.read_bytes())
+    graphs = [[_tensor(tensor, model) for tensor in graph.tensors] for graph in model.subgraphs]
+    operators = [
+        _operator(operator, tensors, model)
+        for graph, tensors in zip(model.subgraphs, graphs, strict=True)
+        for operator in graph.operators or []
+    ]
+    first = model.subgraphs[0]
+    signature = (model.signatureDefs or [None])[0]
+    ends = [
+        _named(maps, indexes, graphs[0])
+        for maps, indexes in (
+            (signature.inputs if signature else [], first.inputs),
+            (signature.outputs if signature else [], first.outputs),
+        )
+    ]
+    return File(tuple(operators), *ends)
+
+
+def sign(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The same model with a signature that names its inputs and outputs, in the order they stand in.
+
+    Also puts two things of TensorFlow 2.21's converter right: buffers are aligned as the format asks, and a
+    per-tensor scale that was written once for each channel is written once.
+    """
+    schema = _schema()
+    model = _parse(content)
+    graph = model.subgraphs[0]
+    ends = [_maps(schema, names, list(of)) for names, of in ((inputs, graph.inputs), (outputs, graph.outputs))]
+    signature = schema.SignatureDefT(*ends, signatureKey=SIGNATURE_KEY.encode(), subgraphIndex=0)
+    model.signatureDefs = [signature]
+    for pair in (*ends[0], *ends[1]):
+        graph.tensors[pair.tensorIndex].name = pair.name
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        _write_scale_once(tensor.quantization)
+    return _pack(model)
+
+
+def canonical_hash(path: Path) -> str:
+    """SHA-256 over operators with their options, tensors, quantization and ends: all that decides what a file computes.
+
+    Free of names inside the graph, of the order of tensors and buffers, of padding and of metadata.
+    """
+    file = read(path)
+    seen: dict[int, int] = {}
+    digest = hashlib.sha256()
+    for name, tensor in file.inputs:
+        digest.update(f"{name}>{_describe(tensor, seen)}\n".encode())
+    for operator in file.operators:
+        ends = [_describe(t, seen) if t else "-" for t in (*operator.inputs, None, *operator.outputs)]
+        digest.update(f"{operator.kind}{operator.options}{ends}\n".encode())
+    for name, tensor in file.outputs:
+        digest.update(f"{name}<{_describe(tensor, seen)}\n".encode())
+    return digest.hexdigest()
+
+
+def _describe(tensor: Tensor, seen: dict[int, int]) -> str:
+    """A tensor without its name: its number in order of first use, type, shape, quantization, constant values."""
+    first = id(tensor) not in seen
+    number = seen.setdefault(id(tensor), len(seen))
+    if not first:
+        return f"#{number}"
+    values = hashlib.sha256(tensor.data.tobytes()).hexdigest() if tensor.data is not None else ""
+    scales = struct.pack(f"<{len(tensor.scales)}f", *tensor.scales).hex()
+    return f"#{number}:{tensor.dtype}{tensor.shape}{scales}{tensor.zero_points}{tensor.axis}{values}"
+
+
+# ---------------------------------------------------------------- schema objects
+
+
+def _schema() -> Any:
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+def _parse(content: bytes) -> Any:
+    return _schema().ModelT.InitFromPackedBuf(content, 0)
+
+
+def _pack(model: Any) -> bytes:
+    import flatbuffers  # type: ignore[import-untyped]
+
+    for buffer in model.buffers:
+        buffer.__class__ = _aligned_buffer()
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+@cache
+def _aligned_buffer() -> type:
+    """BufferT whose bytes start at a multiple of ALIGNMENT: the generated one leaves them where they fall."""
+    schema = _schema()
+
+    class Aligned(schema.BufferT):  # type: ignore[misc, name-defined]
+        def Pack(self, builder: Any) -> int:  # noqa: N802  (name of the generated method)
+            data = None
+            if self.data is not None and len(self.data):
+                builder.StartVector(1, len(self.data), ALIGNMENT)
+                builder.head -= len(self.data)
+                builder.Bytes[builder.head : builder.head + len(self.data)] = bytes(self.data)
+                data = builder.EndVector()
+            schema.BufferStart(builder)
+            if data is not None:
+                schema.BufferAddData(builder, data)
+            schema.BufferAddOffset(builder, self.offset)
+            schema.BufferAddSize(builder, self.size)
+            return int(schema.BufferEnd(builder))
+
+    return Aligned
+
+
+def _maps(schema: Any, names: Sequence[str], indexes: Sequence[int]) -> list[Any]:
+    return [schema.TensorMapT(name.encode(), int(index)) for name, index in zip(names, indexes, strict=True)]
+
+
+def _write_scale_once(quantization: Any) -> None:
+    if quantization is None or quantization.scale is None or len(quantization.scale) < 2:
+        return
+    if len(quantization.zeroPoint) == 1 and len(set(map(float, quantization.scale))) == 1:
+        quantization.scale = quantization.scale[:1]
+
+
+def _tensor(tensor: Any, model: Any) -> Tensor:
+    quantization = tensor.quantization
+    scales, zeros = _list(quantization and quantization.scale), _list(quantization and quantization.zeroPoint)
+    kind = _enum("TensorType")[tensor.type]
+    shape = tuple(int(n) for n in _list(tensor.shape))
+    return Tensor(
+        _text(tensor.name),
+        shape,
+        kind.lower(),
+        tuple(float(s) for s in scales),
+        tuple(int(z) for z in zeros),
+        int(quantization.quantizedDimension) if quantization else 0,
+        _constant(model.buffers[tensor.buffer].data, kind, shape),
+    )
+
+
+def _constant(stored: Any, kind: str, shape: tuple[int, ...]) -> Array | None:
+    import numpy as np
+
+    if stored is None or len(stored) == 0:
+        return None
+    raw = np.asarray(stored, dtype=np.uint8)
+    return raw.view(STORED[kind]).reshape(shape) if kind in STORED else raw
+
+
+def _operator(operator: Any, tensors: list[Tensor], model: Any) -> Operator:
+    code = model.operatorCodes[operator.opcodeIndex]
+    # files up to 2020 keep the number in the 8-bit field
+    kind = _enum("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    if kind == "CUSTOM":
+        kind = f"CUSTOM:{_text(code.customCode)}"
+    return Operator(
+        kind,
+        tuple(tensors[i] if i >= 0 else None for i in _list(operator.inputs)),
+        tuple(tensors[i] for i in _list(operator.outputs)),
+        tuple(_options(operator.builtinOptions)) + tuple(_options(operator.builtinOptions2)),
+    )
+
+
+def _options(options: Any) -> Iterator[tuple[str, str]]:
+    for key, value in sorted(vars(options).items()) if options is not None else ():
+        yield key, str(_list(value) if hasattr(value, "__len__") and not isinstance(value, bytes) else value)
+
+
+def _named(maps: Any, indexes: Any, tensors: list[Tensor]) -> tuple[tuple[str, Tensor], ...]:
+    """(name, tensor) in the graph's order; two names of one tensor stay in the signature's order."""
+    left = [(_text(pair.name), int(pair.tensorIndex)) for pair in maps]
+    named = []
+    for index in indexes:
+        pair = next((pair for pair in left if pair[1] == index), (tensors[index].name, int(index)))
+        if pair in left:
+            left.remove(pair)
+        named.append((pair[0], tensors[index]))
+    return tuple(named)
+
+
+@cache
+def _enum(name: str) -> dict[int, str]:
+    return {value: key for key, value in vars(getattr(_schema(), name)).items() if isinstance(value, int)}
+
+
+def _list(values: Any) -> list[Any]:
+    return [] if values is None else list(values)
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
