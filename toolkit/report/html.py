@@ -1,0 +1,83 @@
+"""A manifest as one self-contained HTML page: no request leaves it, and it reads without its script.
+
+The page's own security policy forbids every network request, and every script but the one below, by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from toolkit.report import details, overview
+from toolkit.report.markup import Markup, join, tag
+from toolkit.report.numbers import seconds
+from toolkit.report.sentences import outcome_word
+from toolkit.report.style import SCRIPT, STYLE
+from toolkit.report.view import View
+from toolkit.runs import Manifest
+
+SECTIONS = (
+    ("verdicts", "Verdicts", overview.verdicts),
+    ("wins", "Gains", overview.wins),
+    ("waterfall", "Stages", overview.waterfall),
+    ("tradeoffs", "Charts", overview.tradeoffs),
+    ("classes", "Classes", details.classes),
+    ("layers", "Layers", details.layers),
+    ("training", "Training", details.training),
+    ("data", "Data", details.data),
+    ("provenance", "Provenance", details.provenance),
+    ("recipe", "Recipe", details.recipe),
+    ("host", "Host", details.host),
+    ("again", "Reproduce", details.again),
+)
+
+
+def render(manifest: Manifest) -> str:
+    """The whole page. The same manifest gives the same text."""
+    view = View(manifest)
+    parts = [build(view) for _, _, build in SECTIONS]
+    links = tag("nav", (tag("a", short, href=f"#{key}") for key, short, _ in SECTIONS), aria_label="Sections")
+    main = tag("main", parts)
+    body = tag("body", _header(view), links, main, _footer(manifest), tag("script", Markup(SCRIPT)))
+    page = tag("html", _head(manifest, outcome_word(view)), body, lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def _head(manifest: Manifest, word: str) -> Markup:
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", f"{manifest.name}: {word}"),
+        tag("style", Markup(STYLE)),
+    )
+
+
+def _header(view: View) -> Markup:
+    manifest = view.manifest
+    facts = [
+        ("Started", manifest.started),
+        ("Took", seconds(manifest.seconds) if manifest.seconds else "not recorded"),
+        ("Seed", str(manifest.seed)),
+        (
+            "Host",
+            ", ".join(str(manifest.host[key]) for key in ("cpu", "system") if manifest.host.get(key)) or "not recorded",
+        ),
+    ]
+    count = len(manifest.warnings)
+    warned = tag("a", f"{count} warning{'s' * (count > 1)}", href="#warnings") if count else "none"
+    pairs = [tag("div", tag("dt", key), tag("dd", text)) for key, text in facts]
+    pairs.append(tag("div", tag("dt", "Warnings"), tag("dd", warned)))
+    title = join(tag("p", "Edgekit report", class_="kind"), tag("h1", manifest.name))
+    return tag("header", tag("div", title), tag("dl", pairs))
+
+
+def _footer(manifest: Manifest) -> Markup:
+    made = manifest.versions.get("edgekit", "")
+    text = f"Made by Edgekit {made} from the run's manifest (schema {manifest.schema}) and nothing else."
+    return tag("footer", tag("p", text.replace("  ", " ")))

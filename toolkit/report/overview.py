@@ -1,0 +1,390 @@
+"""The first half of the page: verdicts, what was won, the waterfall, the charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from toolkit.core import Measurement, Verdict
+from toolkit.report import charts
+from toolkit.report.markup import Child, Markup, join, tag
+from toolkit.report.numbers import (
+    MISSING,
+    SPACE,
+    quantity,
+    show,
+    show_change,
+    show_change_interval,
+    show_interval,
+    show_limit,
+)
+from toolkit.report.sentences import (
+    GAINS,
+    change_of_drop,
+    gain_text,
+    outcome_sentence,
+    outcome_word,
+    share_text,
+    win_sentence,
+)
+from toolkit.report.view import ORIGINAL, WATERFALL, WORST_FIRST, Share, Step, View
+from toolkit.runs import ArtifactRecord
+
+SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "STOPPED": "✕", "NOT FINISHED": "…", "NO GATE": "–"}
+SHAPES = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "inconclusive"}
+
+
+def section(key: str, title: str, *children: Child, lead: Child = None) -> Markup:
+    """A numbered part of the page: its title in the margin, its content beside it."""
+    heading = tag("h2", title, id=f"{key}-title")
+    body = tag("div", tag("p", lead, class_="lead") if lead else None, *children, class_="body")
+    return tag("section", heading, body, id=key, aria_labelledby=f"{key}-title")
+
+
+def table(headings: Iterable[Child], rows: Iterable[Markup], *, label: str, class_: str = "") -> Markup:
+    """A table in a box of its own that scrolls sideways where the page is narrow."""
+    head = tag("thead", tag("tr", (tag("th", heading, scope="col") for heading in headings)))
+    inner = tag("table", head, tag("tbody", rows), class_=class_ or None)
+    return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def number(text: str, value: float | None = None, *, note: Child = None) -> Markup:
+    """A cell of figures; `value` sorts it."""
+    quiet = " quiet" if text == MISSING else ""
+    small = tag("small", note) if note else None
+    key = None if value is None else repr(float(value))
+    return tag("td", text, small, class_=f"n{quiet}", data_value=key)
+
+
+def capital(text: str) -> str:
+    """`text` with a capital letter first."""
+    return text[:1].upper() + text[1:]
+
+
+def badge(outcome: str) -> Markup:
+    """An outcome as sign, word and colour."""
+    sign = tag("span", SYMBOLS.get(outcome, "–"), aria_hidden="true", class_="sign")
+    return tag("span", sign, outcome, class_=f"badge {outcome.lower().replace(' ', '-')}")
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def verdicts(view: View) -> Markup:
+    """The run's outcome, why, and every gate."""
+    word = outcome_word(view)
+    kind = word.lower().replace(" ", "-")
+    sign = tag("span", SYMBOLS.get(word, "–"), aria_hidden="true", class_="sign")
+    banner = tag(
+        "div",
+        tag("p", sign, tag("span", word), class_="outcome"),
+        tag("p", outcome_sentence(view)),
+        class_=f"banner {kind}",
+    )
+    return section("verdicts", "Verdicts", banner, _gates(view))
+
+
+def _gates(view: View) -> Markup | None:
+    """One row for each artifact, device and gate; artifacts with the worst outcome first."""
+    by_artifact: dict[str, list[Verdict]] = {}
+    for verdict in view.manifest.verdicts:
+        by_artifact.setdefault(verdict.artifact, []).append(verdict)
+    if not by_artifact:
+        return None
+    worst = sorted(by_artifact, key=lambda name: WORST_FIRST.index(view.outcome(name) or "PASS"))
+    rows = [
+        _gate(verdict, len(found) * (not place))
+        for found in map(by_artifact.__getitem__, worst)
+        for place, verdict in enumerate(found)
+    ]
+    headings = ("Artifact", "Gate", "Verdict", "Value and interval", "Limit", "Device", "Why")
+    return table(headings, rows, label="Verdicts", class_="gates")
+
+
+def _gate(verdict: Verdict, rows: int) -> Markup:
+    meaning = quantity(verdict.gate)
+    shown = show_change_interval if meaning.kind == "points" else show_interval
+    interval = shown(verdict.gate, verdict.interval)
+    confidence = f"at {show('agreement', verdict.interval.confidence)}" if verdict.interval and interval else None
+    artifact = tag("th", verdict.artifact, scope="rowgroup", rowspan=rows, class_="name") if rows else None
+    return tag(
+        "tr",
+        artifact,
+        tag("td", meaning.label, class_="n"),
+        tag("td", badge(verdict.outcome)),
+        number(show(verdict.gate, verdict.value), note=f"{interval} {confidence}" if confidence else None),
+        number(show_limit(verdict.gate, verdict.limit)),
+        tag("td", verdict.device or "not needed", class_="n" if verdict.device else "n quiet"),
+        tag("td", capital(verdict.reason), class_="why"),
+        class_="first" if rows else None,
+    )
+
+
+# ---------------------------------------------------------------- wins
+
+
+def wins(view: View) -> Markup:
+    """Figures of the artifact to speak of, then all of them beside the original."""
+    artifact = view.headline()
+    if artifact is None:
+        return section("wins", "Against the original", tag("p", "No artifact was delivered.", class_="quiet"))
+    return section("wins", "Against the original", _figures(view, artifact), _beside(view), lead=win_sentence(view))
+
+
+def _figures(view: View, artifact: ArtifactRecord) -> Markup:
+    items = [_figure(view, artifact, name, words) for name, (_, words) in GAINS.items()]
+    drop = view.drop(artifact)
+    change = show_change("top1_drop", -drop.value) if drop else MISSING
+    interval = change_of_drop(drop).partition("(")[2].rstrip(")") if drop else ""
+    accuracy = view.find(artifact.name, "top1")
+    note = f"{interval}; now {show('top1', accuracy.value)}" if interval and accuracy else interval
+    items.append(_fact(f"Accuracy of {artifact.name}", change, note))
+    return tag("dl", items, class_="figures")
+
+
+def _figure(view: View, artifact: ArtifactRecord, name: str, words: tuple[str, str]) -> Markup:
+    gain = view.gain(artifact, name, view.first_device(name))
+    text = gain_text(gain, words).removesuffix(" MACs")
+    if gain is None or not text:
+        own = view.number(artifact, name, view.first_device(name))
+        return _fact(capital(quantity(name).label), MISSING, f"here {show(name, own.value)}" if own else "")
+    doubt = "" if gain.clear is not False else ", intervals overlap"
+    note = f"{show(name, gain.before)} → {show(name, gain.after)}{doubt}"
+    return _fact(f"{capital(quantity(name).label)} against {gain.baseline}", text, note)
+
+
+def _fact(label: str, text: str, note: str) -> Markup:
+    quiet = "quiet" if text == MISSING else None
+    return tag("div", tag("dt", label), tag("dd", text, class_=quiet), tag("dd", note, class_="note"))
+
+
+def _beside(view: View) -> Markup:
+    headings = ("", "Accuracy", "Change", "Agreement", "Size", "MACs", "Latency p50", "Verdict")
+    rows = [_original_row(view)]
+    artifacts = (*view.references, *view.delivered)
+    rows += [_artifact_row(view, item, device) for item in artifacts for device in view.devices_of(item.name)]
+    return table(headings, rows, label="The original and every artifact")
+
+
+def _original_row(view: View) -> Markup:
+    def cell(name: str) -> Markup:
+        found = view.find(ORIGINAL, name)
+        return number(show(name, found.value if found else None))
+
+    accuracy = view.find(ORIGINAL, "top1")
+    dash = number("–")
+    cells = (_accuracy(accuracy), dash, dash, *map(cell, ("size_bytes", "macs", "latency_p50_ms")))
+    return tag("tr", tag("th", ORIGINAL, scope="row", class_="name"), cells, tag("td", "baseline", class_="quiet"))
+
+
+def _accuracy(found: Measurement | None) -> Markup:
+    whole, _, interval = share_text(found).partition(" (")
+    return number(whole, note=interval.rstrip(")") or None)
+
+
+def _artifact_row(view: View, artifact: ArtifactRecord, device: str) -> Markup:
+    drop, reference = view.drop(artifact, device), artifact in view.references
+    change, _, interval = change_of_drop(drop).partition(" (") if drop else (MISSING, "", "")
+    agreement = view.find(artifact.name, "agreement", device)
+    outcome = view.outcome(artifact.name, device)
+    note = f"on {device}" if len(view.devices_of(artifact.name)) > 1 else artifact.scheme
+    return tag(
+        "tr",
+        tag("th", artifact.name, tag("small", note), scope="row", class_="name"),
+        _accuracy(view.find(artifact.name, "top1", device)),
+        number(change, note=interval.rstrip(")") or None),
+        number(show("agreement", agreement.value if agreement else None)),
+        (_compared(view, artifact, name, device) for name in GAINS),
+        tag("td", badge(outcome) if outcome else tag("span", "reference" if reference else "no gate", class_="quiet")),
+    )
+
+
+def _compared(view: View, artifact: ArtifactRecord, name: str, device: str) -> Markup:
+    found = view.number(artifact, name, device)
+    reference = artifact in view.references
+    gain = None if reference else view.gain(artifact, name, device)
+    words = (
+        ("smaller", "larger")
+        if name == "size_bytes"
+        else ("faster", "slower")
+        if "latency" in name
+        else ("fewer", "more")
+    )
+    note = gain_text(gain, words) + (", unclear" if gain and gain.clear is False else "")
+    source = f"{found.source}" if found and found.source not in ("measured", "computed") else ""
+    return number(show(name, found.value if found else None), note="; ".join(filter(None, (note, source))) or None)
+
+
+# ---------------------------------------------------------------- waterfall
+
+
+def waterfall(view: View) -> Markup:
+    """Each stage's own share, measured on its output."""
+    steps = view.steps()
+    if not steps:
+        return section("waterfall", "Stage by stage", tag("p", "No stage has run.", class_="quiet"))
+    scales = {name: _bar_scale(name, steps) for name in WATERFALL}
+    headings = [Markup("Stage"), *(_heading(view, name, scales[name]) for name in WATERFALL)]
+    body: list[Markup] = []
+    group = ""
+    for step in steps:
+        if step.group != group:
+            group = step.group
+            body.append(tag("tr", tag("th", _group_title(step), colspan="5", scope="rowgroup"), class_="group"))
+        body.append(_step(step, scales))
+    lead = "What each stage did, measured on that stage's own output. A bar runs from the stage before to this one. "
+    lead += "Higher is better for accuracy, lower for the rest."
+    return section("waterfall", "Stage by stage", table(headings, body, label="Waterfall", class_="falls"), lead=lead)
+
+
+def _group_title(step: Step) -> str:
+    source = f", from {step.parent}" if step.parent else ""
+    return f"Original, as files to compare with{source}" if step.group == ORIGINAL else f"Variant {step.group}{source}"
+
+
+def _bar_scale(name: str, steps: tuple[Step, ...]) -> charts.Scale:
+    values = [share.value for step in steps if (share := step.shares[name]).value is not None] or [0.0, 1.0]
+    values += [share.value - share.change for step in steps if (share := step.shares[name]).value and share.change]
+    if name == "top1":
+        low, high = charts.span(values, floor=0.0, ceiling=1.0, least=0.02)
+    else:
+        low, high = 0.0, max(values) or 1.0
+    return charts.Scale(low, high, 2.0, charts.BAR_WIDTH - 2)
+
+
+def _heading(view: View, name: str, scale: charts.Scale) -> Markup:
+    device = view.first_device(name)
+    place = tag("small", f"on {device}") if device else None
+    extent = tag("small", f"{show(name, scale.low)} – {show(name, scale.high)}")
+    return join(capital(quantity(name).label), place, extent)
+
+
+def _step(step: Step, scales: dict[str, charts.Scale]) -> Markup:
+    title = tag("small", step.title) if step.title != step.subject else None
+    head = tag("th", step.subject, title, scope="row", class_="name")
+    return tag("tr", head, (_share(name, step.shares[name], step, scales[name]) for name in WATERFALL))
+
+
+def _share(name: str, share: Share, step: Step, scale: charts.Scale) -> Markup:
+    if share.value is None:
+        return tag("td", "left to the exporter" if step.same_graph else MISSING, class_="quiet fallen")
+    before = None if share.change is None else share.value - share.change
+    better = _better(name, share.change)
+    word = {True: "better", False: "worse", None: ""}[better]
+    change = None
+    if share.change is not None:
+        spoken = tag("span", f" {word}", class_="spoken") if word else None
+        change = tag(
+            "span", show_change(name, share.change) if share.change else "no change", spoken, class_=f"change {word}"
+        )
+    beyond = f"since {share.since}" if share.since and share.since != step.parent else None
+    line = tag("span", tag("span", show(name, share.value)), change, class_="line")
+    bar = charts.waterfall_bar(scale, share.value, before, better=better)
+    return tag("td", line, bar, tag("small", beyond) if beyond else None, class_="fallen")
+
+
+def _better(name: str, change: float | None) -> bool | None:
+    if not change:
+        return None
+    return (change > 0) == (quantity(name).better == "higher")
+
+
+# ---------------------------------------------------------------- charts
+
+
+def tradeoffs(view: View) -> Markup:
+    """Accuracy against latency on each device, and against size."""
+    figures = [_chart(view, "latency_p50_ms", device) for device in view.timed_on] or [_none("latency")]
+    figures.append(_chart(view, "size_bytes", ""))
+    shapes = (
+        ("original", "original"),
+        ("pass", "PASS"),
+        ("inconclusive", "INCONCLUSIVE"),
+        ("fail", "FAIL"),
+        ("none", "no gate"),
+    )
+    key = tag("p", (tag("span", charts.legend_mark(shape), word) for shape, word in shapes), class_="legend")
+    if not any("<svg" in figure for figure in figures):
+        return section("tradeoffs", "Accuracy against cost", figures)
+    lead = "Up and to the left is better. Bars are confidence intervals; dashed lines are the budget."
+    return section("tradeoffs", "Accuracy against cost", key, tag("div", figures, class_="charts"), lead=lead)
+
+
+def _none(what: str) -> Markup:
+    return tag("p", f"Accuracy against {what}: {MISSING}.", class_="quiet")
+
+
+def _chart(view: View, name: str, device: str) -> Markup:
+    unit = _unit(view, name)
+    points = _points(view, name, device, unit)
+    label = f"accuracy against {quantity(name).label}" + (f" on {device}" if device else "")
+    if not points:
+        return _none(quantity(name).label)
+    gate = {"latency_p50_ms": "max_latency_p50_ms", "size_bytes": "max_size_kib"}[name]
+    limit = _limit(view, gate, device)
+    bytes_per = 1024 if gate == "max_size_kib" else 1
+    at = (limit[0] * bytes_per / unit[0], limit[1]) if limit else None
+    x_axis = charts.Axis(f"{quantity(name).label}, {unit[1]}", lambda value: f"{value:,.6g}", at)
+    y_axis = charts.Axis("accuracy, %", lambda value: f"{100 * value:.4g}", _floor(view))
+    summary = f"{label}: " + "; ".join(point.title for point in points) + "."
+    picture = charts.scatter(points, x_axis, y_axis, summary=summary)
+    return tag("figure", tag("figcaption", capital(label)), picture)
+
+
+Unit = tuple[float, str]  # how many of the measurement's own units it is, its name
+
+
+def _unit(view: View, name: str) -> Unit:
+    if name != "size_bytes":
+        return 1.0, "ms"
+    largest = max((item.size_bytes for item in view.manifest.artifacts), default=0)
+    return (1024.0, "KiB") if largest < 10 * 2**20 else (2.0**20, "MiB")
+
+
+def _points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point]:
+    points = []
+    original = view.find(ORIGINAL, "top1")
+    for artifact in (*view.references, *view.delivered):
+        reference = artifact in view.references
+        accuracy = view.find(artifact.name, "top1", device) or (original if reference else None)
+        cost = view.number(artifact, name, device)
+        if accuracy and cost and math.isfinite(cost.value):
+            outcome = view.outcome(artifact.name, device)
+            shape = "original" if reference else SHAPES.get(outcome or "", "none")
+            points.append(_point(artifact.name, cost, accuracy, shape=shape, unit=unit))
+    cost = view.find(ORIGINAL, name, device)
+    if original and cost and not view.references:
+        points.append(_point(ORIGINAL, cost, original, shape="original", unit=unit))
+    return points
+
+
+def _point(label: str, cost: Measurement, accuracy: Measurement, *, shape: str, unit: Unit) -> charts.Point:
+    stands = "" if accuracy.subject == label else f" (accuracy of {accuracy.subject})"
+    title = f"{label}: {show(cost.name, cost.value)}, {share_text(accuracy)}{stands}"
+    middle, low, high = (end / unit[0] for end in _ends(cost))
+    return charts.Point(label, (middle, low, high), _ends(accuracy), shape, title)
+
+
+def _ends(found: Measurement) -> tuple[float, float, float]:
+    interval = found.interval
+    if interval is None or not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return found.value, found.value, found.value
+    return found.value, interval.low, interval.high
+
+
+def _limit(view: View, gate: str, device: str) -> tuple[float, str] | None:
+    """The one limit all artifacts share (on this device), if there is one."""
+    limits = {
+        item.limit for item in view.manifest.verdicts if item.gate == gate and (not device or item.device == device)
+    }
+    if len(limits) != 1:
+        return None
+    limit = limits.pop()
+    return limit, f"budget {show(gate, limit)}"
+
+
+def _floor(view: View) -> tuple[float, str] | None:
+    found, original = _limit(view, "max_accuracy_drop", ""), view.find(ORIGINAL, "top1")
+    if found is None or original is None:
+        return None
+    return original.value - found[0], f"original less {show('max_accuracy_drop', found[0])}".replace(SPACE, " ")

@@ -1,0 +1,64 @@
+"""The last lines of a run on the terminal: one row per file, what was won, the outcome."""
+
+from __future__ import annotations
+
+from toolkit.report.numbers import plain, show
+from toolkit.report.sentences import change_of_drop, outcome_sentence, outcome_word, share_text, win_sentence
+from toolkit.report.view import ORIGINAL, View
+from toolkit.runs import ArtifactRecord, Manifest
+
+HEADINGS = ("", "accuracy", "change", "agreement", "size", "latency p50", "verdict")
+
+
+def summary_lines(manifest: Manifest) -> list[str]:
+    """A compact table of the original and every artifact, then the gain in one sentence, then the outcome."""
+    view = View(manifest)
+    rows = [HEADINGS, _original(view), *(row for item in manifest.artifacts for row in _rows(view, item))]
+    lines = table([tuple(plain(cell) for cell in row) for row in rows])
+    won = plain(win_sentence(view))
+    return [*lines, "", *([won] if won else []), plain(f"{outcome_word(view)}: {outcome_sentence(view)}")]
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows in columns, the first one underlined; columns but the first and last are right-aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        middle = (cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True))
+        lines.append("  ".join([row[0].ljust(widths[0]), *middle, row[-1]]).rstrip())
+    return [lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]]
+
+
+def _original(view: View) -> tuple[str, ...]:
+    accuracy, size = view.find(ORIGINAL, "top1"), view.find(ORIGINAL, "size_bytes")
+    time = view.find(ORIGINAL, "latency_p50_ms")
+    shown = show("latency_p50_ms", time.value) if time else "-"
+    return (ORIGINAL, share_text(accuracy), "-", "-", show("size_bytes", size.value if size else None), shown, "-")
+
+
+def _rows(view: View, artifact: ArtifactRecord) -> list[tuple[str, ...]]:
+    """One row, or one for each device where there are several."""
+    devices = view.devices_of(artifact.name)
+    name = artifact.name
+    return [
+        (name if len(devices) == 1 else f"{name} on {device}", *_cells(view, artifact, device)) for device in devices
+    ]
+
+
+def _cells(view: View, artifact: ArtifactRecord, device: str) -> tuple[str, ...]:
+    def cell(name: str) -> str:
+        found = view.number(artifact, name, device)
+        return show(name, found.value if found else None)
+
+    drop = view.drop(artifact, device)
+    reference = artifact.variant == ORIGINAL
+    missing = "-" if reference else show("top1", None)
+    accuracy = view.find(artifact.name, "top1", device)
+    return (
+        share_text(accuracy) if accuracy or not reference else "-",
+        change_of_drop(drop) if drop else missing,
+        cell("agreement") if view.find(artifact.name, "agreement", device) or not reference else "-",
+        cell("size_bytes"),
+        cell("latency_p50_ms"),
+        view.outcome(artifact.name, device) or ("reference" if reference else "no gate"),
+    )
