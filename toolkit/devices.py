@@ -1,0 +1,172 @@
+"""Device profiles: what a device is and can run, as data. A new device is one TOML file and no code.
+
+Hosts, users and serial numbers never stand in a profile: they belong to the command line or the user's own settings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from toolkit import registry
+from toolkit.core import MeasureSpec, Scheme, Session, Transport
+from toolkit.documents import read_toml
+from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.schema import Component, Reader
+
+
+def _file_safe(name: str) -> str:
+    if name != safe_name(name) or len(name) > 100:
+        raise ValueError(f"must be letters, digits, '.', '_' or '-', from a letter or digit on, got {name!r}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_file_safe)]  # becomes part of file names
+
+
+class Fact(Component):
+    """One thing known of the device, and where from."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What it is: "cpu", "clock", "memory bandwidth", ..."""
+    value: str | int | float | bool
+    """How much or which."""
+    unit: str = ""
+    """Unit of a number: "GHz", "GB/s", ..."""
+    source: Annotated[str, Field(min_length=1)]
+    """The page it was read from, or "unverified"."""
+
+
+class DeviceRuntime(Component):
+    """One runtime of the device, and what it may be asked to do there."""
+
+    use: str
+    """Name of the runtime, as `edgekit list runtimes` has it."""
+    formats: Annotated[tuple[str, ...], Field(min_length=1)]
+    """File formats it is used for."""
+    schemes: Annotated[tuple[Scheme, ...], Field(min_length=1)]
+    """Quantization schemes it runs."""
+    delegates: tuple[str, ...] = ()
+    """What may compute for it, the first by default."""
+    version: str = ""
+    """Version the profile speaks of; empty for whatever is installed."""
+
+
+class DeviceProfile(Component):
+    """A device: how it is reached, what it runs, what is known of it."""
+
+    name: Name = ""
+    """Short name for the command line and the report; the file's own name by default."""
+    title: str = ""
+    """Full name for people."""
+    transport: str = ""
+    """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
+    arch: Annotated[str, Field(min_length=1)]
+    """Processor architecture: "aarch64", "x86_64", or "any"."""
+    notes: str = ""
+    """What a user of the device should know."""
+    memory_kib: Annotated[int, Field(gt=0)] | None = None
+    """Memory a model may use, in KiB."""
+    storage_kib: Annotated[int, Field(gt=0)] | None = None
+    """Room for model files, in KiB."""
+    measure: MeasureSpec = MeasureSpec()
+    """How latency is measured here, where the recipe does not say."""
+    facts: tuple[Fact, ...] = ()
+    """What is known of the hardware."""
+    runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
+    """Runtimes, the preferred ones first."""
+
+    @property
+    def measurable(self) -> bool:
+        """Whether anything can be measured on it."""
+        return bool(self.transport)
+
+    def runtime_for(self, format: str, scheme: str) -> DeviceRuntime:
+        """The first runtime for such a file; raises UnsupportedError saying what the device can run."""
+        for runtime in self.runtimes:
+            if format in runtime.formats and scheme in runtime.schemes:
+                return runtime
+        able = "; ".join(f"{'/'.join(item.formats)} as {', '.join(item.schemes)}" for item in self.runtimes)
+        raise UnsupportedError(self.name, f"cannot run {scheme} {format} files", f"it runs {able}")
+
+
+def load_device(name_or_path: str | Path) -> DeviceProfile:
+    """The profile at a path, or the shipped one of that name; raises InputError with a line for each mistake."""
+    document = read_toml(find("devices", name_or_path))
+    reader = Reader(document)
+    reader.version()
+    data = {key: value for key, value in document.data.items() if key != "schema"}
+    data.setdefault("name", safe_name(Path(document.name).stem))
+    profile = reader.read(DeviceProfile, data, also=("schema",))
+    if profile is not None:
+        _check_names(profile, reader)
+    reader.finish()
+    if profile is None:
+        raise InputError(document.name, "cannot be read")
+    return profile
+
+
+def open_session(profile: DeviceProfile) -> Session:
+    """An open connection to the device; raises UnavailableError for one that nothing can be measured on."""
+    if not profile.transport:
+        problem = "has no transport, so nothing can be measured on it"
+        raise UnavailableError(profile.name, problem, "use `edgekit plan`, or another device")
+    transport: Transport = registry.load("transports", profile.transport)()
+    return transport.open()
+
+
+def _check_names(profile: DeviceProfile, reader: Reader) -> None:
+    if profile.transport and not registered("transports", profile.transport):
+        reader.unknown(("transport",), profile.transport, "transport", registry.names("transports"))
+    for index, runtime in enumerate(profile.runtimes):
+        if not registered("runtimes", runtime.use):
+            reader.unknown(("runtimes", index, "use"), runtime.use, "runtime", registry.names("runtimes"))
+            continue
+        takes = registry.load("runtimes", runtime.use).formats
+        for position, format in enumerate(runtime.formats):
+            if format not in takes:
+                problem = f"{runtime.use} runs no {format!r} files"
+                reader.wrong(("runtimes", index, "formats", position), problem, f"it runs {', '.join(takes)}")
+
+
+def registered(family: str, name: Any) -> bool:
+    """Whether `name` is one of `family`; entry points, which take a while to list, are asked last."""
+    return isinstance(name, str) and (name in registry.FAMILIES[family] or name in registry.names(family))
+
+
+# ---------------------------------------------------------------- shipped files
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """Name -> file of the shipped "recipes" or "devices": a folder beside the package, in a checkout and in a wheel."""
+    folder = Path(__file__).resolve().parent.parent / kind
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find(kind: str, name_or_path: str | Path) -> Path:
+    """A path if it exists, else the shipped file of that name; raises InputError for neither."""
+    path, known = Path(name_or_path).expanduser(), shipped(kind)
+    if path.is_file():
+        return path
+    name = str(name_or_path)
+    if name in known:
+        return _relative(known[name])
+    if path.exists():
+        return path  # a folder: reading it says so
+    singular = kind.removesuffix("s")
+    raise InputError(name, f"no such file, and no shipped {singular} of that name", registry.suggest(name, known))
+
+
+def safe_name(text: str) -> str:
+    """`text` with what a file name should not hold replaced by `-`."""
+    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text)
+    return kept.lstrip("._-") or "unnamed"
+
+
+def _relative(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,79 @@
+"""The shape of a recipe file: its sections, their keys, types, bounds and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from toolkit.core import Budget, MeasureSpec
+from toolkit.devices import Name
+from toolkit.schema import Component
+
+Table = str | dict[str, Any]  # {use = "tflite", ...}, or "tflite" for short
+DATA_KEYS = ("use", "preprocess", "splits", "held_out")  # the other keys of [data] are the dataset's own
+
+
+class ModelSection(Component):
+    """[model]: the trained model to start from."""
+
+    source: Path | None = None
+    """The model file, relative to the recipe; `--model` replaces it."""
+    head: Literal["auto", "logits", "softmax", "sigmoid"] = "auto"
+    """What the model's output means; auto looks at its last activation."""
+    input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Height and width in pixels, where the model leaves them open."""
+
+
+class VariantSection(Component):
+    """[[variants]]: one branch from the trunk and the files it leaves as."""
+
+    name: Name
+    """Short name; the files are named after it."""
+    description: str = ""
+    """What it is for."""
+    passes: tuple[Table, ...] = ()
+    """Passes after the trunk's: tables with `use` and parameters."""
+    export: Annotated[tuple[Table, ...], Field(min_length=1)]
+    """Exporters: names, or tables with `use` and parameters."""
+
+
+class TargetSection(Component):
+    """[[targets]]: a device, and what must hold on it."""
+
+    device: str
+    """A shipped device profile's name, or a path relative to the recipe."""
+    variants: tuple[str, ...] = ()
+    """Names of the variants it is meant for; all of them by default."""
+    budget: Budget = Budget()
+    """Limits that replace those of the recipe's [budget] here."""
+    measure: MeasureSpec = MeasureSpec()
+    """Settings that replace those of the recipe's [measure] here."""
+
+
+class RecipeFile(Component):
+    """A recipe as it is written."""
+
+    name: Name = ""
+    """Name of its runs; the file's own name by default."""
+    description: str = ""
+    """What it is for."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of everything random."""
+    model: ModelSection = ModelSection()
+    """The trained model to start from."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """The dataset (`use`, or a `path` that shows it, and its parameters), `preprocess`, `splits` and `held_out`."""
+    passes: tuple[Table, ...] = ()
+    """The trunk: passes every variant shares."""
+    variants: tuple[VariantSection, ...] = ()
+    """Branches from the trunk."""
+    export: tuple[Table, ...] = ()
+    """Exporters of a recipe without variants; short for one variant called "main"."""
+    targets: tuple[TargetSection, ...] = ()
+    """Devices and their limits; this machine by default."""
+    budget: Budget = Budget()
+    """What must hold of every artifact on every target."""
+    measure: MeasureSpec = MeasureSpec()
+    """How latency is measured, where a target does not say; replaces the device profile's settings."""
