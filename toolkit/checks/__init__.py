@@ -1,0 +1,1 @@
+"""Numbers about artifacts and the verdicts on them: size, parity, accuracy, latency, memory; the gate."""

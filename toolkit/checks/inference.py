@@ -1,0 +1,100 @@
+"""A split as arrays on disk, and an artifact's answers on it, by the worker, at the batch that was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from toolkit.core import Artifact, Dataset, Session, TensorSpec
+from toolkit.errors import InputError, StageError
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
+
+BATCH = 64
+TIMEOUT_BASE_S = 120.0  # for starting and loading
+TIMEOUT_PER_IMAGE_S = 2.0  # slower than any network a device can use
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs as float32 .npy files, NHWC, by input name. seconds: spent on decoding and preprocessing."""
+
+    paths: Mapping[str, Path]
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Outputs by name, float32, first dimension the images. seconds_invoke: inside the interpreter alone."""
+
+    outputs: Mapping[str, Array]
+    seconds_invoke: float
+    seconds_total: float
+    kernel_path: str
+    versions: Mapping[str, str]
+
+
+def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepared:
+    """Decode and preprocess a split once, batch by batch: memory does not grow with the number of images."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    started, paths = perf_counter(), {spec.name: folder / f"input-{i}.npy" for i, spec in enumerate(inputs)}
+    files: dict[str, Any] = {}
+    row = 0
+    for batch in data.batches(BATCH):
+        for name, path in paths.items():
+            if name not in batch.inputs:
+                raise InputError("data", f"has no input {name!r}", "name the data's inputs as the model does")
+            rows = batch.inputs[name]
+            if name not in files:
+                shape = (len(data), *rows.shape[1:])
+                files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            files[name][row : row + len(rows)] = rows
+        row += len(batch.ids)
+    for file in files.values():
+        file.flush()
+    return Prepared(paths, row, perf_counter() - started)
+
+
+def run(
+    artifact: Artifact,
+    session: Session,
+    *,
+    runtime: str,
+    delegate: str,
+    prepared: Mapping[str, Path],
+    folder: Path,
+    threads: int,
+) -> Answer:
+    """What a file answers, in the runtime it is delivered for. Raises StageError, naming the output, for NaN."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    images = int(np.load(next(iter(prepared.values())), mmap_mode="r").shape[0])
+    names = [spec.name for spec in artifact.signature.outputs]
+    remote = {name: f"{session.folder()}/{artifact.name}-{i}.npy" for i, name in enumerate(names)}
+    job = {
+        "kind": "eval",
+        "runtime": runtime,
+        "delegate": delegate,
+        "threads": threads,
+        "model": session.push(artifact.path),
+        "inputs": {name: session.push(path) for name, path in prepared.items()},
+        "layouts": {spec.name: spec.layout for spec in artifact.signature.inputs},
+        "outputs": remote,
+    }
+    found = session.run(job, timeout_s=TIMEOUT_BASE_S + TIMEOUT_PER_IMAGE_S * images)
+    outputs = {}
+    for i, name in enumerate(names):
+        session.pull(remote[name], folder / f"output-{i}.npy")
+        outputs[name] = np.load(folder / f"output-{i}.npy")
+        bad = int(np.count_nonzero(~np.isfinite(outputs[name]).reshape(images, -1).all(axis=1)))
+        if bad:
+            raise StageError(artifact.name, f"output {name!r} is NaN or infinite for {bad} of {images} images")
+    return Answer(outputs, found["seconds_invoke"], found["seconds_total"], found["kernel_path"], found["versions"])

@@ -1,0 +1,274 @@
+"""The command line: each command is a thin face over a function. Results to stdout, progress to stderr.
+
+Nothing heavy is imported at the top: `--help` needs click alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit import __version__
+from toolkit.errors import EdgekitError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+EPILOG = """Exit codes: 0 done and every gate passed; 1 a gate failed; 2 a mistake in the command, recipe or data;
+3 the environment lacks something; 4 a gate was inconclusive; 130 interrupted."""
+
+
+class Edgekit(click.Group):
+    """Turns Edgekit's own errors into one line and their exit code; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgekitError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from toolkit.devices import shipped
+
+        names = [CompletionItem(name) for name in shipped(kind) if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+recipe_argument = click.argument("recipe", shell_complete=_complete("recipes"))
+model_option = click.option("--model", type=click.Path(path_type=Path), help="Trained model; replaces the recipe's.")
+data_option = click.option("--data", help="Dataset: a .npz, .csv, folder, or a dataset's name; replaces the recipe's.")
+device_option = click.option(
+    "--device", "devices", multiple=True, shell_complete=_complete("devices"), help="Device profile; may be repeated."
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: passes.0.sparsity=0.6"
+)
+
+
+@click.group(cls=Edgekit, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgekit")
+def cli() -> None:
+    """Take a trained CNN to an edge device: smaller, faster, and proven to be still right."""
+
+
+@cli.command(short_help="Carry out a recipe and judge what comes out.")
+@click.argument("recipe", required=False, shell_complete=_complete("recipes"))
+@model_option
+@data_option
+@device_option
+@set_option
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
+@json_option
+@click.pass_context
+def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Carry out RECIPE (a path or a shipped name) and judge what comes out."""
+    from toolkit import pipeline
+    from toolkit.progress import shown
+    from toolkit.report.text import summary_lines
+
+    with shown() as emit:
+        result = pipeline.run(emit=emit, **options)
+    if as_json:
+        click.echo(result.json())
+    else:
+        for line in (*summary_lines(result.manifest), "", *result.next_steps()):
+            click.echo(line)
+    ctx.exit(OUTCOME_CODES[result.manifest.outcome or "NO GATE"])
+
+
+@cli.command(short_help="Say what a recipe would do, and what cannot work.")
+@recipe_argument
+@model_option
+@data_option
+@device_option
+@set_option
+@json_option
+def plan(recipe: str, as_json: bool, **options: Any) -> None:
+    """Say what RECIPE would do, and what cannot work and why. Does no work."""
+    from toolkit.plan import make_plan
+    from toolkit.planned import as_dict, lines
+    from toolkit.recipe import load_recipe
+
+    made = make_plan(load_recipe(recipe, **options))
+    _print(as_json, lambda: as_dict(made), lambda: lines(made))
+    made.require_possible()
+
+
+@cli.command(short_help="Check a recipe or a device profile.")
+@click.argument("file")
+@json_option
+def check(file: str, as_json: bool) -> None:
+    """Check FILE, a recipe or a device profile, and name every mistake with its line."""
+    from toolkit.recipe import check_file
+
+    found = check_file(file)
+    _print(as_json, lambda: found, lambda: [f"{file}: a valid {found['kind']}, {found['name']!r}"])
+
+
+@cli.command(name="list", short_help="List what can be used.")
+@click.argument("what", required=False)
+@json_option
+def list_(what: str | None, as_json: bool) -> None:
+    """List what can be used, all of it or only WHAT: passes, exporters, runtimes, datasets, recipes, devices, ..."""
+    from toolkit.catalogue import list_names
+
+    found = list_names(what)
+    _print(as_json, lambda: found, lambda: _listed(found))
+
+
+@cli.command(short_help="Show the fields of one thing.")
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show NAME (a pass, exporter, dataset, recipe, device, ...): its fields, bounds, defaults and meaning."""
+    from toolkit.catalogue import show_lines, show_name
+
+    found = show_name(name)
+    _print(as_json, lambda: found, lambda: show_lines(found))
+
+
+@cli.command(short_help="Show what a model file is and what can take it.")
+@click.argument("model", type=click.Path(path_type=Path))
+@json_option
+def inspect(model: Path, as_json: bool) -> None:
+    """Show what MODEL is (.keras, .tflite, .onnx): layers, parameters, MACs, inputs, outputs, and what can take it."""
+    from toolkit.inspection import inspect_file, inspection_lines
+
+    found = inspect_file(model)
+    _print(as_json, lambda: found, lambda: inspection_lines(found))
+
+
+@cli.command(short_help="Measure the latency of files.")
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
+@click.option("--threads", type=int, help="Threads the runtime may use.")
+@click.option("--processes", type=int, help="Fresh processes for each artifact.")
+@click.option("--seconds", type=float, help="Timed seconds in each process.")
+@json_option
+def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
+    """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
+    from toolkit.measuring import bench_files, measurement_lines
+    from toolkit.progress import shown
+
+    with shown() as emit:
+        found = bench_files(artifacts, device=device, emit=emit, **settings)
+    _print(as_json, lambda: found, lambda: measurement_lines(found))
+
+
+@cli.command(name="eval", short_help="Evaluate a file on labelled images.")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="Dataset: a .npz, .csv, folder, or a dataset's name.")
+@click.option(
+    "--preprocess", default="raw", show_default=True, help="raw, unit, signed, imagenet, caffe, or {scale=...}."
+)
+@click.option("--subset", help="Only the part of the data that is called this (train, test, eval, ...).")
+@click.option("--head", default="auto", show_default=True, help="auto, logits, softmax or sigmoid.")
+@click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
+@click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
+@json_option
+def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
+    """Evaluate ARTIFACT (.tflite, .onnx or .keras) on labelled images."""
+    from toolkit.measuring import evaluate_file, measurement_lines
+    from toolkit.progress import shown
+
+    with shown() as emit:
+        found = evaluate_file(artifact, emit=emit, **options)
+    _print(as_json, lambda: found, lambda: measurement_lines(found))
+
+
+@cli.command(short_help="Write a run's report anew.")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: report.html in DIRECTORY.")
+def report(directory: Path, out: Path | None) -> None:
+    """Write the report of the run in DIRECTORY anew, from its manifest alone."""
+    from toolkit.pipeline import write_report
+
+    click.echo(write_report(directory, out))
+
+
+@cli.command(short_help="Say what changed between two runs.")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--markdown", is_flag=True, help="As Markdown, for a pull request.")
+@json_option
+def compare(before: Path, after: Path, markdown: bool, as_json: bool) -> None:
+    """Say what changed between the runs in BEFORE and AFTER."""
+    from toolkit import compare as comparing
+    from toolkit.runs import read
+
+    found = comparing.compare(read(before), read(after))
+    text = comparing.markdown if markdown else comparing.text
+    _print(as_json, lambda: comparing.as_dict(found), lambda: text(found).splitlines())
+
+
+@cli.command(short_help="Say what is installed and what is missing.")
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Say what is installed, what is missing and for what, and what of it was never tried."""
+    from dataclasses import asdict
+
+    from toolkit.doctor import examine, healthy
+
+    found = examine()
+    width = max(len(finding.name) for finding in found)
+    lines = [f"{finding.state:<9} {finding.name:<{width}}  {finding.detail}" for finding in found]
+    _print(as_json, lambda: [asdict(finding) for finding in found], lambda: lines)
+    ctx.exit(0 if healthy(found) else 3)
+
+
+@cli.command(short_help="Print a shell completion script.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL; load it with: eval "$(edgekit completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
+
+
+def _print(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
+    if as_json:
+        click.echo(json.dumps(data(), indent=1, default=str))
+        return
+    for line in lines():
+        click.echo(line)
+
+
+def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:
+    for family, entries in found.items():
+        width = max(map(len, entries), default=0)
+        yield f"{family}:"
+        yield from (f"  {name:<{width}}  {text}" for name, text in entries.items())
+
+
+def main() -> None:
+    """Entry point of the `edgekit` command."""
+    try:
+        cli(prog_name="edgekit")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

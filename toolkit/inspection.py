@@ -1,0 +1,187 @@
+"""`inspect`: what a model file is, and what can take it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolkit import registry
+from toolkit.core import Artifact, Scheme, Signature, TensorSpec
+from toolkit.errors import InputError
+
+FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it."""
+    _require_file(path)
+    if path.suffix.lower() in FORMATS:
+        return _inspect_artifact(path)
+    return _inspect_trained(path)
+
+
+def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What `edgekit inspect` prints."""
+    yield f"{found['file']}: {found['kind']}, {found['size_bytes'] / 1024:,.1f} KiB"
+    for end in ("inputs", "outputs"):
+        for spec in found[end]:
+            shape = "x".join("?" if size is None else str(size) for size in spec["shape"])
+            about = " ".join(filter(None, (spec["meaning"], spec["layout"] if spec["layout"] != "none" else "")))
+            yield f"  {end[:-1]:<7} {spec['name']}: {shape} {spec['dtype']} ({about})"
+    if "layers" in found:
+        yield from _layer_lines(found)
+    else:
+        yield f"  scheme  {found['scheme']}"
+        yield "  operators: " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
+    if found.get("takes"):
+        yield ""
+        yield "what can take it:"
+        yield from (f"  {name}: {text}" for name, text in found["takes"].items())
+
+
+def read_artifact(path: Path) -> Artifact:
+    """A delivered file as an artifact, everything read from the file itself; InputError if it is not one."""
+    from toolkit.runs import file_sha256
+
+    _require_file(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(str(path), "is neither a .tflite nor an .onnx file", "export the model first")
+    read = _read_tflite if kind == "tflite" else _read_onnx
+    try:
+        signature, scheme, _ = read(path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a parser makes of bytes that are not its format
+        raise InputError(str(path), f"is not a readable .{kind} file ({type(error).__name__})") from error
+    return Artifact(path.name, path, kind, scheme, path.stat().st_size, file_sha256(path), signature)
+
+
+def _inspect_artifact(path: Path) -> dict[str, Any]:
+    artifact = read_artifact(path)
+    read = _read_tflite if artifact.format == "tflite" else _read_onnx
+    operators = read(path)[2]
+    runtimes = {
+        f"runtime {name}": f"runs .{artifact.format} files"
+        for name in registry.names("runtimes")
+        if artifact.format in registry.load("runtimes", name).formats
+    }
+    return {
+        "file": str(path),
+        "kind": artifact.format,
+        "size_bytes": artifact.size_bytes,
+        "sha256": artifact.sha256,
+        "scheme": artifact.scheme,
+        "inputs": [asdict(spec) for spec in artifact.signature.inputs],
+        "outputs": [asdict(spec) for spec in artifact.signature.outputs],
+        "operators": dict(operators.most_common()),
+        "takes": runtimes,
+    }
+
+
+def _read_tflite(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
+    from toolkit.exporters import tflite_file
+
+    file = tflite_file.read(path)
+    ends = [tuple(TensorSpec(name, t.shape, t.dtype) for name, t in end) for end in (file.inputs, file.outputs)]
+    computed = {t.dtype for op in file.operators for t in op.outputs if op.kind not in ("QUANTIZE", "DEQUANTIZE")}
+    stored = {t.dtype for op in file.operators for t in op.inputs if t is not None and t.data is not None}
+    scheme: Scheme = "float32"
+    if "int8" in computed:
+        scheme = "int8"
+    elif "int8" in stored:
+        scheme = "dynamic"
+    elif "float16" in stored:
+        scheme = "float16"
+    return Signature(ends[0], ends[1]), scheme, Counter(op.kind for op in file.operators)
+
+
+def _read_onnx(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
+    from toolkit.exporters import onnx_file
+
+    file = onnx_file.read(path)
+    kinds = Counter(str(node.op_type) for node in file.nodes)
+    weights = {tensor.data_type for tensor in file.constants.values()}
+    scheme: Scheme = "int8" if kinds["QuantizeLinear"] else "float16" if 10 in weights else "float32"  # 10: FLOAT16
+    return Signature(file.inputs, file.outputs), scheme, kinds
+
+
+def _inspect_trained(path: Path) -> dict[str, Any]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    suffixes = {s: name for name in registry.names("sources") for s in registry.load("sources", name).suffixes}
+    use = suffixes.get(path.suffix.lower())
+    if use is None:
+        raise InputError(str(path), f"a model file's name ends in {', '.join(sorted({*suffixes, *FORMATS}))}")
+    from toolkit.engine.cost import cost
+    from toolkit.engine.graph import summarize
+
+    model = registry.load("sources", use)().load(path)
+    rows = summarize(model.graph)
+    try:
+        macs: int | None = cost(model.graph).macs
+    except InputError:
+        macs = None
+    return {
+        "file": str(path),
+        "kind": f"{use} model",
+        "size_bytes": path.stat().st_size,
+        "inputs": [asdict(spec) for spec in model.signature.inputs],
+        "outputs": [asdict(spec) for spec in model.signature.outputs],
+        "parameters": model.graph.count_params(),
+        "macs": macs,
+        "layers": [asdict(row) for row in rows],
+        "takes": _takers(model),
+    }
+
+
+def _takers(model: Any) -> dict[str, str]:
+    """What each pass and exporter says to this model."""
+    found: dict[str, str] = {}
+    for name in registry.names("passes"):
+        cls = registry.load("passes", name)
+        found[f"pass {name}"] = "yes" if model.kind in cls.takes else f"no: takes {', '.join(cls.takes)} graphs"
+    found["pass prune"] = _prunable(model) if model.kind == "keras" else found["pass prune"]
+    for name in registry.names("exporters"):
+        cls = registry.load("exporters", name)
+        able = f"yes, as {', '.join(cls.schemes)}"
+        found[f"exporter {name}"] = able if model.kind in cls.takes else f"no: takes {', '.join(cls.takes)} graphs"
+    return found
+
+
+def _prunable(model: Any) -> str:
+    from toolkit.engine.groups import find_groups
+
+    groups = find_groups(model.graph)
+    free = [group for group in groups if not group.frozen]
+    channels = sum(group.size for group in free)
+    reasons = Counter(group.frozen for group in groups if group.frozen)
+    kept = "; ".join(f"{reason}" for reason, _ in reasons.most_common(4))
+    tail = f"; kept whole: {kept}" if kept else ""
+    if not free:
+        return f"no: no channel can be removed{tail}"
+    return f"yes: {channels:,} channels in {len(free)} groups can be removed{tail}"
+
+
+def _layer_lines(found: dict[str, Any]) -> Iterator[str]:
+    rows = [("layer", "kind", "output", "parameters", "MACs")]
+    for row in found["layers"]:
+        shape = "x".join("?" if size is None else str(size) for size in row["output_shape"][1:])
+        macs = "?" if row["macs"] is None else f"{row['macs']:,}" if row["macs"] else ""
+        rows.append((row["layer"], row["kind"], shape, f"{row['parameters']:,}" if row["parameters"] else "", macs))
+    total = "?" if found["macs"] is None else f"{found['macs']:,}"
+    rows.append(("total", "", "", f"{found['parameters']:,}", total))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    yield ""
+    for row in rows:
+        left = "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True))
+        right = "  ".join(cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
+        yield f"  {left}  {right}".rstrip()
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(str(path), "is a folder, not a file" if path.is_dir() else "no such file")

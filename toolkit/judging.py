@@ -1,0 +1,271 @@
+"""Runs every artifact on every device, measures, and lets the gate speak.
+
+The test split is prepared once; the original and each stage answer on it in Keras, each artifact in the runtime
+that the device would use. Answers and raw latency samples stay in the run's `samples/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from toolkit import registry, runs
+from toolkit.checks import gate
+from toolkit.checks.accuracy import Predictions, measure_accuracy
+from toolkit.checks.parity import measure_parity
+from toolkit.checks.size import measure_size
+from toolkit.core import Artifact, Dataset, Meaning, Measurement, Progress, Session, Signature, Verdict
+from toolkit.devices import DeviceProfile, load_device, open_session
+from toolkit.executor import Executor
+from toolkit.plan import REFERENCE, Check, Plan
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
+    from toolkit.datasets.splits import Splits
+
+HERE = "this-machine"
+
+
+class Judge:
+    """The checks of one run."""
+
+    def __init__(
+        self, plan: Plan, run: runs.Run, executor: Executor, scratch: Path, emit: Callable[[Progress], None]
+    ) -> None:
+        self.plan, self.run, self.executor, self.scratch, self.emit = plan, run, executor, scratch, emit
+        self.confidence = plan.recipe.budget.confidence
+        self.original: Predictions | None = None
+        self._prepared: Mapping[str, Path] | None = None
+
+    def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
+        """Measure everything and record the verdicts."""
+        test = splits.test
+        for name, path in models.items():
+            self._model(name, path, test)
+        for artifact in artifacts.values():
+            self.run.add_measurements(measure_size(artifact.name, artifact.path))
+            self._inherit_macs(artifact)
+        for profile, checks in self._by_device():
+            with closing(open_session(profile)) as session:
+                for check in checks:
+                    self._artifact(check, artifacts[check.artifact], session, test)
+                self._latency(profile, checks, artifacts, session)
+        self._gate()
+
+    # ------------------------------------------------------------ answers
+
+    def _model(self, name: str, path: Path, test: Dataset) -> None:
+        """What the original or a stage's model answers, by Keras on this machine."""
+        digest = runs.file_sha256(path)
+        versions = {k: v for k, v in self.run.manifest.versions.items() if k in ("tensorflow", "keras")}
+        key = runs.content_key("answers", digest, test.fingerprint, versions)
+
+        def work() -> dict[str, Array]:
+            import numpy as np
+
+            found = self.executor.call("predict", model=path, inputs=self._inputs(test), folder=self.scratch / name)
+            return {output: np.load(file) for output, file in found.items()}
+
+        outputs, seconds, reused = self._answers(name, "", key, work)
+        head = self._head()
+        how = {"runtime": "keras", "version": versions.get("keras", "")}
+        predictions = Predictions(name, outputs[0], head, source="measured", how=how)
+        if self.original is None:
+            self.original = predictions
+        self._compare(predictions, test)
+        self._record(f"answers:{name}", "keras", parent=name, key=key, seconds=seconds, reused=reused)
+
+    def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Dataset) -> None:
+        """What a file answers on a device."""
+        from toolkit.checks import inference
+
+        runtime = registry.load("runtimes", check.runtime)()
+        settings = {"runtime": check.runtime, "version": runtime.version(), "delegate": check.delegate}
+        device = check.device.name
+        key = runs.content_key("answers", artifact.sha256, test.fingerprint, device, settings, check.measure.threads)
+
+        def work() -> dict[str, Array]:
+            self.emit(Progress(f"checking {artifact.name} on {device}: {len(test)} test images"))
+            answer = inference.run(
+                artifact,
+                session,
+                runtime=check.runtime,
+                delegate=check.delegate,
+                prepared=self._inputs(test),
+                folder=self.scratch / artifact.name,
+                threads=check.measure.threads,
+            )
+            return {spec.name: answer.outputs[spec.name] for spec in self._signature().outputs}
+
+        outputs, seconds, reused = self._answers(artifact.name, device, key, work)
+        how = {**{k: str(v) for k, v in settings.items()}, "threads": check.measure.threads}
+        self._compare(Predictions(artifact.name, outputs[0], self._head(), device, "measured", how), test)
+        what = f"answers:{artifact.name}@{device}"
+        self._record(what, check.runtime, parent=artifact.name, key=key, seconds=seconds, reused=reused)
+
+    def _answers(
+        self, subject: str, device: str, key: str, work: Callable[[], dict[str, Array]]
+    ) -> tuple[list[Array], float, bool]:
+        """Outputs in order, from the earlier run if they are those; else from `work`, and kept."""
+        import numpy as np
+
+        file = self.run.folder / "samples" / f"{subject}{f'@{device}' if device else ''}.answers.npz"
+        if self.run.reusable(f"answers:{subject}{f'@{device}' if device else ''}", key) and file.is_file():
+            with np.load(file) as stored:
+                return [stored[name] for name in stored.files], 0.0, True
+        started = perf_counter()
+        found = work()
+        np.savez(file, allow_pickle=False, **found)
+        return list(found.values()), perf_counter() - started, False
+
+    def _compare(self, predictions: Predictions, test: Dataset) -> None:
+        if self.original is None:
+            return
+        other = None if predictions is self.original else self.original
+        accuracy = measure_accuracy(predictions, test, original=other, confidence=self.confidence)
+        found = list(accuracy.measurements)
+        if other:
+            found += measure_parity(predictions, other, test, confidence=self.confidence)
+        self.run.add_measurements(found)
+        self.run.update(per_class={**self.run.manifest.per_class, predictions.subject: accuracy.per_class})
+
+    def _inputs(self, test: Dataset) -> Mapping[str, Path]:
+        """The test split as arrays on disk, prepared the first time they are needed."""
+        if self._prepared is None:
+            from toolkit.checks import inference
+
+            self.emit(Progress(f"preparing {len(test)} test images"))
+            self._prepared = inference.prepare(test, self._signature().inputs, self.scratch / "inputs").paths
+        return self._prepared
+
+    # ------------------------------------------------------------ latency
+
+    def _latency(
+        self, profile: DeviceProfile, checks: list[Check], artifacts: Mapping[str, Artifact], session: Session
+    ) -> None:
+        """Time all artifacts of a device together, interleaved, so that they share the machine's moods."""
+        from toolkit.checks import latency
+
+        spec = checks[0].measure
+        chosen = [artifacts[check.artifact] for check in checks]
+        runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
+        versions = {use: registry.load("runtimes", use)().version() for use, _ in runtimes.values()}
+        digests = {artifact.name: artifact.sha256 for artifact in chosen}
+        key = runs.content_key("latency", digests, runtimes, versions, spec.model_dump(), self.run.manifest.host)
+        name = f"latency@{profile.name}"
+        reused = self.run.reusable(name, key)
+        if reused:
+            self.run.add_stage(reused)
+            return
+        started = perf_counter()
+        self.emit(Progress(f"timing {len(chosen)} files on {profile.name}"))
+        samples = self.run.folder / "samples"
+        found = latency.measure(
+            chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit
+        )
+        self.run.add_measurements(found)
+        seconds = perf_counter() - started
+        parameters = spec.model_dump(mode="json")
+        self._record(name, "latency", parent="", key=key, seconds=seconds, reused=False, parameters=parameters)
+
+    # ------------------------------------------------------------ verdicts
+
+    def _gate(self) -> None:
+        judged = [check for check in self.plan.checks if not self._is_reference(check.artifact)]
+        comparisons = sum(gate.statistical_gates(check.budget) for check in judged)
+        verdicts: list[Verdict] = []
+        for check in judged:
+            verdicts += gate.judge(
+                check.artifact,
+                check.device.name,
+                budget=check.budget,
+                facts=gate.gather(self._facts(check), check.artifact, check.device.name),
+                comparisons=comparisons,
+            )
+        self.run.update(verdicts=tuple(verdicts), outcome=gate.run_outcome(verdicts))
+
+    def _facts(self, check: Check) -> list[Measurement]:
+        """The measurements a check is judged on: a device that cannot be reached borrows accuracy from this machine."""
+        found = list(self.run.manifest.measurements)
+        if check.device.measurable:
+            return found
+        borrowed = ("top1_drop", "agreement")
+        return [m for m in found if m.device in ("", check.device.name)] + [
+            Measurement(m.subject, m.name, m.value, m.unit, m.source, check.device.name, m.interval, m.how)
+            for m in found
+            if m.device == HERE and m.name in borrowed
+        ]
+
+    # ------------------------------------------------------------ small things
+
+    def _by_device(self) -> list[tuple[DeviceProfile, list[Check]]]:
+        """Checks by the device that carries them out; what cannot be reached is answered, not timed, here."""
+        found: dict[str, tuple[DeviceProfile, list[Check]]] = {}
+        for check in self.plan.checks:
+            if check.device.measurable:
+                found.setdefault(check.device.name, (check.device, []))[1].append(check)
+        if not found:
+            here = load_device(HERE)
+            for check in self.plan.checks:
+                runtime = here.runtime_for(*self._kind(check.artifact))
+                delegate = runtime.delegates[0] if runtime.delegates else "none"
+                local = Check(check.artifact, here, runtime.use, delegate, check.measure, check.budget)
+                known = found.setdefault(here.name, (here, []))[1]
+                if check.artifact not in [each.artifact for each in known]:
+                    known.append(local)
+        return list(found.values())
+
+    def _kind(self, artifact: str) -> tuple[str, str]:
+        record = next(record for record in self.run.manifest.artifacts if record.name == artifact)
+        return record.format, record.scheme
+
+    def _is_reference(self, artifact: str) -> bool:
+        return self.plan.stage(artifact).variant == REFERENCE
+
+    def _inherit_macs(self, artifact: Artifact) -> None:
+        """A file has the MACs and parameters of the model it was written from."""
+        stage = self.plan.stage(artifact.name)
+        parent = stage.parent
+        known = {(m.subject, m.name): m for m in self.run.manifest.measurements}
+        for name in ("macs", "parameters"):
+            found = known.get((parent, name))
+            if found:
+                how = {"method": f"of the model it was written from, {parent}"}
+                self.run.add_measurements(
+                    [Measurement(artifact.name, name, found.value, found.unit, "computed", how=how)]
+                )
+
+    def _head(self) -> Meaning:
+        return self._signature().outputs[0].meaning
+
+    def _signature(self) -> Signature:
+        """The original's, whose names and order every stage and file keeps."""
+        from toolkit.sources import store
+
+        return store.read_contract(self.run.folder / "artifacts" / "original.keras").signature
+
+    def _record(
+        self,
+        name: str,
+        use: str,
+        *,
+        parent: str,
+        key: str,
+        seconds: float,
+        reused: bool,
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        record = runs.StageRecord(
+            name=name,
+            use=use,
+            kind="check",
+            parent=parent,
+            key=key,
+            parameters=parameters or {},
+            seconds=round(seconds, 3),
+            reused=reused,
+        )
+        self.run.add_stage(record)

@@ -1,0 +1,228 @@
+"""`bench` and `eval`: one file measured on a device, without a recipe."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import registry
+from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
+from toolkit.devices import DeviceProfile, load_device, open_session
+from toolkit.errors import InputError
+from toolkit.inspection import read_artifact
+
+if TYPE_CHECKING:
+    from toolkit.core import Dataset
+
+Emit = Callable[[Progress], None]
+
+
+def bench_files(
+    files: Sequence[Path],
+    *,
+    device: str = "this-machine",
+    threads: int | None = None,
+    processes: int | None = None,
+    seconds: float | None = None,
+    emit: Emit = lambda progress: None,
+) -> dict[str, Any]:
+    """Latency of files on a device, interleaved. Options that are None are the profile's.
+
+    Returns {"device", "measurements": [...]}; see `core.Measurement` for their fields.
+    """
+    from toolkit.checks import latency
+
+    profile = load_device(device)
+    given = {"threads": threads, "processes": processes, "seconds": seconds}
+    settings = {**profile.measure.model_dump(), **{k: v for k, v in given.items() if v is not None}}
+    artifacts = [read_artifact(path) for path in files]
+    if len({artifact.name for artifact in artifacts}) < len(artifacts):
+        raise InputError("bench", "two files have the same name", "rename one")
+    runtimes = {artifact.name: _runtime(profile, artifact) for artifact in artifacts}
+    with closing(open_session(profile)) as session, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        spec = _checked("bench", MeasureSpec, settings)
+        found = latency.measure(
+            artifacts, session, spec, profile.name, runtimes=runtimes, samples=Path(folder), emit=emit
+        )
+    return {"device": profile.name, "measurements": [asdict(measurement) for measurement in found]}
+
+
+def evaluate_file(
+    file: Path,
+    *,
+    data: str,
+    preprocess: str | dict[str, Any] = "raw",
+    subset: str | None = None,
+    head: str = "auto",
+    layout: Layout | None = None,
+    device: str = "this-machine",
+    emit: Emit = lambda progress: None,
+) -> dict[str, Any]:
+    """Accuracy of one file on labelled images, in the runtime the device uses (Keras for a .keras file).
+
+    layout: of the file's image input, where it is not to be seen from its shape. Returns {"file", "measurements",
+    "per_class"}.
+    """
+    from toolkit.checks.accuracy import Predictions, measure_accuracy
+
+    asked = _Asked(data, preprocess, subset, head, layout)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        if file.suffix == ".keras":
+            outputs, dataset, meaning, how, where = _keras_answers(file, asked)
+        else:
+            profile = load_device(device)
+            outputs, dataset, meaning, how, where = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
+    predictions = Predictions(file.name, outputs, meaning, where, "measured", how)
+    accuracy = measure_accuracy(predictions, dataset)
+    classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=True)]
+    found = [asdict(measurement) for measurement in accuracy.measurements]
+    return {"file": str(file), "measurements": found, "per_class": classes}
+
+
+def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What `bench` and `eval` print: one line a number, with its interval and how it was got."""
+    from toolkit.report.numbers import plain, show
+
+    for row in found["measurements"]:
+        measurement = Measurement(**{**row, "interval": None})
+        value = plain(show(measurement.name, measurement.value, measurement.unit))
+        span = row["interval"]
+        if span:
+            low, high = (plain(show(measurement.name, span[end], measurement.unit)) for end in ("low", "high"))
+            value += f"  ({low} .. {high} at {100 * span['confidence']:g}%)"
+        yield f"{row['subject']}  {row['name']}  {value}  [{row['source']}]"
+    if found["measurements"]:
+        how = found["measurements"][0]["how"]
+        yield "how: " + ", ".join(f"{key} {value}" for key, value in how.items())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the data is and what outputs mean, as the options say."""
+
+    data: str
+    preprocess: str | dict[str, Any]
+    subset: str | None
+    head: str
+    layout: Layout | None
+
+
+def _file_answers(
+    file: Path, asked: _Asked, profile: DeviceProfile, *, folder: Path, emit: Emit
+) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
+    from toolkit.checks import inference
+
+    artifact = _in_layout(read_artifact(file), asked.layout)
+    first = artifact.signature.inputs[0]
+    shape = _channels_last(first)
+    dataset = _dataset(asked, shape, first.name)
+    runtime, delegate = _runtime(profile, artifact)
+    with closing(open_session(profile)) as session:
+        emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images"))
+        prepared = inference.prepare(dataset, (_as_nhwc(first, shape),), folder / "inputs").paths
+        answer = inference.run(
+            artifact,
+            session,
+            runtime=runtime,
+            delegate=delegate,
+            prepared=prepared,
+            folder=folder / "outputs",
+            threads=1,
+        )
+    outputs = answer.outputs[artifact.signature.outputs[0].name]
+    version = registry.load("runtimes", runtime)().version()
+    how = {"runtime": runtime, "version": version, "delegate": delegate}
+    return outputs, dataset, _meaning(asked.head, outputs), how, profile.name
+
+
+def _keras_answers(file: Path, asked: _Asked) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
+    from importlib.metadata import version
+
+    from toolkit.engine.predict import predict_batches
+
+    source = registry.load("sources", "keras")
+    model = source(head=asked.head).load(file)
+    first = model.signature.inputs[0]
+    dataset = _dataset(asked, first.shape, first.name)
+    outputs = predict_batches(model.graph, (batch.inputs for batch in dataset.batches(64)))
+    how = {"runtime": "keras", "version": version("keras")}
+    return outputs[0], dataset, model.head, how, ""
+
+
+def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset:
+    """All images of a dataset, or those of one subset, as one split."""
+    from toolkit.datasets.preprocess import PreprocessSpec
+    from toolkit.datasets.splits import Split
+    from toolkit.overrides import toml_value
+
+    records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess
+    indexes = [i for i in range(len(records)) if subset is None or records.subsets[i] == subset]
+    if not indexes:
+        known = ", ".join(sorted(set(records.subsets) - {""})) or "none"
+        raise InputError("--subset", f"no image of {asked.data} is in {subset!r}", f"its subsets: {known}")
+    if isinstance(preprocess, str) and preprocess.startswith("{"):
+        preprocess = toml_value(preprocess)
+    spec = _checked("--preprocess", PreprocessSpec, preprocess)
+    return Split(subset or "all", records, indexes, spec.resolve(shape), input_name=name)
+
+
+def _records(data: str) -> Any:
+    """What `--data` names: a path, or a dataset's name."""
+    from toolkit.documents import Document
+    from toolkit.overrides import with_data
+    from toolkit.schema import validate
+
+    table = with_data(Document("--data", {}), data).data["data"]
+    given = {key: value for key, value in table.items() if key != "use"}
+    return validate(registry.load("datasets", table["use"]), Document("--data", given)).load()
+
+
+def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
+    runtime = profile.runtime_for(artifact.format, artifact.scheme)
+    return runtime.use, runtime.delegates[0] if runtime.delegates else "none"
+
+
+def _in_layout(artifact: Artifact, layout: Layout | None) -> Artifact:
+    """The artifact with its first input's layout as told, or as its channel count shows."""
+    first, *rest = artifact.signature.inputs
+    if len(first.shape) == 4:
+        shown: Layout = "NCHW" if first.shape[1] in (1, 3) and first.shape[3] not in (1, 3) else "NHWC"
+        first = replace(first, layout=layout or shown, meaning="image")
+    return replace(artifact, signature=Signature((first, *rest), artifact.signature.outputs))
+
+
+def _channels_last(spec: TensorSpec) -> tuple[int | None, ...]:
+    n, *others = spec.shape
+    return (n, others[1], others[2], others[0]) if spec.layout == "NCHW" else spec.shape
+
+
+def _as_nhwc(spec: TensorSpec, shape: tuple[int | None, ...]) -> TensorSpec:
+    return TensorSpec(spec.name, shape, "float32", spec.meaning, "NHWC" if len(shape) == 4 else "none")
+
+
+def _meaning(head: str, outputs: Any) -> Any:
+    """What outputs are, where nothing says: probabilities when every row is one."""
+    if head != "auto":
+        return head
+    import numpy as np
+
+    if outputs.shape[-1] == 1:
+        return "sigmoid" if outputs.min() >= 0 and outputs.max() <= 1 else "logits"
+    sums = outputs.reshape(len(outputs), -1).sum(axis=1)
+    steps = outputs.shape[-1] / 256  # an int8 softmax is off by up to half a step a class
+    return "softmax" if outputs.min() >= 0 and np.all(np.abs(sums - 1) <= max(0.02, steps)) else "logits"
+
+
+def _checked(option: str, cls: Any, value: Any) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return cls.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{option} {place}".strip(), f"{first['msg']}, got {first['input']!r}") from error

@@ -1,0 +1,360 @@
+"""Carries out a plan: stages in the executor's process, checks on the devices, the gate, the manifest, the report.
+
+Everything found out goes into the run's manifest as it is found; nothing else is read afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from toolkit import doctor, runs
+from toolkit.core import Artifact, Measurement, Model, Progress
+from toolkit.data import load_splits
+from toolkit.errors import EdgekitError, InputError
+from toolkit.executor import Executor
+from toolkit.judging import Judge
+from toolkit.plan import Plan, Stage, make_plan
+from toolkit.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from toolkit.datasets.splits import Splits
+
+log = logging.getLogger(__name__)
+Emit = Callable[[Progress], None]
+
+# packages whose version is part of what a stage is
+VERSIONED = ("edgekit", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "ai-edge-litert")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: where it is, and everything it found out."""
+
+    folder: Path
+    manifest: runs.Manifest
+
+    def json(self) -> str:
+        """The manifest and the run's folder, as JSON."""
+        return json.dumps({"folder": str(self.folder), **json.loads(runs.dump(self.manifest))}, indent=1)
+
+    def next_steps(self) -> tuple[str, ...]:
+        """What to look at and what to type next."""
+        invocation = self.manifest.invocation
+        return (
+            f"report    {self.folder / 'report.html'}",
+            f"files     {self.folder / 'artifacts'}",
+            *(("your model", f"  edgekit run {invocation['recipe']} --model MODEL.keras --data IMAGES")[1:]),
+        )
+
+
+def run(  # the command's options, one by one
+    recipe: str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    data: str | None = None,
+    devices: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: Path | None = None,
+    emit: Emit = lambda progress: None,
+) -> Result:
+    """Carry out a recipe (a path or a shipped name) and judge what comes out.
+
+    resume: an earlier run's directory; stages whose inputs, parameters and versions are unchanged are
+    not repeated. Without `recipe` it is run again as it was called. Raises EdgekitError; the run directory then says
+    what happened.
+    """
+    earlier = runs.read(resume) if resume else None
+    invocation: dict[str, Any] = {"recipe": recipe, "model": model, "data": data}
+    invocation |= {"devices": devices, "overrides": overrides}
+    if earlier and recipe is None:
+        invocation = dict(earlier.invocation)
+    if invocation["recipe"] is None:
+        raise InputError("run", "no recipe is given", "name one (`edgekit list recipes`), or --resume a run")
+    if resume and out:
+        raise InputError("--out", "cannot stand beside --resume, which goes on in its own directory")
+    invocation = {key: _plain(value) for key, value in invocation.items()}
+    name, options = invocation["recipe"], {key: value for key, value in invocation.items() if key != "recipe"}
+    loaded = load_recipe(name, **options)
+    loaded.require_runnable()
+    plan = make_plan(loaded)
+    plan.require_possible()
+    target = _open(resume, earlier, out, loaded, invocation)
+    return _Pipeline(plan, target, emit).carry_out()
+
+
+def write_report(directory: Path, out: Path | None = None) -> Path:
+    """Write the report of a run from its manifest alone; the path written."""
+    from toolkit.report.html import render
+
+    manifest = runs.read(directory)
+    path = out or directory / "report.html"
+    runs.write_atomically(path, render(manifest).encode())
+    return path
+
+
+def _open(
+    resume: Path | None, earlier: runs.Manifest | None, out: Path | None, recipe: Recipe, invocation: dict[str, Any]
+) -> runs.Run:
+    fresh = {
+        "status": "running",
+        "error": "",
+        "outcome": "",
+        "recipe": recipe.resolved(),
+        "seed": recipe.seed,
+        "host": doctor.host(),
+        "versions": doctor.versions(),
+        "invocation": invocation,
+        "warnings": (),
+        "verdicts": (),
+    }
+    if resume and earlier:
+        target = runs.Run(resume, earlier)
+        target.update(**fresh)
+        return target
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = runs.Manifest(name=recipe.name, started=started, **fresh)  # type: ignore[arg-type]
+    return runs.Run.create(out or runs.new_folder(recipe.name), manifest, recipe.text)
+
+
+class _Pipeline:
+    """One run being carried out."""
+
+    def __init__(self, plan: Plan, target: runs.Run, emit: Emit) -> None:
+        self.plan, self.run, self.recipe = plan, target, plan.recipe
+        self.emit = emit
+        self.executor = Executor(target.folder / "log.txt", emit)
+        self.versions = {name: target.manifest.versions.get(name) for name in VERSIONED}
+        self.scratch = target.folder / "scratch"
+        self.keys: dict[str, str] = {}  # stage -> content hash
+        self.graph_of: dict[str, str] = {}  # stage -> the stage whose graph it kept
+        self.artifacts: dict[str, Artifact] = {}
+        self.done = 0
+
+    def carry_out(self) -> Result:
+        started = perf_counter()
+        try:
+            with self.executor:
+                self._work()
+        except KeyboardInterrupt:
+            self._failed("interrupted by the user", started)
+            raise
+        except EdgekitError as error:
+            self._failed(str(error), started)
+            self.emit(Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again"))
+            raise
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}", started)
+            raise
+        finally:
+            runs.remove_scratch(self.scratch)
+        seconds = self.run.manifest.seconds + perf_counter() - started
+        self.run.update(status="done", seconds=round(seconds, 3))
+        write_report(self.run.folder)
+        return Result(self.run.folder, self.run.manifest)
+
+    def _failed(self, error: str, started: float) -> None:
+        seconds = self.run.manifest.seconds + perf_counter() - started
+        self.run.update(status="failed", error=error, seconds=round(seconds, 3))
+
+    def _work(self) -> None:
+        self.emit(Progress(f"run directory {self.run.folder}"))
+        splits = self._data(self._source(self.plan.stages[0]))
+        for stage in self.plan.stages[1:]:
+            self._stage(stage, splits)
+        judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
+        models = {name: self._file(name) for name in self._graphs()}
+        judge.judge(models, self.artifacts, splits)
+
+    # ------------------------------------------------------------ stages
+
+    def _source(self, stage: Stage) -> Model:
+        """Read the model; its contract, without the graph."""
+        from toolkit.sources import store
+
+        path = self.recipe.model.source
+        if path is None:
+            raise InputError("recipe", "model.source is not given", "give --model PATH")
+        wanted = self.recipe.data.preprocess
+        parameters = {**stage.component.model_dump(mode="json"), "preprocess": wanted.model_dump(mode="json")}
+        key = runs.content_key("source", stage.use, runs.file_sha256(path), parameters, self.versions)
+        target = self._file(stage.name)
+
+        def work() -> dict[str, Any]:
+            facts = self.executor.call(
+                "load_source", source=stage.component, path=path.absolute(), preprocess=wanted, save_as=target
+            )
+            self._model_facts(stage.name, facts)
+            return {}
+
+        self._once(stage, key, {**parameters, "file": path.name}, (target, store.contract_path(target)), work)
+        return store.read_contract(target)
+
+    def _data(self, contract: Model) -> Splits:
+        self.emit(Progress("reading and hashing images"))
+        self.opening: dict[str, Any] = {
+            "spec": self.recipe.data,
+            "preprocessing": contract.preprocessing,
+            "seed": self.recipe.seed,
+            "input_name": contract.signature.inputs[0].name,
+        }
+        splits = load_splits(**self.opening)
+        records = tuple(
+            runs.DataRecord(
+                split=name,
+                images=len(split),
+                fingerprint=split.fingerprint,
+                source=split.source,
+                per_class=_count(split.labels, len(split.classes)),
+            )
+            for name in ("train", "selection", "calibration", "test")
+            if (split := getattr(splits, name)) is not None
+        )
+        self.run.update(data=records, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings))
+        for warning in splits.warnings:
+            self.emit(Progress(f"warning: {warning}"))
+        self.fingerprints = {record.split: record.fingerprint for record in records}
+        self._data_open = False
+        return splits
+
+    def _stage(self, stage: Stage, splits: Splits) -> None:
+        parameters = stage.component.model_dump(mode="json")
+        uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
+        data = {name: self.fingerprints.get(name) for name in uses}
+        if stage.kind == "export" and stage.quant.scheme != "int8":
+            data = {}
+        parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data)
+        key = runs.content_key(*parts, self.recipe.seed, self.versions)
+        if stage.kind == "pass":
+            self._pass(stage, key, parameters)
+        else:
+            self._export(stage, key, parameters)
+
+    def _pass(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:
+        from toolkit.sources import store
+
+        target = self._file(stage.name)
+
+        def work() -> dict[str, Any]:
+            self._open_data()
+            facts = self.executor.call(
+                "run_pass",
+                component=stage.component,
+                parent=self._file(stage.parent),
+                original=self._file("original"),
+                save_as=target,
+                seed=self.recipe.seed,
+            )
+            self._model_facts(stage.name, facts)
+            changes = tuple({name: str(text) for name, text in asdict(change).items()} for change in facts.changes)
+            curves = {name: tuple(map(float, values)) for name, values in (facts.curves or {}).items()}
+            return {"changes": changes, "curves": curves, "same_graph": facts.same_graph}
+
+        record = self._once(stage, key, parameters, (target, store.contract_path(target)), work)
+        self.graph_of[stage.name] = stage.parent if record.same_graph else stage.name
+
+    def _export(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:
+        target = self.run.folder / "artifacts" / stage.name
+
+        def work() -> dict[str, Any]:
+            self._open_data()
+            artifact = self.executor.call(
+                "export", exporter=stage.component, parent=self._file(stage.parent), path=target
+            )
+            artifact = replace(artifact, name=stage.name, path=target)
+            self._record_artifact(stage, artifact)
+            return {"notes": artifact.notes}
+
+        self._once(stage, key, parameters, (target,), work)
+        self.artifacts[stage.name] = self._artifact(stage.name)
+
+    def _once(
+        self, stage: Stage, key: str, parameters: dict[str, Any], files: tuple[Path, ...], work: Callable[[], Any]
+    ) -> runs.StageRecord:
+        """Do a stage unless the run has it already; record it."""
+        self.keys[stage.name] = key
+        self.done += 1
+        step = f"[{self.done}/{len(self.plan.stages)}] {stage.name}"
+        record = self.run.reusable(stage.name, key)
+        if record is None:
+            self.emit(Progress(step))
+            started = perf_counter()
+            found = work()
+            record = runs.StageRecord(
+                name=stage.name,
+                use=stage.use,
+                kind=stage.kind,
+                parent=stage.parent,
+                key=key,
+                parameters=parameters,
+                seconds=round(perf_counter() - started, 3),
+                files={str(path.relative_to(self.run.folder)): runs.file_sha256(path) for path in files},
+                **found,
+            )
+        else:
+            self.emit(Progress(f"{step}: unchanged, taken from the earlier run"))
+        self.run.add_stage(record)
+        return record
+
+    def _open_data(self) -> None:
+        """Have the child open the splits, the first time a stage needs them."""
+        if not self._data_open:
+            self.executor.call("use_data", **self.opening)
+            self._data_open = True
+
+    # ------------------------------------------------------------ records
+
+    def _model_facts(self, subject: str, facts: Any) -> None:
+        how = {"method": "counted in the graph, for one image"}
+        found = (("parameters", facts.parameters, ""), ("macs", facts.macs, ""))
+        self.run.add_measurements(
+            Measurement(subject, name, float(value), unit, "computed", how=how) for name, value, unit in found
+        )
+
+    def _record_artifact(self, stage: Stage, artifact: Artifact) -> None:
+        record = runs.ArtifactRecord(
+            name=stage.name,
+            variant=stage.variant,
+            stage=stage.parent,
+            path=f"artifacts/{stage.name}",
+            format=artifact.format,
+            scheme=artifact.scheme,
+            size_bytes=artifact.size_bytes,
+            sha256=artifact.sha256,
+            inputs=artifact.signature.inputs,
+            outputs=artifact.signature.outputs,
+            notes=artifact.notes,
+        )
+        others = (known for known in self.run.manifest.artifacts if known.name != stage.name)
+        self.run.update(artifacts=(*others, record))
+
+    def _artifact(self, name: str) -> Artifact:
+        """An artifact as the manifest has it."""
+        record = next(record for record in self.run.manifest.artifacts if record.name == name)
+        return record.artifact(self.run.folder)
+
+    def _graphs(self) -> list[str]:
+        """Stages whose graph is their own."""
+        return ["original", *(name for name, graph in self.graph_of.items() if name == graph)]
+
+    def _file(self, stage: str) -> Path:
+        return self.run.folder / "artifacts" / f"{stage}.keras"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute()) if value.exists() else str(value)
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _count(labels: Any, classes: int) -> tuple[int, ...]:
+    import numpy as np
+
+    return tuple(int(count) for count in np.bincount(labels, minlength=classes))

@@ -1,0 +1,210 @@
+"""What a recipe will do, or what cannot work and why: worked out before any work.
+
+Stages form a small directed graph: the original, the trunk's passes, each variant's passes, its files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from toolkit import registry
+from toolkit.core import Budget, MeasureSpec, QuantSpec
+from toolkit.devices import DeviceProfile
+from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.recipe import Recipe, Step, Variant
+
+REFERENCE = "original"  # the variant of files written from the original, float32, to compare with; no gate judges it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from a model to a model, or to a file.
+
+    name: "original", "01-prune", "phone.02-quantize" or, for files, the artifact's name "phone.tflite".
+    parent: the stage whose model it takes. quant: what the model asks of its exporter after this stage.
+    """
+
+    name: str
+    kind: Literal["source", "pass", "export"]
+    use: str
+    component: Any
+    parent: str
+    variant: str
+    quant: QuantSpec
+    where: str  # of the recipe, for messages
+
+
+@dataclass(frozen=True)
+class Check:
+    """One artifact to be judged on one device, and with what; runtime "" when the device cannot be measured."""
+
+    artifact: str
+    device: DeviceProfile
+    runtime: str
+    delegate: str
+    measure: MeasureSpec
+    budget: Budget
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in an order that works, the checks, and what stands in the way.
+
+    problems: what cannot work (exit 2). missing: what this environment lacks (exit 3). notes: what to know.
+    """
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+    checks: tuple[Check, ...]
+    problems: tuple[str, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def require_possible(self) -> None:
+        """Raise what stands in the way, all of it, in one error."""
+        if self.problems:
+            raise InputError("plan", _joined(self.problems))
+        if self.missing:
+            raise UnavailableError("plan", _joined(self.missing))
+
+    def stage(self, name: str) -> Stage:
+        """The stage called `name`."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Resolve a recipe against what its passes, exporters, runtimes and devices can do."""
+    problems: list[str] = []
+    stages = tuple(_stages(recipe, problems))
+    checks: list[Check] = []
+    notes: list[str] = []
+    for stage in stages:
+        if stage.kind == "export":
+            checks += _checks(recipe, stage, problems, notes)
+    problems += _split_problems(recipe, stages)
+    missing = _missing(checks)
+    return Plan(recipe, stages, tuple(checks), _once(problems), _once(missing), _once(notes))
+
+
+# ---------------------------------------------------------------- stages
+
+
+def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
+    float32 = QuantSpec()
+    source = registry.load("sources", source_name(recipe))
+    head, shape = recipe.model.head, recipe.model.input_shape
+    component = source(head=head, input_shape=shape)
+    original = Stage(REFERENCE, "source", source_name(recipe), component, "", "", float32, recipe.where("model"))
+    yield original
+    for use, step in _formats(recipe).items():
+        yield from _exports(recipe, Variant(REFERENCE, (), (replace(step, use=use),)), original, problems)
+    last = original
+    for last in _passes(recipe.passes, original, variant="", number=1, recipe=recipe, problems=problems):
+        yield last
+    for variant in recipe.variants:
+        tip = last
+        number = 1 + len(recipe.passes)
+        for tip in _passes(variant.passes, last, variant=variant.name, number=number, recipe=recipe, problems=problems):
+            yield tip
+        yield from _exports(recipe, variant, tip, problems)
+
+
+def _passes(
+    steps: tuple[Step, ...], parent: Stage, *, variant: str, number: int, recipe: Recipe, problems: list[str]
+) -> Iterator[Stage]:
+    for offset, step in enumerate(steps):
+        where, prefix = recipe.where(*step.key), f"{variant}." if variant else ""
+        if parent.quant.scheme != "float32":
+            problem = f"{where}: {step.use} comes after quantize, which must be the last pass of its variant"
+            problems.append(problem)
+        quant = getattr(step.component, "quant", parent.quant)
+        name = f"{prefix}{number + offset:02d}-{step.use}"
+        parent = Stage(name, "pass", step.use, step.component, parent.name, variant, quant, where)
+        yield parent
+
+
+def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str]) -> Iterator[Stage]:
+    for step in variant.exports:
+        where = recipe.where(*step.key)
+        refusal = step.component.refusal(tip.quant)
+        if refusal:
+            problems.append(f"{where}: variant {variant.name}: {refusal}")
+        name = f"{variant.name}{step.component.suffix}"
+        yield Stage(name, "export", step.use, step.component, tip.name, variant.name, tip.quant, where)
+
+
+def _formats(recipe: Recipe) -> dict[str, Step]:
+    """Each exporter the variants use, as the first of them uses it."""
+    found: dict[str, Step] = {}
+    for variant in recipe.variants:
+        for step in variant.exports:
+            found.setdefault(step.use, step)
+    return found
+
+
+def source_name(recipe: Recipe) -> str:
+    """The registered source that reads the recipe's model file; raises InputError when none does."""
+    if recipe.model.source is None:
+        return "keras"
+    suffix = recipe.model.source.suffix.lower()
+    suffixes: dict[str, str] = {}
+    for name in registry.names("sources"):
+        suffixes |= dict.fromkeys(registry.load("sources", name).suffixes, name)
+    if suffix not in suffixes:
+        problem = f"a model file's name ends in {' or '.join(sorted(suffixes))}, got {recipe.model.source.name!r}"
+        raise InputError(recipe.where("model", "source"), problem)
+    return suffixes[suffix]
+
+
+# ---------------------------------------------------------------- checks
+
+
+def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str]) -> Iterator[Check]:
+    for target in recipe.targets:
+        reference = stage.variant == REFERENCE
+        if not reference and stage.variant not in target.variants:
+            continue
+        profile = target.profile
+        try:
+            runtime = profile.runtime_for(stage.component.format, stage.quant.scheme)
+        except UnsupportedError as error:
+            if not reference:
+                problems.append(f"{stage.where}: variant {stage.variant}: {error}")
+            continue
+        delegate = runtime.delegates[0] if runtime.delegates else "none"
+        note = ""
+        if not profile.measurable:
+            note = f"{profile.name} cannot be measured from here (no transport): its latency gates will be INCONCLUSIVE"
+            notes.append(note)
+        use = runtime.use if profile.measurable else ""
+        yield Check(stage.name, profile, use, delegate, target.measure, target.budget, note)
+
+
+def _split_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]:
+    given = {name for name in ("train", "selection", "calibration", "test") if getattr(recipe.data.splits, name)}
+    for stage in stages:
+        for need in stage.component.needs if stage.kind == "pass" else ():
+            if need not in given:
+                yield f"{stage.where}: {stage.use} needs the {need} split. Fix: set data.splits.{need}"
+    if "test" not in given:
+        yield f"{recipe.where('data', 'splits')}: there is no test split to judge on. Fix: set data.splits.test"
+
+
+def _missing(checks: list[Check]) -> Iterator[str]:
+    for check in checks:
+        if check.runtime and check.device.transport == "local":
+            runtime = registry.load("runtimes", check.runtime)
+            if runtime().version() is None:
+                package = runtime.package
+                yield f"{check.device.name}: {package} is not installed here. Fix: pip install {package}"
+
+
+def _once(items: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items))
+
+
+def _joined(problems: tuple[str, ...]) -> str:
+    return problems[0] if len(problems) == 1 else "\n  " + "\n  ".join(problems)

@@ -1,0 +1,222 @@
+"""A run's directory and its manifest: the one record that report, compare and deploy read.
+
+    RUN/manifest.json  recipe.toml  log.txt  report.html  artifacts/  samples/
+
+The manifest is written by temporary file and `os.replace` after each stage, so that a crash leaves a valid one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
+from toolkit.errors import InputError, UnavailableError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage that ran. changes: [{layer, before, after, reason}]; curves: name -> value per epoch."""
+
+    name: str  # "00-source", "01-prune", "phone/02-quantize", "phone/tflite"
+    use: str  # registry name: "prune", "tflite", ...
+    kind: Literal["source", "pass", "export", "check"]
+    parent: str  # name of the stage or artifact it worked on, "" for the source
+    key: str  # content hash of inputs, parameters, seed and versions
+    parameters: dict[str, Any]
+    seconds: float
+    reused: bool = False
+    same_graph: bool = False  # a pass that only set what exporters must realise
+    files: dict[str, str] = field(default_factory=dict)  # path relative to the run -> sha256
+    changes: tuple[dict[str, str], ...] = ()
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """One delivered file. stage: the stage its model came from; path: relative to the run directory."""
+
+    name: str  # "phone.tflite"
+    variant: str
+    stage: str
+    path: str
+    format: str
+    scheme: Scheme
+    size_bytes: int
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
+
+    def artifact(self, folder: Path) -> Artifact:
+        """The file, in the run directory `folder`."""
+        return Artifact(
+            name=self.name,
+            path=folder / self.path,
+            format=self.format,
+            scheme=self.scheme,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+            signature=Signature(self.inputs, self.outputs),
+            notes=self.notes,
+        )
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """One split: how many images, of what, in which order (the fingerprint)."""
+
+    split: str
+    images: int
+    fingerprint: str
+    source: str
+    per_class: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a run found out. `per_class`: subject -> [{correct, total}] in the order of `classes`."""
+
+    name: str
+    status: Literal["running", "done", "failed"]
+    started: str  # ISO 8601, UTC
+    recipe: dict[str, Any]  # resolved: defaults and overrides filled in
+    seed: int
+    host: dict[str, Any]  # cpu, cores, memory, system, python
+    versions: dict[str, str]  # package -> version
+    invocation: dict[str, Any] = field(default_factory=dict)  # recipe path and options, for --resume
+    schema: int = SCHEMA
+    error: str = ""
+    seconds: float = 0.0
+    outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE", ""] = ""
+    classes: tuple[str, ...] = ()
+    data: tuple[DataRecord, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
+    artifacts: tuple[ArtifactRecord, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    per_class: dict[str, tuple[dict[str, int], ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Run:
+    """A run directory and the only writer of its manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest, recipe_text: bytes) -> Run:
+        """A new directory; InputError if there is something in it already."""
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(str(folder), "already exists and is not empty", "name a new folder, or --resume it")
+        run = cls(folder, manifest)
+        try:
+            for part in ("artifacts", "samples"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / "recipe.toml", recipe_text)
+        except OSError as error:
+            raise UnavailableError(str(folder), f"cannot be written: {error.strerror}") from error
+        run.update()
+        return run
+
+    def update(self, **changes: Any) -> None:
+        """Replace fields of the manifest and write it."""
+        self.manifest = replace(self.manifest, **changes)
+        write_atomically(self.folder / "manifest.json", dump(self.manifest))
+
+    def add_stage(self, stage: StageRecord) -> None:
+        """Record a stage, in the place of an earlier one of the same name."""
+        self.update(stages=(*(s for s in self.manifest.stages if s.name != stage.name), stage))
+
+    def add_measurements(self, found: Iterable[Measurement]) -> None:
+        """Record numbers, in the place of earlier ones of the same subject, name and device."""
+        new = {(m.subject, m.name, m.device): m for m in found}
+        kept = (m for m in self.manifest.measurements if (m.subject, m.name, m.device) not in new)
+        self.update(measurements=(*kept, *new.values()))
+
+    def reusable(self, name: str, key: str) -> StageRecord | None:
+        """The finished stage of this name and key, if its files are still what they were."""
+        stage = next((s for s in self.manifest.stages if s.name == name and s.key == key), None)
+        if stage and all(_is(self.folder / path, digest) for path, digest in stage.files.items()):
+            return replace(stage, reused=True)
+        return None
+
+
+def dump(manifest: Manifest) -> bytes:
+    """The manifest as JSON; infinities and NaN as the strings "Infinity", "-Infinity", "NaN"."""
+    return json.dumps(_finite(asdict(manifest)), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a run directory; InputError if there is none or it is not one."""
+    path = folder / "manifest.json" if folder.is_dir() else folder
+    try:
+        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(str(folder), "holds no manifest.json", "name a directory that `edgekit run` made") from None
+    except (OSError, ValidationError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(str(path), f"is not a manifest of schema {SCHEMA}: {place} {first['msg']}") from error
+
+
+def new_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """`runs/<UTC time>_<name>`, with a number behind it where that is taken."""
+    stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}_{name}"
+    candidates = (parent / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def content_key(*parts: Any) -> str:
+    """Hash of anything JSON can hold; the same for the same content whatever the order of keys."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush, then replace; on an error the old file stays."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UnavailableError(str(path), f"cannot be written: {error.strerror}", "free some space") from error
+
+
+def remove_scratch(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and file_sha256(path) == digest
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,25 @@
+"""tflite-runtime, LiteRT's predecessor: still what many boards have. Needs numpy < 2, so never beside TensorFlow here."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from toolkit.schema import Component
+
+
+class TFLiteRuntime(Component):
+    """Runs .tflite files with tflite-runtime: the XNNPACK delegate, or the built-in kernels (delegate "none")."""
+
+    formats: ClassVar[tuple[str, ...]] = ("tflite",)
+    worker: ClassVar[str] = "litert"
+    package: ClassVar[str] = "tflite-runtime"
+    delegates: ClassVar[tuple[str, ...]] = ("xnnpack", "none")
+
+    def version(self) -> str | None:
+        """Installed version on this machine, or None."""
+        from importlib import metadata
+
+        try:
+            return metadata.version(self.package)
+        except metadata.PackageNotFoundError:
+            return None

@@ -1,0 +1,175 @@
+"""What runs in the executor's child process: each function is one stage, from files to files.
+
+Models stay in memory between stages under the path they were saved to, so a pass that follows another
+reads nothing back. `toolkit.executor` starts it, never a person.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.core import (
+    Artifact,
+    ExportContext,
+    LayerChange,
+    Model,
+    PassContext,
+    Preprocessing,
+    Progress,
+    Signature,
+)
+from toolkit.errors import EdgekitError, UnavailableError
+
+if TYPE_CHECKING:
+    from toolkit.datasets.preprocess import PreprocessSpec
+    from toolkit.datasets.splits import Splits
+    from toolkit.recipe import DataSpec
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a saved model is: counts are for one image. same_graph: a pass that only set a specification."""
+
+    signature: Signature
+    preprocessing: Preprocessing
+    parameters: int
+    macs: int
+    changes: tuple[LayerChange, ...] = ()
+    curves: Mapping[str, tuple[float, ...]] | None = None
+    same_graph: bool = False
+
+
+class Stages:
+    """The stages an executor can call, and what they keep between calls."""
+
+    def __init__(self, emit: Callable[[Progress], None]) -> None:
+        self._emit = emit
+        self._models: dict[Path, Model] = {}
+        self._splits: Splits | None = None
+
+    def load_source(self, *, source: Any, path: Path, preprocess: PreprocessSpec, save_as: Path) -> ModelFacts:
+        """Read a trained model, give it its preprocessing contract (size and channels are the model's own), save it."""
+        model: Model = source.load(path)
+        contract = preprocess.resolve(model.signature.inputs[0].shape)
+        return self._save(replace(model, preprocessing=contract), save_as)
+
+    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
+        """Open the splits that later stages read."""
+        from toolkit.data import load_splits
+
+        self._splits = load_splits(spec, preprocessing, seed=seed, input_name=input_name)
+
+    def run_pass(self, *, component: Any, parent: Path, original: Path, save_as: Path, seed: int) -> ModelFacts:
+        """Run one pass on the model saved at `parent`."""
+        splits, model = self._opened(), self._model(parent)
+        context = PassContext(
+            seed=seed,
+            original=self._model(original),
+            train=splits.train,
+            selection=splits.selection,
+            calibration=splits.calibration,
+            evaluate=self._accuracy if splits.selection else None,
+            emit=self._emit,
+        )
+        result = component.run(model, context)
+        same = result.model.graph is model.graph
+        facts = self._save(result.model, save_as, graph_of=parent if same else None)
+        return replace(facts, changes=result.changes, curves=dict(result.curves), same_graph=same)
+
+    def export(self, *, exporter: Any, parent: Path, path: Path) -> Artifact:
+        """Write the model saved at `parent` to one file."""
+        context = ExportContext(calibration=self._opened().calibration, emit=self._emit)
+        artifact: Artifact = exporter.export(self._model(parent), path, context)
+        return artifact
+
+    def predict(self, *, model: Path, inputs: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+        """Outputs of a saved model on prepared inputs (.npy), as .npy files in `folder`, by output name."""
+        import numpy as np
+
+        from toolkit.engine.predict import predict_arrays
+
+        arrays = {name: np.load(path, mmap_mode="r") for name, path in inputs.items()}
+        found = self._model(model)
+        outputs = predict_arrays(found.graph, arrays)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {}
+        for number, (spec, values) in enumerate(zip(found.signature.outputs, outputs, strict=True)):
+            paths[spec.name] = folder / f"output-{number}.npy"
+            np.save(paths[spec.name], values)
+        return paths
+
+    def _opened(self) -> Splits:
+        if self._splits is None:
+            raise RuntimeError("a stage that reads data was called before use_data")
+        return self._splits
+
+    def _model(self, path: Path) -> Model:
+        from toolkit.sources import store
+
+        if path not in self._models:
+            self._models[path] = store.restore(path)
+        return self._models[path]
+
+    def _save(self, model: Model, path: Path, graph_of: Path | None = None) -> ModelFacts:
+        from toolkit.engine.cost import cost
+        from toolkit.sources import store
+
+        if graph_of:
+            shutil.copyfile(graph_of, path)
+            store.save_contract(model, path)
+        else:
+            store.save(model, path)
+        self._models[path] = model
+        counted = cost(model.graph)
+        return ModelFacts(model.signature, model.preprocessing, counted.parameters, counted.macs)
+
+    def _accuracy(self, model: Model) -> float:
+        """Top-1 on the selection split, 0..1."""
+        from toolkit.engine.predict import predict_batches
+        from toolkit.metrics.classification import Top1
+
+        selection = self._opened().selection
+        if selection is None:
+            raise RuntimeError("there is no selection split to evaluate on")
+        outputs = predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))
+        return float(Top1().per_example(outputs[0], selection.labels, model.head).mean())
+
+
+def serve(descriptor: int) -> None:
+    """Answer calls on a connection until it closes, then leave without the teardown that takes TensorFlow seconds."""
+    pipe = Connection(descriptor)
+
+    def emit(progress: Progress) -> None:
+        with suppress(BrokenPipeError):
+            pipe.send(("progress", progress))
+
+    stages = Stages(emit)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            function, arguments = pipe.recv()
+            pipe.send(_answer(getattr(stages, function), arguments))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _answer(function: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[str, Any]:
+    try:
+        return "result", function(**arguments)
+    except EdgekitError as error:
+        return "error", error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            return "error", UnavailableError(str(error.filename or function.__name__), f"{error.strerror}")
+        return "error", traceback.format_exc()
+    except Exception:
+        return "error", traceback.format_exc()

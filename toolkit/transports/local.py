@@ -1,0 +1,143 @@
+"""This machine as a device: the same worker, in a fresh process without TensorFlow."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from toolkit.errors import InputError, StageError, UnavailableError
+from toolkit.schema import Component
+
+log = logging.getLogger(__name__)
+
+WORKER = Path(__file__).resolve().parent.parent / "worker"
+LEASE_SECONDS = 3600.0  # how long to wait for another run that measures here
+TAIL_LINES = 8  # of a crashed worker's stderr, in the message
+# what would change the worker's numerics or imports behind its back
+DROPPED = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
+
+
+class Local(Component):
+    """This machine: the worker runs in a fresh process of the same Python."""
+
+    def open(self) -> LocalSession:
+        """Take the machine's lease and make a work folder."""
+        return LocalSession()
+
+
+class LocalSession:
+    """One lease on this machine, and a work folder that goes when it closes."""
+
+    def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._lease = _take_lease(lease_seconds)
+        self._folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
+        self._jobs = 0
+
+    def folder(self) -> str:
+        """The work folder."""
+        return str(self._folder)
+
+    def push(self, path: Path) -> str:
+        """The file is here already; InputError if it is not."""
+        if not path.is_file():
+            raise InputError(str(path), "no such file")
+        return str(path.absolute())
+
+    def pull(self, remote: str, path: Path) -> None:
+        """Copy a result out of the work folder."""
+        shutil.copyfile(remote, path)
+
+    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """One worker job. Raises what the worker says is wrong, or StageError when it crashes or takes too long."""
+        self._jobs += 1
+        result = self._folder / f"result-{self._jobs}.json"
+        request = self._folder / f"job-{self._jobs}.json"
+        request.write_text(json.dumps({**job, "result": str(result)}))
+        code, errors = self._process(request, timeout_s)
+        what = Path(str(job.get("model", job["kind"]))).name
+        if not result.is_file():
+            raise StageError(what, f"the worker {_ending(code, timeout_s)}{_tail(errors)}")
+        found: dict[str, Any] = json.loads(result.read_text())
+        result.unlink()
+        if "error" in found:
+            kind = UnavailableError if found.get("kind") == "unavailable" else InputError
+            raise kind(what, found["error"])
+        return found
+
+    def _process(self, request: Path, timeout_s: float) -> tuple[int | None, str]:
+        """Exit code (None for a timeout) and stderr; the process and all it started end with us."""
+        environment = {key: value for key, value in os.environ.items() if key not in DROPPED}
+        process = subprocess.Popen(
+            [sys.executable, str(WORKER), str(request)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            cwd=self._folder,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            _, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return None, _end(process)
+        except BaseException:
+            _end(process)
+            raise
+        return process.returncode, errors
+
+    def close(self) -> None:
+        """Remove the work folder and give the lease back."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._lease.close()
+
+
+def _take_lease(seconds: float) -> IO[str]:
+    """A lock on this host, held while the file is open; UnavailableError when another run keeps it too long."""
+    path = Path(tempfile.gettempdir()) / f"edgekit-lease-{os.getuid()}.lock"
+    lease = path.open("w")
+    stop, waiting = time.monotonic() + seconds, False
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lease
+        if time.monotonic() >= stop:
+            lease.close()
+            problem = f"another run has been measuring here for {seconds:.0f} s"
+            raise UnavailableError("this-machine", problem, f"wait for it, or end it (lock {path})")
+        if not waiting:
+            log.warning("another run is measuring on this machine; waiting for it")
+            waiting = True
+        time.sleep(min(0.2, seconds))
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[1]
+
+
+def _ending(code: int | None, timeout_s: float) -> str:
+    if code is None:
+        return f"took longer than {timeout_s:.0f} s and was ended"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code} and no result"
+
+
+def _tail(errors: str) -> str:
+    lines = [line.strip() for line in errors.splitlines() if line.strip()][-TAIL_LINES:]
+    return f": {' | '.join(lines)}" if lines else ""

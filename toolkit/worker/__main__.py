@@ -1,0 +1,118 @@
+"""Runs or times one model file on a device: `python WORKER job.json` writes the result to the path the job names.
+
+Travels as a folder or a zip. Needs Python 3.8, numpy and one runtime, and imports nothing else. One job a process.
+The runtime may print what it likes; only the result file counts. An error is {"error", "kind"} and exit code 1.
+"""
+
+import json
+import os
+import sys
+import time
+
+RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort"}
+
+
+class JobError(Exception):
+    """What the job asks for cannot be done. kind: "input" or "unavailable"."""
+
+    def __init__(self, message, kind="input"):
+        super().__init__(message)
+        self.kind = kind
+
+
+def open_runner(job):
+    """The runner of the job's runtime, the model loaded; its class is documented in litert.py and ort.py."""
+    name = RUNTIMES.get(job["runtime"])
+    if name is None:
+        raise JobError("no such runtime in the worker: %s" % job["runtime"])
+    try:
+        module = __import__(name)
+        return module.Runner(job)
+    except ImportError as error:
+        raise JobError("%s cannot be imported: %s" % (job["runtime"], error), "unavailable") from error
+    except JobError:
+        raise
+    except (RuntimeError, ValueError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise JobError("%s cannot load the file: %s" % (job["runtime"], lines[0])) from error
+
+
+def bench(job):
+    """Load, first inference, warm-up, then as many timed inferences as fit into the job's seconds (two at least)."""
+    import numpy
+
+    started = time.perf_counter_ns()
+    runner = open_runner(job)
+    loaded = time.perf_counter_ns()
+    runner.set_inputs({name: numpy.load(path, mmap_mode="r")[:1] for name, path in job.get("inputs", {}).items()})
+    invoke = runner.invoke
+    before = time.perf_counter_ns()
+    invoke()
+    first = time.perf_counter_ns() - before
+    stop = time.perf_counter() + job["warmup_seconds"]
+    while time.perf_counter() < stop:
+        invoke()
+    samples = []
+    clock = time.perf_counter_ns
+    stop = clock() + int(job["seconds"] * 1e9)
+    now = clock()
+    while now < stop or len(samples) < 2:
+        before = clock()
+        invoke()
+        now = clock()
+        samples.append(now - before)
+    result = runner.facts()
+    result.update(load_ms=(loaded - started) / 1e6, first_inference_ms=first / 1e6, samples_ns=samples)
+    result["arena_bytes"] = runner.arena_bytes()
+    return result
+
+
+def evaluate(job):
+    """Run every row of the inputs, one at a time, and write every output as float32."""
+    import numpy
+
+    started = time.perf_counter()
+    runner = open_runner(job)
+    arrays = {name: numpy.load(path, mmap_mode="r") for name, path in job["inputs"].items()}
+    count = len(next(iter(arrays.values())))
+    found, seconds = runner.run_all(arrays, count)
+    for name, path in job["outputs"].items():
+        if name not in found:
+            raise JobError("the file has no output %r, it has %s" % (name, ", ".join(sorted(found))))
+        numpy.save(path, found[name])
+    result = runner.facts()
+    result.update(n=count, seconds_invoke=seconds, seconds_total=time.perf_counter() - started)
+    return result
+
+
+def info(job):
+    """The runtime's version."""
+    name = RUNTIMES[job["runtime"]]
+    try:
+        return {"versions": __import__(name).versions(job["runtime"])}
+    except ImportError as error:
+        raise JobError("%s cannot be imported: %s" % (job["runtime"], error), "unavailable") from error
+
+
+KINDS = {"bench": bench, "eval": evaluate, "info": info}
+
+
+def main(path):
+    """Do the job in the file `path`; 0 or 1."""
+    with open(path) as file:
+        job = json.load(file)
+    code = 0
+    try:
+        result = KINDS[job["kind"]](job)
+    except JobError as error:
+        result, code = {"error": str(error), "kind": error.kind}, 1
+    partial = job["result"] + ".part"
+    with open(partial, "w") as file:
+        json.dump(result, file)
+    os.replace(partial, job["result"])
+    return code
+
+
+if __name__ == "__main__":
+    # runners raise the JobError of this module, which they know as `__main__`
+    sys.exit(main(sys.argv[1]))

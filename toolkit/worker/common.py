@@ -1,0 +1,46 @@
+"""What both runners do alike: versions, quantizing and dequantizing, memory."""
+
+import platform
+import resource
+import sys
+
+import numpy
+
+BLOCK = 64  # rows transposed and quantized together, so that little of it falls between two inferences
+
+JobError = sys.modules["__main__"].__dict__.get("JobError", ValueError)
+
+
+def versions(runtime, version):
+    """Versions of Python, numpy and the runtime."""
+    return {"python": platform.python_version(), "numpy": numpy.__version__, runtime: version}
+
+
+def peak_rss_kib():
+    """Largest resident memory of this process so far, in KiB (Linux; macOS counts bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 1024 if platform.system() == "Darwin" else peak
+
+
+def quantize(array, dtype, scale, zero):
+    """float32 to the integers of a file's input: round(x / scale) + zero point, clipped (LiteRT quantization spec)."""
+    limits = numpy.iinfo(dtype)
+    return numpy.clip(numpy.round(array / numpy.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(array, scale, zero):
+    """Integers of a file's output to float32: (q - zero point) * scale."""
+    return (array.astype(numpy.float32) - zero) * numpy.float32(scale)
+
+
+def match(wanted, known, what):
+    """Name of the job -> key of the file: the same name, or the only one there is."""
+    found = {}
+    for name in wanted:
+        if name in known:
+            found[name] = name
+        elif len(wanted) == len(known) == 1:
+            found[name] = known[0]
+        else:
+            raise JobError("the file has no %s %r, it has %s" % (what, name, ", ".join(sorted(known))))
+    return found

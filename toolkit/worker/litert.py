@@ -1,0 +1,171 @@
+"""Runs .tflite files with LiteRT, or with tflite-runtime where that is what a board has."""
+
+import time
+
+import common
+import numpy
+
+
+def _module(runtime):
+    """The interpreter's module, for the runtime that was asked for and no other."""
+    if runtime == "tflite-runtime":
+        import tflite_runtime.interpreter as module
+    else:
+        import ai_edge_litert.interpreter as module
+    return module
+
+
+def versions(runtime):
+    """Versions of Python, numpy and the runtime."""
+    if runtime == "tflite-runtime":
+        import tflite_runtime as package
+    else:
+        import ai_edge_litert as package
+    version = getattr(package, "__version__", "")
+    if not version:
+        from importlib import metadata
+
+        version = metadata.version("tflite-runtime" if runtime == "tflite-runtime" else "ai-edge-litert")
+    return common.versions(runtime, version)
+
+
+class Runner:
+    """One file, loaded and allocated. Inputs and outputs are bound by the names of the file's signature."""
+
+    def __init__(self, job):
+        self.job = job
+        self.runtime = job["runtime"]
+        self.delegate = job.get("delegate", "xnnpack")
+        self.module = _module(self.runtime)
+        if self.delegate not in ("xnnpack", "none"):
+            raise common.JobError("%s has no delegate %r" % (self.runtime, self.delegate))
+        kernels = self.module.OpResolverType
+        resolver = kernels.AUTO if self.delegate == "xnnpack" else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        self.interpreter = self._interpreter(resolver, job.get("threads", 1))
+        self.kernels = self._kernel_path()
+        self.invoke = self.interpreter.invoke
+
+    def _interpreter(self, resolver, threads):
+        interpreter = self.module.Interpreter(
+            model_path=self.job["model"], num_threads=threads, experimental_op_resolver_type=resolver
+        )
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def _kernel_path(self):
+        """What computes: a delegate counts only when the execution plan holds a node of it."""
+        operators = [item["op_name"] for item in self.interpreter._get_ops_details()]
+        delegated = operators.count("DELEGATE")
+        if self.delegate == "none":
+            return "built-in kernels"
+        if not delegated:
+            raise common.JobError("the XNNPACK delegate took no operator of the file; use delegate none", "unavailable")
+        # the plan keeps the operators a delegate replaced, so only the delegate's own nodes can be counted
+        return "XNNPACK (%d partition%s)" % (delegated, "" if delegated == 1 else "s")
+
+    def _ends(self):
+        """(inputs, outputs), each name -> tensor details."""
+        details = ({}, {})
+        signatures = self.interpreter.get_signature_list()
+        if signatures:
+            key = next(iter(signatures))
+            runner = self.interpreter.get_signature_runner(key)
+            return runner.get_input_details(), runner.get_output_details()
+        for found, items in zip(details, (self.interpreter.get_input_details(), self.interpreter.get_output_details())):
+            found.update((item["name"], item) for item in items)
+        return details
+
+    def set_inputs(self, given):
+        """Fill the inputs: from `given` (name -> float32 array with a batch of 1), else seeded noise in 0..1."""
+        inputs, _ = self._ends()
+        names = common.match(given, list(inputs), "input") if given else {}
+        rng = numpy.random.default_rng(self.job.get("seed", 0))
+        for name, detail in inputs.items():
+            source = next((outer for outer, inner in names.items() if inner == name), None)
+            array = rng.random(tuple(detail["shape"]), dtype=numpy.float32) if source is None else given[source]
+            self.interpreter.set_tensor(detail["index"], self._fit(source or name, detail, numpy.asarray(array)))
+
+    def run_all(self, arrays, count):
+        """Outputs by name, float32, one row at a time; and the seconds spent in `invoke`."""
+        inputs, outputs = self._ends()
+        names = common.match(arrays, list(inputs), "input")
+        if len(names) < len(inputs):
+            raise common.JobError("inputs without data: %s" % ", ".join(sorted(set(inputs) - set(names.values()))))
+        bound = [(name, inputs[inner], arrays[name]) for name, inner in names.items()]
+        read = [(outputs[name]["index"], self._store(outputs[name], count)) for name in outputs]
+        set_tensor, invoke, get_tensor = self.interpreter.set_tensor, self.interpreter.invoke, self.interpreter.get_tensor
+        clock, spent = time.perf_counter, 0.0
+        for start in range(0, count, common.BLOCK):
+            rows = slice(start, start + common.BLOCK)
+            blocks = [(detail["index"], self._fit(name, detail, array[rows])) for name, detail, array in bound]
+            for row in range(min(common.BLOCK, count - start)):
+                for index, block in blocks:
+                    set_tensor(index, block[row : row + 1])
+                before = clock()
+                invoke()
+                spent += clock() - before
+                for index, store in read:
+                    store[start + row] = get_tensor(index)[0]
+        wanted = common.match(self.job["outputs"], list(outputs), "output")
+        raw = {name: store for name, (_, store) in zip(outputs, read)}
+        return {name: self._as_float(outputs[inner], raw[inner]) for name, inner in wanted.items()}, spent
+
+    def _store(self, detail, count):
+        if detail["shape"][0] != 1:
+            raise common.JobError("the file has a batch of %d, files are delivered with 1" % detail["shape"][0])
+        return numpy.empty((count,) + tuple(detail["shape"][1:]), dtype=detail["dtype"])
+
+    def _fit(self, name, detail, array):
+        """Rows of data as the tensor takes them; the tensor's own batch is 1."""
+        if self.job.get("layouts", {}).get(name) == "NCHW":
+            array = array.transpose(0, 3, 1, 2)
+        shape = tuple(int(size) for size in detail["shape"])
+        if shape[0] != 1 or array.shape[1:] != shape[1:]:
+            raise common.JobError("input %r takes %s, the data is %s" % (name, shape, array.shape))
+        scale, zero = detail["quantization"]
+        dtype = detail["dtype"]
+        if array.dtype == dtype:
+            return numpy.ascontiguousarray(array)
+        return common.quantize(array, dtype, scale, zero) if scale else array.astype(dtype)
+
+    def _as_float(self, detail, array):
+        scale, zero = detail["quantization"]
+        return common.dequantize(array, scale, zero) if scale else array.astype(numpy.float32)
+
+    def arena_bytes(self):
+        """Span of the tensors' addresses under the built-in kernels: the arena a device without delegates needs."""
+        try:
+            plain = self._interpreter(self.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, 1)
+        except (RuntimeError, ValueError):
+            return None
+        low, high = None, 0
+        constants = self._constants(plain)
+        for detail in plain.get_tensor_details():
+            if detail["index"] in constants:
+                continue
+            try:
+                array = plain.tensor(detail["index"])()
+            except (ValueError, RuntimeError):
+                continue
+            start = array.__array_interface__["data"][0]
+            if not start or not array.nbytes:
+                continue
+            low = start if low is None else min(low, start)
+            high = max(high, start + array.nbytes)
+        return None if low is None else high - low
+
+    def _constants(self, interpreter):
+        """Tensors no operator writes and that are no inputs: weights, which lie in the file and not in the arena."""
+        written = {index for item in interpreter._get_ops_details() for index in item["outputs"]}
+        written.update(detail["index"] for detail in interpreter.get_input_details())
+        return {detail["index"] for detail in interpreter.get_tensor_details()} - written
+
+    def facts(self):
+        """What ran."""
+        return {
+            "versions": versions(self.runtime),
+            "threads": self.job.get("threads", 1),
+            "delegate": self.delegate,
+            "kernel_path": self.kernels,
+            "peak_rss_kib": common.peak_rss_kib(),
+        }
