@@ -21,7 +21,7 @@ from pathlib import Path
 PROCESSES, SECONDS, WARMUP = 3, 0.3, 0.1
 TARGET = 1.15
 
-SCRIPT = '''
+SCRIPT = """
 import json, sys, time
 start = time.perf_counter()
 import keras, numpy as np, tensorflow as tf
@@ -92,7 +92,7 @@ for file in ("f", "q"):
     results[f"onnx {file}"] = accuracy(np.array(outputs))
     timed(lambda: session.run(None, {key: test[:1]}))
 print(json.dumps({"import": imported, "results": results}))
-'''
+"""
 
 
 def prepare(args: argparse.Namespace, path: Path) -> None:
@@ -179,7 +179,9 @@ def main() -> None:
         print(f"{label:<26} min {min(values):6.1f} s   median {statistics.median(values):6.1f} s")
     ratios = [ours / theirs for ours, theirs in zip(found["edgekit run"], found["script"], strict=True)]
     reached = "reached" if statistics.median(ratios) <= TARGET else "missed"
-    print(f"ratio, median of {args.rounds} interleaved pairs: {statistics.median(ratios):.2f} (target {TARGET}: {reached})")
+    print(
+        f"ratio, median of {args.rounds} interleaved pairs: {statistics.median(ratios):.2f} (target {TARGET}: {reached})"
+    )
 
 
 if __name__ == "__main__":

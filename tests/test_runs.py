@@ -25,7 +25,9 @@ def stage(name: str = "01-prune", key: str = "k", **more: object) -> runs.StageR
 
 def test_manifest_reads_back_equal_with_infinities(tmp_path: Path) -> None:
     run = runs.Run.create(tmp_path / "run", manifest(), b"schema = 1")
-    run.add_measurements([Measurement("a", "sqnr_db", math.inf, "dB", "measured", interval=Interval(-math.inf, 1, 0.9, "x"))])
+    run.add_measurements(
+        [Measurement("a", "sqnr_db", math.inf, "dB", "measured", interval=Interval(-math.inf, 1, 0.9, "x"))]
+    )
     run.add_stage(stage(files={"artifacts/x": "0"}, curves={"loss": (1.0, 0.5)}))
     assert runs.read(tmp_path / "run") == run.manifest
     json.loads((tmp_path / "run" / "manifest.json").read_text(), parse_constant=pytest.fail)

@@ -163,9 +163,7 @@ class Judge:
         started = perf_counter()
         self.emit(Progress(f"timing {len(chosen)} files on {profile.name}"))
         samples = self.run.folder / "samples"
-        found = latency.measure(
-            chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit
-        )
+        found = latency.measure(chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit)
         self.run.add_measurements(found)
         seconds = perf_counter() - started
         parameters = spec.model_dump(mode="json")

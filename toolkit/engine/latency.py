@@ -68,7 +68,9 @@ def p50_interval(processes: Sequence[Array]) -> tuple[float, float]:
     return low / 1e6, medians[min(1, len(medians) - 1)] / 1e6
 
 
-def pooled_interval(processes: Sequence[Array], percent: float, confidence: float, seed: int = 0) -> tuple[float, float]:
+def pooled_interval(
+    processes: Sequence[Array], percent: float, confidence: float, seed: int = 0
+) -> tuple[float, float]:
     """Milliseconds: bootstrap interval of a percentile of all samples, whole processes redrawn (they differ most)."""
     rng = np.random.default_rng(seed)
     # a thousand samples of each process carry its percentile; redrawing all of them would only take longer

@@ -93,7 +93,11 @@ class Runner:
             raise common.JobError("inputs without data: %s" % ", ".join(sorted(set(inputs) - set(names.values()))))
         bound = [(name, inputs[inner], arrays[name]) for name, inner in names.items()]
         read = [(outputs[name]["index"], self._store(outputs[name], count)) for name in outputs]
-        set_tensor, invoke, get_tensor = self.interpreter.set_tensor, self.interpreter.invoke, self.interpreter.get_tensor
+        set_tensor, invoke, get_tensor = (
+            self.interpreter.set_tensor,
+            self.interpreter.invoke,
+            self.interpreter.get_tensor,
+        )
         clock, spent = time.perf_counter, 0.0
         for start in range(0, count, common.BLOCK):
             rows = slice(start, start + common.BLOCK)
