@@ -169,10 +169,11 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class Progress:
-    """Something to show while work goes on. fraction: 0..1, or None where it is not known."""
+    """Something to show while work goes on. fraction: 0..1, or None where it is not known. keep: worth a line of a log."""
 
     text: str
     fraction: float | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,8 @@ class Budget(Component):
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval. method: the estimator, by its name in the literature."""
+    """A confidence interval; confidence 0 for a range that claims none. method: the estimator, by its name in the
+    literature."""
 
     low: float
     high: float

@@ -88,7 +88,7 @@ class Judge:
         key = runs.content_key("answers", artifact.sha256, test.fingerprint, device, settings, check.measure.threads)
 
         def work() -> dict[str, Array]:
-            self.emit(Progress(f"checking {artifact.name} on {device}: {len(test)} test images"))
+            self.emit(Progress(f"checking {artifact.name} on {device}: {len(test)} test images", keep=True))
             answer = inference.run(
                 artifact,
                 session,
@@ -129,15 +129,28 @@ class Judge:
         found = list(accuracy.measurements)
         if other:
             found += measure_parity(predictions, other, test, confidence=self.confidence)
+        if other is None:
+            self._warn_of_chance(found[0], len(test.classes))
         self.run.add_measurements(found)
         self.run.update(per_class={**self.run.manifest.per_class, predictions.subject: accuracy.per_class})
+
+    def _warn_of_chance(self, top1: Measurement, classes: int) -> None:
+        """Say so when the original itself guesses: labels or preprocessing are wrong then, not the compression."""
+        if top1.interval is None or top1.interval.low > 1 / classes:
+            return
+        warning = (
+            f"the original is right on {top1.value:.1%} of the test images, and guessing among {classes} classes gives "
+            f"{1 / classes:.1%}: check the order of the classes and data.preprocess"
+        )
+        self.emit(Progress(f"warning: {warning}", keep=True))
+        self.run.update(warnings=(*self.run.manifest.warnings, warning))
 
     def _inputs(self, test: Dataset) -> Mapping[str, Path]:
         """The test split as arrays on disk, prepared the first time they are needed."""
         if self._prepared is None:
             from toolkit.checks import inference
 
-            self.emit(Progress(f"preparing {len(test)} test images"))
+            self.emit(Progress(f"preparing {len(test)} test images", keep=True))
             self._prepared = inference.prepare(test, self._signature().inputs, self.scratch / "inputs").paths
         return self._prepared
 
@@ -161,7 +174,7 @@ class Judge:
             self.run.add_stage(reused)
             return
         started = perf_counter()
-        self.emit(Progress(f"timing {len(chosen)} files on {profile.name}"))
+        self.emit(Progress(f"timing {len(chosen)} files on {profile.name}", keep=True))
         samples = self.run.folder / "samples"
         found = latency.measure(chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit)
         self.run.add_measurements(found)

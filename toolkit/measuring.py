@@ -92,8 +92,9 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
         value = plain(show(measurement.name, measurement.value, measurement.unit))
         span = row["interval"]
         if span:
+            sure = f" at {100 * span['confidence']:g}%" if span["confidence"] else ""
             low, high = (plain(show(measurement.name, span[end], measurement.unit)) for end in ("low", "high"))
-            value += f"  ({low} .. {high} at {100 * span['confidence']:g}%)"
+            value += f"  ({low} .. {high}{sure})"
         yield f"{row['subject']}  {row['name']}  {value}  [{row['source']}]"
     if found["measurements"]:
         how = found["measurements"][0]["how"]
@@ -122,7 +123,7 @@ def _file_answers(
     dataset = _dataset(asked, shape, first.name)
     runtime, delegate = _runtime(profile, artifact)
     with closing(open_session(profile)) as session:
-        emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images"))
+        emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
         prepared = inference.prepare(dataset, (_as_nhwc(first, shape),), folder / "inputs").paths
         answer = inference.run(
             artifact,

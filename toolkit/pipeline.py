@@ -46,11 +46,11 @@ class Result:
 
     def next_steps(self) -> tuple[str, ...]:
         """What to look at and what to type next."""
-        invocation = self.manifest.invocation
         return (
-            f"report    {self.folder / 'report.html'}",
-            f"files     {self.folder / 'artifacts'}",
-            *(("your model", f"  edgekit run {invocation['recipe']} --model MODEL.keras --data IMAGES")[1:]),
+            f"report:      {self.folder / 'report.html'}",
+            f"files:       {self.folder / 'artifacts'}",
+            "your model:  edgekit run prune-distill-int8 --model MODEL.keras --data IMAGES --set data.preprocess=PRESET",
+            "             (edgekit list recipes; edgekit inspect MODEL.keras)",
         )
 
 
@@ -148,7 +148,9 @@ class _Pipeline:
             raise
         except EdgekitError as error:
             self._failed(str(error), started)
-            self.emit(Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again"))
+            self.emit(
+                Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again", keep=True)
+            )
             raise
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}", started)
@@ -165,7 +167,7 @@ class _Pipeline:
         self.run.update(status="failed", error=error, seconds=round(seconds, 3))
 
     def _work(self) -> None:
-        self.emit(Progress(f"run directory {self.run.folder}"))
+        self.emit(Progress(f"run directory {self.run.folder}", keep=True))
         splits = self._data(self._source(self.plan.stages[0]))
         for stage in self.plan.stages[1:]:
             self._stage(stage, splits)
@@ -198,7 +200,7 @@ class _Pipeline:
         return store.read_contract(target)
 
     def _data(self, contract: Model) -> Splits:
-        self.emit(Progress("reading and hashing images"))
+        self.emit(Progress("reading and hashing images", keep=True))
         self.opening: dict[str, Any] = {
             "spec": self.recipe.data,
             "preprocessing": contract.preprocessing,
@@ -206,6 +208,7 @@ class _Pipeline:
             "input_name": contract.signature.inputs[0].name,
         }
         splits = load_splits(**self.opening)
+        _check_classes(contract, len(splits.test.classes))
         records = tuple(
             runs.DataRecord(
                 split=name,
@@ -219,7 +222,7 @@ class _Pipeline:
         )
         self.run.update(data=records, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings))
         for warning in splits.warnings:
-            self.emit(Progress(f"warning: {warning}"))
+            self.emit(Progress(f"warning: {warning}", keep=True))
         self.fingerprints = {record.split: record.fingerprint for record in records}
         self._data_open = False
         return splits
@@ -284,7 +287,7 @@ class _Pipeline:
         step = f"[{self.done}/{len(self.plan.stages)}] {stage.name}"
         record = self.run.reusable(stage.name, key)
         if record is None:
-            self.emit(Progress(step))
+            self.emit(Progress(step, keep=True))
             started = perf_counter()
             found = work()
             record = runs.StageRecord(
@@ -299,7 +302,7 @@ class _Pipeline:
                 **found,
             )
         else:
-            self.emit(Progress(f"{step}: unchanged, taken from the earlier run"))
+            self.emit(Progress(f"{step}: unchanged, taken from the earlier run", keep=True))
         self.run.add_stage(record)
         return record
 
@@ -346,6 +349,15 @@ class _Pipeline:
 
     def _file(self, stage: str) -> Path:
         return self.run.folder / "artifacts" / f"{stage}.keras"
+
+
+def _check_classes(contract: Model, classes: int) -> None:
+    """Raise InputError, before any work, when the data has other classes than the model."""
+    columns = contract.signature.outputs[0].shape[-1]
+    known = 2 if columns == 1 else columns
+    if known != classes:
+        problem = f"the model has {known} classes, the data has {classes}"
+        raise InputError("data", problem, "give the data all classes of the model, in its order")
 
 
 def _plain(value: Any) -> Any:

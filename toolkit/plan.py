@@ -86,7 +86,8 @@ def make_plan(recipe: Recipe) -> Plan:
             checks += _checks(recipe, stage, problems, notes)
     problems += _split_problems(recipe, stages)
     missing = _missing(checks)
-    return Plan(recipe, stages, tuple(checks), _once(problems), _once(missing), _once(notes))
+    unique = {(check.artifact, check.device.name): check for check in checks}  # two targets may share a device
+    return Plan(recipe, stages, tuple(unique.values()), _once(problems), _once(missing), _once(notes))
 
 
 # ---------------------------------------------------------------- stages

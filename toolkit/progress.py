@@ -13,7 +13,7 @@ from toolkit.core import Progress
 
 @contextmanager
 def shown() -> Iterator[Callable[[Progress], None]]:
-    """A function that shows a Progress. Steps of whole stages stay as lines; what goes on inside one is overwritten."""
+    """A function that shows a Progress: what is to be kept as a line, the rest overwritten or not at all."""
     if sys.stderr.isatty():
         with _live() as emit:
             yield emit
@@ -22,13 +22,14 @@ def shown() -> Iterator[Callable[[Progress], None]]:
 
 
 def _plain(progress: Progress) -> None:
-    if progress.fraction is None:
+    if progress.keep:
         click.echo(progress.text, err=True)
 
 
 @contextmanager
 def _live() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
@@ -38,10 +39,11 @@ def _live() -> Iterator[Callable[[Progress], None]]:
         task = bars.add_task("starting", total=None)
 
         def emit(progress: Progress) -> None:
-            if progress.fraction is None:
+            if progress.keep:
                 console.print(progress.text, highlight=False, markup=False)
-                bars.update(task, description=progress.text.strip(), total=None)
-            else:
-                bars.update(task, description=progress.text.strip(), total=1.0, completed=progress.fraction)
+            known = progress.fraction is not None
+            bars.update(
+                task, description=escape(progress.text), total=1.0 if known else None, completed=progress.fraction
+            )
 
         yield emit

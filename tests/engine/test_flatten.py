@@ -72,3 +72,11 @@ def test_input_model_is_left_as_it_was() -> None:
     flat.layers[-1].kernel.assign(np.zeros((4, 2)))
     for old, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, weight)
+
+
+def test_adapted_normalization_inside_a_nested_model_keeps_its_statistics() -> None:
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype("float32"))
+    image = keras.Input((4,))
+    model = keras.Model(image, keras.Sequential([keras.Input((4,)), norm], name="inner")(image))
+    same(model, flatten(model), np.full((2, 4), 5.0, "float32"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from toolkit.engine.predict import predict_arrays
+from toolkit.engine.predict import compiled, predict_arrays
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
@@ -20,3 +23,22 @@ def test_predictions_equal_keras_when_the_last_batch_is_short(count: int) -> Non
     first, second = predict_arrays(model, inputs, batch=8)
     np.testing.assert_allclose(first, inputs["one"] + 2 * inputs["two"], rtol=1e-6)
     np.testing.assert_allclose(second, model([inputs["one"], inputs["two"]])[1], rtol=1e-5)
+
+
+def test_predictions_follow_the_weights_of_a_model_already_compiled() -> None:
+    model = keras.Sequential([keras.Input((2,), name="x"), layers.Dense(1, use_bias=False)])
+    flat, images = keras.Model(model.inputs, model.outputs), {"x": np.array([[1.0, 2.0]], "float32")}
+    for weights in ([3.0, 4.0], [-1.0, 0.5]):
+        flat.set_weights([np.array(weights, "float32")[:, None]])
+        np.testing.assert_allclose(predict_arrays(flat, images)[0], [[weights[0] + 2 * weights[1]]])
+    assert compiled(flat) is compiled(flat)
+
+
+def test_a_compiled_model_is_let_go() -> None:
+    image = keras.Input((2,), name="x")
+    model = keras.Model(image, layers.ReLU()(image))
+    predict_arrays(model, {"x": np.zeros((1, 2), "float32")})
+    gone = weakref.ref(model)
+    del model, image
+    gc.collect()
+    assert gone() is None

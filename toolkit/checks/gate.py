@@ -154,7 +154,8 @@ def _latency(latency: Measurement | None, limit: float, device: str) -> Judged:
     interval = latency.interval
     if interval is None:
         return Judged("INCONCLUSIVE", f"{text} without an interval: measure in several processes", latency.value)
-    span = f"{text} ({interval.low:.3g} .. {interval.high:.3g} at {_percent(interval.confidence)})"
+    sure = f" at {_percent(interval.confidence)}" if interval.confidence else ""
+    span = f"{text} ({interval.low:.3g} .. {interval.high:.3g}{sure})"
     if interval.high <= limit:
         return Judged("PASS", f"{span}, budget {limit:g} ms", latency.value, interval)
     if interval.low > limit:

@@ -11,7 +11,7 @@ from toolkit.core import Artifact, Interval, Measurement, MeasureSpec, Progress,
 if TYPE_CHECKING:
     from toolkit.engine.latency import Estimate
 
-P50_RANGE = "least p5 to second smallest process median"
+P50_RANGE = "range: least p5 to second smallest median of a process"
 BOOTSTRAP = "bootstrap of processes"
 CONFIDENCE = 0.95
 MORE = 2  # times as many processes at most, for an artifact that is not stable
@@ -80,7 +80,7 @@ def _measurements(
     raw = [np.asarray(result["samples_ns"], dtype=np.int64) for result in results]
     np.savez_compressed(samples / f"{artifact.name}@{device}.latency.npz", *raw)
     found = estimate(raw)
-    p50 = Interval(*p50_interval(raw), CONFIDENCE, P50_RANGE)
+    p50 = Interval(*p50_interval(raw), 0.0, P50_RANGE)
     p90 = Interval(*pooled_interval(raw, 90, CONFIDENCE), CONFIDENCE, BOOTSTRAP)
     how = _how(results[0], found)
     best = {name: min(result[name] for result in results) for name in ("load_ms", "first_inference_ms")}

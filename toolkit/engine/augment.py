@@ -10,7 +10,7 @@ SHARE = 8  # a shift reaches this part of a side: 4 pixels of 32 is CIFAR's prac
 
 
 def shift(images: Any, seed: Any) -> Any:
-    """Each image moved by a random offset, its edges repeated. images: (n, height, width, channels); seed: (2,) int32."""
+    """Each image moved by its own offset, edges repeated. images: (n, height, width, channels); seed: (2,) int32."""
     moved = images
     for axis in (1, 2):
         size = images.shape[axis]

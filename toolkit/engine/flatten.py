@@ -65,6 +65,8 @@ class _Builder:
             if not clone.built and operation.built and operation.weights:
                 clone.build_from_config(operation.get_build_config())
             clone.set_weights(operation.get_weights())
+            if isinstance(clone, keras.layers.Normalization):
+                clone.finalize_state()  # it computes with constants made from its weights
         else:  # a function of keras.ops: no weights, and no configuration that Keras promises to restore
             clone = copy.copy(operation)
             clone.name, clone._inbound_nodes, clone._outbound_nodes = name, [], []

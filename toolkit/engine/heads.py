@@ -16,6 +16,7 @@ from keras import layers
 from toolkit.engine.graph import Call, walk
 
 PASSING = ("Reshape", "Flatten", "Dropout", "Identity")  # what may stand behind the last activation
+LEAST_MOMENTUM = 0.9  # of BatchNormalization: about ten batches
 RANDOM = ("AugMix", "CutMix", "MixUp", "RandAugment")  # image layers of chance whose names do not begin with Random
 
 
@@ -25,6 +26,13 @@ class Learner:
 
     graph: Any
     head: str
+
+
+class _Through(layers.Layer):  # type: ignore[misc]
+    """Gives on what comes in, whatever else it is called with (Identity takes no `mask` and no `training`)."""
+
+    def call(self, inputs: Any, **_: Any) -> Any:
+        return inputs
 
 
 def last_operation(tensor: Any) -> Any:
@@ -43,28 +51,30 @@ def activation_name(operation: Any) -> str:
     return str(getattr(activation, "__name__", ""))
 
 
-def learner(model: Any, head: str) -> Learner:
+def learner(model: Any, head: str, steps: int = 0) -> Learner:
     """A copy of a flat model for training; the model given stays as it is.
 
     All layers are trainable, those marked as frozen too: after surgery the whole network has to adapt. Layers that
-    change images by chance let them through, so that a teacher sees what the student sees. The layers keep their names;
-    `copy_weights` brings what they learned back.
+    change images by chance let them through, so that a teacher sees what the student sees. BatchNormalization averages
+    over one epoch (of so many `steps`) at most: Keras' momentum of 0.99 would leave a short training with statistics of
+    weights long gone. The layers keep their names; `copy_weights` brings what they learned back.
     """
     activation = _droppable(model, head)
 
-    def copy(operation: Any) -> Any:
+    def clone(operation: Any) -> Any:
         kind = type(operation)
-        if kind.__name__.startswith("Random") or kind.__name__ in RANDOM:
-            return layers.Identity(name=operation.name)
-        if operation is not activation:
-            return kind.from_config(operation.get_config())
-        if getattr(operation, "activation", None) is None:  # a Softmax, or an operation of keras.ops
-            return layers.Identity(name=operation.name)
-        return kind.from_config({**operation.get_config(), "activation": "linear"})
+        bare = operation is activation and getattr(operation, "activation", None) is None  # Softmax, or of keras.ops
+        if bare or kind.__name__.startswith("Random") or kind.__name__ in RANDOM:
+            return _Through(name=operation.name)
+        changes: dict[str, Any] = {"activation": "linear"} if operation is activation else {}
+        if steps and isinstance(operation, layers.BatchNormalization):
+            changes["momentum"] = min(operation.momentum, max(LEAST_MOMENTUM, 1 - 1 / steps))
+        return kind.from_config({**operation.get_config(), **changes})
 
-    twin = keras.models.clone_model(model, clone_function=copy)
+    twin = keras.models.clone_model(model, clone_function=clone)
     copy_weights(model, twin)
-    twin.trainable = True
+    for layer in twin.layers:
+        layer.trainable = True  # one by one: the model's own setting does not reach them
     return Learner(twin, "logits" if activation is not None else head)
 
 
@@ -77,8 +87,8 @@ def copy_weights(source: Any, target: Any) -> None:
             layer.finalize_state()  # it computes with constants made from its weights
 
 
-def _droppable(model: Any, head: str) -> Any | None:
-    """The layer whose activation is the head and nothing else; None where something else reads it too."""
+def _droppable(model: Any, head: str) -> Any:
+    """The layer whose activation is the head and nothing else, or None where there is no such layer."""
     if head not in ("softmax", "sigmoid"):
         return None
     graph = walk(model)

@@ -11,8 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-# Least probabilities whose logarithm is taken. Their gradients, at most about 1 / LEAST, stay within float32; sigmoid's is
-# the resolution of float32 just below 1.
+# Least probabilities whose logarithm is taken: the gradient, about 1 / LEAST, must stay within float32, and for sigmoid
+# 1 - LEAST must differ from 1.
 LEAST_SOFTMAX = 1e-30
 LEAST_SIGMOID = 1e-7
 

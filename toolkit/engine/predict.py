@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 BATCH = 64  # images; large enough that the CPU's convolutions are busy
+# Tracing a network takes seconds and a training loop evaluates the same one after every epoch. Weights may change in
+# between, layers may not. The functions know their model weakly, so that an entry ends with it.
+_compiled: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def predict_arrays(model: Any, inputs: Mapping[str, Array], batch: int = BATCH) -> list[Array]:
@@ -32,13 +36,17 @@ def predict_batches(model: Any, batches: Iterable[Mapping[str, Array]], batch: i
 
 
 def compiled(model: Any) -> Any:
-    """The model in inference form as one graph function: positional inputs, flat outputs."""
+    """The model in inference form as one graph function: positional inputs, flat outputs. Traced once for a model."""
+    if model not in _compiled:
+        known = weakref.ref(model)
 
-    def infer(*inputs: Any) -> list[Any]:
-        given = keras.tree.pack_sequence_as(model._inputs_struct, list(inputs))
-        return list(keras.tree.flatten(model(given, training=False)))
+        def infer(*inputs: Any) -> list[Any]:
+            own: Any = known()
+            given = keras.tree.pack_sequence_as(own._inputs_struct, list(inputs))
+            return list(keras.tree.flatten(own(given, training=False)))
 
-    return tf.function(infer, autograph=False)
+        _compiled[model] = tf.function(infer, autograph=False)
+    return _compiled[model]
 
 
 def _padded(model: Any, batches: Iterable[Mapping[str, Array]], batch: int) -> Iterator[tuple[int, list[Array]]]:

@@ -1,15 +1,12 @@
 """Knowledge distillation: the original teaches what is left of it (Hinton, Vinyals, Dean 2015, arXiv:1503.02531).
 
-On logits, whatever the head. With an augmentation, teacher and student see the same view of each image.
+On logits, whatever the head; teacher and student see the same view of each image ("a good teacher is patient and
+consistent", Beyer et al. 2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -19,10 +16,14 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
-    from toolkit.core import Array, Dataset, Labels
+    from collections.abc import Callable
 
-IN_MEMORY = 2**30  # bytes of float32 images held in memory; more go to a temporary file
+    from toolkit.core import Dataset
+    from toolkit.engine.hold import Held
+    from toolkit.engine.train import Teaching, TrainResult, Watch
+
 BATCH = 256  # images decoded together
+KEPT_LINES = 10  # of progress, in a log
 
 
 class Distill(Component):
@@ -51,65 +52,112 @@ class Distill(Component):
     def run(self, model: Model, context: PassContext) -> PassResult:
         """A trained copy.
 
-        InputError: no train split, no original, other classes than the teacher's, or a loss that is no number.
-        UnsupportedError: a head that holds no single decision.
+        InputError: no train split, no original, other classes than the teacher's or the data's, patience without a
+        selection split, or a loss that is no number. UnsupportedError: not one image in and one decision out, or a
+        random view of an input that is no image.
         """
-        from toolkit.engine.train import Teaching, fit
+        from toolkit.engine.train import fit
 
-        teacher, train = self._teacher(model, context), context.train
+        teacher, train = self._checked(model, context)
+        held = _images(train, model.signature.inputs[0].name, context)
+        result = fit(
+            model.graph,
+            teacher.graph,
+            held.rows,
+            train.labels,
+            how=self._teaching(model, context),
+            evaluate=_evaluation(model, context),
+            watch=self._watch(context),
+        )
+        changes = (self._summary(result, train, held.where), *_thawed(model.graph))
+        return PassResult(replace(model, graph=result.model), changes, result.curves)
+
+    def _checked(self, model: Model, context: PassContext) -> tuple[Model, Dataset]:
+        """Teacher and train split, when this model and this recipe can be distilled."""
+        original, train = context.original, context.train
+        if original is None:
+            raise InputError("distill", "there is no original to teach", "run it from a recipe")
         if train is None:
             raise InputError("distill", "there is no train split", "set data.splits.train")
-        parameters = {k: v for k, v in self.model_dump().items() if k != "teacher"}
-        how = Teaching(**parameters, head=model.head, seed=context.seed)
-
-        def score(graph: Any) -> float:
-            return context.evaluate(replace(model, graph=graph)) if context.evaluate else 0.0
-
-        def show(epoch: int, loss: float, found: float | None) -> None:
-            text = f"distilling, epoch {epoch} of {self.epochs}: loss {loss:.3f}"
-            text += "" if found is None else f", selection accuracy {found:.1%}"
-            context.emit(Progress(text, epoch / self.epochs))
-
-        with _arrays(train, model.signature.inputs[0].name) as (images, labels):
-            evaluate = score if context.evaluate else None
-            result = fit(model.graph, teacher.graph, images, labels, how=how, evaluate=evaluate, on_epoch=show)
-        scores = result.curves.get("score", ())
-        before, after = (f"{scores[i]:.2%}" if scores else "not evaluated" for i in (0, result.best_epoch))
-        epochs = len(result.curves["loss"])
-        chosen = f"epoch {result.best_epoch} of {epochs} kept" if scores else f"{epochs} epochs, the last kept"
-        reason = f"{chosen}, {len(train):,} images; " + ("best on selection" if scores else "no selection split")
-        change = LayerChange("the model", f"selection accuracy {before}", f"selection accuracy {after}", reason)
-        curves = {{"score": "selection accuracy"}.get(name, name): values for name, values in result.curves.items()}
-        return PassResult(replace(model, graph=result.model), (change,), curves)
-
-    def _teacher(self, model: Model, context: PassContext) -> Model:
-        if context.original is None:
-            raise InputError(
-                "distill", "there is no original to teach", "run it from a recipe, or give the context one"
-            )
-        if model.head not in ("logits", "softmax", "sigmoid") or len(model.signature.inputs) > 1:
-            raise UnsupportedError("distill", f"a model of one image and one decision is needed, got {model.head}")
-        ours, theirs = (each.graph.outputs[0].shape[-1] for each in (model, context.original))
+        if self.patience and context.evaluate is None:
+            raise InputError("distill.patience", "there is no selection split to judge epochs on", "set one, or 0")
+        ends = len(model.graph.inputs), len(model.graph.outputs)
+        if ends != (1, 1) or model.head not in ("logits", "softmax", "sigmoid"):
+            got = f"{ends[0]} inputs, {ends[1]} outputs, the first {model.head}"
+            raise UnsupportedError("distill", f"needs one input and one decision (softmax, sigmoid, logits), got {got}")
+        if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
+            problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
+            raise UnsupportedError(f"distill.augment {self.augment!r}", problem, 'set augment = "none"')
+        ours, theirs, data = _columns(model), _columns(original), len(train.classes)
         if ours != theirs:
             raise InputError("distill", f"the student has {ours} classes, the teacher {theirs}")
-        return context.original
+        if data and data != ours:
+            raise InputError("distill", f"the model has {ours} classes, the data has {data}")
+        return original, train
+
+    def _teaching(self, model: Model, context: PassContext) -> Teaching:
+        from toolkit.engine.train import Teaching
+
+        own = self.model_dump(exclude={"teacher"})
+        return Teaching(**own, head=model.head, seed=context.seed)
+
+    def _watch(self, context: PassContext) -> Watch:
+        from toolkit.engine.train import Watch
+
+        every = -(-self.epochs // KEPT_LINES)
+
+        def epoch(number: int, loss: float, score: float | None) -> None:
+            text = f"  distill: epoch {number} of {self.epochs}, loss {loss:.4f}"
+            text += "" if score is None else f", selection accuracy {score:.1%}"
+            keep = number % every == 0 or number == self.epochs
+            context.emit(Progress(text, number / self.epochs, keep=keep))
+
+        def step(number: int, share: float) -> None:
+            text = f"  distill: epoch {number} of {self.epochs}, {share:.0%} of it"
+            context.emit(Progress(text, (number - 1 + share) / self.epochs))
+
+        return Watch(epoch, step)
+
+    def _summary(self, result: TrainResult, train: Dataset, where: str) -> LayerChange:
+        """The line about the whole model."""
+        epochs = len(result.curves["loss"])
+        work = f"{epochs} epochs of {result.steps} steps; {len(train):,} images held {where}"
+        if result.before is None:
+            unknown = "accuracy not evaluated (no selection split)"
+            return LayerChange("the model", unknown, unknown, f"the last epoch is kept; {work}")
+        scores = (result.before, *result.curves["selection_accuracy"])
+        kept = f"epoch {result.best_epoch} is kept, the best on selection"
+        if result.best_epoch == 0:
+            kept = "no epoch is as good as the model as it came, whose weights stay"
+        before, after = (f"selection accuracy {scores[i]:.2%}" for i in (0, result.best_epoch))
+        return LayerChange("the model", before, after, f"{kept}; {work}")
 
 
-@contextmanager
-def _arrays(data: Dataset, name: str) -> Iterator[tuple[Array, Labels]]:
-    """All images of a split as one array: in memory below 1 GiB, else in a temporary file."""
-    import numpy as np
+def _images(train: Dataset, name: str, context: PassContext) -> Held:
+    from toolkit.engine.hold import hold
 
-    first = next(iter(data.batches(1))).inputs[name]
-    shape = (len(data), *first.shape[1:])
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        if first.nbytes * len(data) <= IN_MEMORY:
-            images: Array = np.empty(shape, np.float32)
-        else:
-            path = Path(folder) / "images.npy"
-            images = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        row = 0
-        for batch in data.batches(BATCH):
-            images[row : row + len(batch.ids)] = batch.inputs[name]
-            row += len(batch.ids)
-        yield images, data.labels
+    context.emit(Progress("  distill: reading the train split"))
+    return hold((batch.inputs[name] for batch in train.batches(BATCH)), len(train))
+
+
+def _evaluation(model: Model, context: PassContext) -> Callable[[Any], float] | None:
+    evaluate = context.evaluate
+    return None if evaluate is None else lambda graph: evaluate(replace(model, graph=graph))
+
+
+def _columns(model: Model) -> int:
+    """Classes the first output tells apart: 2 for one column."""
+    from math import prod
+
+    columns = prod(size or 1 for size in model.graph.outputs[0].shape[1:])
+    return 2 if columns == 1 else columns
+
+
+def _thawed(graph: Any) -> tuple[LayerChange, ...]:
+    """The line about layers that the model's file marks as frozen."""
+    frozen = [layer.name for layer in graph.layers if layer.weights and not layer.trainable]
+    if not frozen:
+        return ()
+    some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
+    reason = "a network that lost channels has to adapt as a whole"
+    return (LayerChange(f"{len(frozen)} frozen layers ({some})", "marked as frozen", "trained too", reason),)

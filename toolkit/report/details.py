@@ -9,7 +9,16 @@ from typing import Any
 from toolkit.core import Measurement
 from toolkit.report import charts, recipe_text
 from toolkit.report.markup import Child, Markup, join, tag
-from toolkit.report.numbers import MISSING, quantity, seconds, show, show_change, show_change_interval, show_interval
+from toolkit.report.numbers import (
+    MISSING,
+    quantity,
+    seconds,
+    show,
+    show_change,
+    show_change_interval,
+    show_interval,
+    sureness,
+)
 from toolkit.report.overview import number, section, table
 from toolkit.report.view import ORIGINAL, View
 from toolkit.runs import DataRecord, Manifest, StageRecord
@@ -230,7 +239,7 @@ def _origin(item: Measurement) -> Markup:
     points = quantity(item.name).kind == "points"
     interval = (show_change_interval if points else show_interval)(item.name, item.interval)
     how = "; ".join(f"{key}: {value}" for key, value in item.how.items())
-    method = f"{show('agreement', item.interval.confidence)}, {item.interval.method}" if item.interval else None
+    method = ", ".join(filter(None, (sureness(item.interval), item.interval.method))) if item.interval else None
     return tag(
         "tr",
         tag("th", item.subject, scope="row", class_="name"),

@@ -106,6 +106,11 @@ def show_change_interval(name: str, interval: Interval | None) -> str:
     return f"{_bare(show_change(name, interval.low))} to {show_change(name, interval.high)}"
 
 
+def sureness(interval: Interval | None) -> str:
+    """ "at 95%", or "" for a range that claims no confidence."""
+    return f"at {show('agreement', interval.confidence)}" if interval and interval.confidence else ""
+
+
 def show_limit(gate: str, limit: float) -> str:
     """A gate's limit: "≤ 1.0 points"."""
     return f"{'≥' if quantity(gate).better == 'higher' else '≤'}{SPACE}{show(gate, limit)}"

@@ -17,6 +17,7 @@ from toolkit.report.numbers import (
     show_change_interval,
     show_interval,
     show_limit,
+    sureness,
 )
 from toolkit.report.sentences import (
     GAINS,
@@ -105,14 +106,14 @@ def _gate(verdict: Verdict, rows: int) -> Markup:
     meaning = quantity(verdict.gate)
     shown = show_change_interval if meaning.kind == "points" else show_interval
     interval = shown(verdict.gate, verdict.interval)
-    confidence = f"at {show('agreement', verdict.interval.confidence)}" if verdict.interval and interval else None
+    confidence = sureness(verdict.interval) if interval else None
     artifact = tag("th", verdict.artifact, scope="rowgroup", rowspan=rows, class_="name") if rows else None
     return tag(
         "tr",
         artifact,
         tag("td", meaning.label, class_="n"),
         tag("td", badge(verdict.outcome)),
-        number(show(verdict.gate, verdict.value), note=f"{interval} {confidence}" if confidence else None),
+        number(show(verdict.gate, verdict.value), note=f"{interval} {confidence}".strip() if interval else None),
         number(show_limit(verdict.gate, verdict.limit)),
         tag("td", verdict.device or "not needed", class_="n" if verdict.device else "n quiet"),
         tag("td", capital(verdict.reason), class_="why"),

@@ -79,7 +79,8 @@ def _gains(view: View, artifact: ArtifactRecord) -> tuple[list[str], list[str]]:
         if gain is None or not text:
             unsure.append(f"{label} against the original not measured")
         elif text == SAME:
-            unsure.append(f"{label} is {SAME}")
+            if name != "macs":  # quantization alone leaves the work as it is, which is no news
+                unsure.append(f"{label} is {SAME}")
         elif gain.clear is False:
             unsure.append(f"{label} is not clearly different")
         else:

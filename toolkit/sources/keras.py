@@ -60,12 +60,9 @@ class Keras(Component):
 
 def meaning_of(tensor: Any) -> Meaning:
     """What an output is, by the last activation before it: softmax, sigmoid (one or several), or logits."""
-    operation = tensor._keras_history.operation
-    while type(operation).__name__ in ("Reshape", "Flatten", "Dropout", "Identity"):
-        tensor = operation._inbound_nodes[-1].input_tensors[0]
-        operation = tensor._keras_history.operation
-    activation = getattr(operation, "activation", None)
-    name = getattr(activation, "__name__", "") if activation is not None else type(operation).__name__.lower()
+    from toolkit.engine.heads import activation_name, last_operation
+
+    name = activation_name(last_operation(tensor))
     if name == "softmax":
         return "softmax"
     if name == "sigmoid":

@@ -1,0 +1,166 @@
+"""Distill gives a trained copy with the same contract, says what it did, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from pydantic import ValidationError
+
+from toolkit.core import Batch, Meaning, Model, PassContext, Progress, QuantSpec, Signature, TensorSpec
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.passes.distill import Distill
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split of images whose class is their brightness."""
+
+    count: int = 60
+    classes: tuple[str, ...] = ("dark", "grey", "bright")
+    name: str = "train"
+    fingerprint: str = ""
+
+    @property
+    def labels(self) -> Any:
+        return np.arange(self.count) % len(self.classes)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        noise = np.random.default_rng(0).normal(size=(self.count, 6, 6, 1)) / 2
+        images = (noise + self.labels[:, None, None, None]).astype("float32")
+        for start in range(0, self.count, size):
+            rows = slice(start, start + size)
+            ids = tuple(map(str, range(self.count)[rows]))
+            yield Batch({"photo": images[rows]}, {"label": self.labels[rows]}, ids)
+
+
+def wrap(graph: Any, head: Meaning) -> Model:
+    inputs = tuple(TensorSpec(t.name, t.shape, t.dtype, "image") for t in graph.inputs)
+    outputs = tuple(
+        TensorSpec(n, t.shape, t.dtype, head) for n, t in zip(graph.output_names, graph.outputs, strict=True)
+    )
+    return Model("keras", graph, Signature(inputs, outputs))
+
+
+def net(units: int = 3, head: str | None = "softmax", width: int = 8, **more: Any) -> Model:
+    keras.utils.set_random_seed(width)
+    x = image = keras.Input((6, 6, 1), name="photo")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(width, 3, activation="relu", name="conv", **more)(x))
+    graph = keras.Model(image, layers.Dense(units, activation=head, name="answer")(x))
+    meaning: Meaning = "softmax" if head == "softmax" else "sigmoid" if head == "sigmoid" else "logits"
+    return wrap(graph, meaning)
+
+
+@pytest.fixture(scope="module")
+def original() -> Model:
+    context = PassContext(original=net(width=12), train=Images())
+    return Distill(epochs=30, learning_rate=0.03, alpha=0.0, batch_size=20).run(net(width=12), context).model
+
+
+def accuracy(model: Model) -> float:
+    batch = next(Images().batches(60))
+    answers = np.asarray(model.graph(batch.inputs["photo"]))
+    chosen = answers.argmax(axis=1) if answers.shape[1] > 1 else (answers[:, 0] > 0.5).astype(int)
+    return float((chosen == batch.targets["label"]).mean())
+
+
+def test_distill_teaches_a_copy_and_tells_what_it_gained(original: Model) -> None:
+    student, said = replace(net(), quant=QuantSpec("int8")), list[Progress]()
+    before = [weight.copy() for weight in student.graph.get_weights()]
+    context = PassContext(original=original, train=Images(), evaluate=accuracy, emit=said.append)
+    result = Distill(epochs=25, batch_size=20, learning_rate=0.03).run(student, context)
+    assert accuracy(student) < 0.7 and accuracy(result.model) > 0.9
+    assert replace(result.model, graph=None) == replace(student, graph=None)
+    assert all(np.array_equal(a, b) for a, b in zip(before, student.graph.get_weights(), strict=True))
+    (change,) = result.changes
+    assert change.before == f"selection accuracy {accuracy(student):.2%}"
+    assert change.after == f"selection accuracy {accuracy(result.model):.2%}"
+    best = max(result.curves["selection_accuracy"])
+    assert accuracy(result.model) == best and "best on selection; 25 epochs of 3 steps; 60 images held" in change.reason
+    epochs = [progress for progress in said if ", loss " in progress.text]
+    assert [progress.fraction for progress in epochs] == [number / 25 for number in range(1, 26)]
+    assert f"selection accuracy {result.curves['selection_accuracy'][-1]:.1%}" in epochs[-1].text
+    assert [number for number, progress in enumerate(epochs, 1) if progress.keep] == [3, 6, 9, 12, 15, 18, 21, 24, 25]
+
+
+def test_distill_says_when_nothing_was_as_good(original: Model) -> None:
+    scores = iter([0.9, 0.5, 0.5])
+    context = PassContext(original=original, train=Images(), evaluate=lambda model: next(scores))
+    result = Distill(epochs=2).run(original, context)
+    assert (result.changes[0].before, result.changes[0].after) == ("selection accuracy 90.00%",) * 2
+    assert "whose weights stay" in result.changes[0].reason
+    for old, new in zip(original.graph.get_weights(), result.model.graph.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_distill_without_selection_keeps_the_last_epoch_and_says_so(original: Model) -> None:
+    result = Distill(epochs=1).run(net(), PassContext(original=original, train=Images()))
+    assert "no selection split" in result.changes[0].after and "the last epoch is kept" in result.changes[0].reason
+    assert set(result.curves) == {"loss"}
+
+
+def test_one_sigmoid_is_taught_as_two_classes() -> None:
+    data = Images(classes=("dark", "bright"))
+    how = {"batch_size": 20, "learning_rate": 0.03, "temperature": 2.0}
+    context = PassContext(original=net(1, "sigmoid", 12), train=data)
+    teacher = Distill(epochs=60, alpha=0.0, **how).run(net(1, "sigmoid", 12), context).model
+    student = Distill(epochs=60, alpha=1.0, **how).run(net(1, "sigmoid"), replace(context, original=teacher)).model
+    images = next(data.batches(60)).inputs["photo"]
+    one, two = (np.asarray(model.graph(images))[:, 0] > 0.5 for model in (teacher, student))
+    assert (one == data.labels).mean() > 0.85 and (one == two).mean() > 0.9
+
+
+def test_frozen_layers_are_trained_and_named(original: Model) -> None:
+    student = net(trainable=False)
+    result = Distill(epochs=1).run(student, PassContext(original=original, train=Images()))
+    kernels = [np.asarray(model.graph.get_layer("conv").kernel) for model in (student, result.model)]
+    assert not np.array_equal(*kernels) and not result.model.graph.get_layer("conv").trainable
+    assert (result.changes[1].layer, result.changes[1].after) == ("1 frozen layers (conv)", "trained too")
+
+
+@pytest.mark.parametrize(
+    ("student", "changes", "problem"),
+    [
+        (net(), {"original": None}, "no original to teach"),
+        (net(), {"train": None}, "no train split"),
+        (net(4), {}, "the student has 4 classes, the teacher 3"),
+        (net(), {"train": Images(classes=("a", "b"))}, "the model has 3 classes, the data has 2"),
+    ],
+)
+def test_distill_refuses_what_does_not_fit(
+    original: Model, student: Model, changes: dict[str, Any], problem: str
+) -> None:
+    context = replace(PassContext(original=original, train=Images()), **changes)
+    with pytest.raises(InputError, match=problem):
+        Distill().run(student, context)
+
+
+def test_patience_needs_a_selection_split(original: Model) -> None:
+    with pytest.raises(InputError, match=r"distill\.patience: there is no selection split"):
+        Distill(patience=2).run(net(), PassContext(original=original, train=Images()))
+
+
+def test_several_decisions_and_views_of_no_image_are_refused(original: Model) -> None:
+    image = keras.Input((4,), name="photo")
+    flat = wrap(keras.Model(image, layers.Dense(3)(image)), "logits")
+    with pytest.raises(UnsupportedError, match=r"distill\.augment 'shift': needs images"):
+        Distill(augment="shift").run(flat, PassContext(original=flat, train=Images()))
+    two = wrap(keras.Model(image, [layers.Dense(3)(image), layers.Dense(3)(image)]), "logits")
+    with pytest.raises(UnsupportedError, match="got 1 inputs, 2 outputs"):
+        Distill().run(two, PassContext(original=two, train=Images()))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"alpha": 1.1}, {"temperature": 0.5}, {"learning_rate": 0}, {"teacher": "other"}]
+)
+def test_parameters_have_bounds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Distill.model_validate(wrong)

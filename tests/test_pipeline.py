@@ -1,0 +1,263 @@
+"""The main job end to end on real digits: what it says is checked against the files by other means; it stops and goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit import pipeline, runs
+from toolkit.core import Progress
+from toolkit.errors import InputError, StageError
+from toolkit.exporters import onnx_file, tflite_file
+
+
+def value(manifest: runs.Manifest, subject: str, name: str, device: str = "") -> float:
+    found = [m.value for m in manifest.measurements if (m.subject, m.name) == (subject, name) and m.device == device]
+    assert len(found) == 1, (subject, name, device)
+    return found[0]
+
+
+def again(finished: Any, folder: Path, recipe: Path, model: Path, **options: Any) -> Any:
+    """The finished run's directory, copied and taken up again."""
+    shutil.copytree(finished.folder, folder)
+    return pipeline.run(recipe, model=model, resume=folder, **options)
+
+
+def test_images(finished: Any) -> tuple[Any, Any]:
+    """The test split, drawn anew."""
+    from toolkit.data import load_splits
+    from toolkit.recipe import load_recipe
+
+    recipe = load_recipe(finished.folder / "recipe.toml")
+    splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)
+    return np.concatenate([batch.inputs["image"] for batch in splits.test.batches(64)]), splits.test.labels
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_run_leaves_what_it_says(finished: Any) -> None:
+    manifest = runs.read(finished.folder)
+    assert manifest == finished.manifest
+    assert (manifest.status, manifest.error) == ("done", "")
+    names = [stage.name for stage in manifest.stages if stage.kind != "check"]
+    assert names == [
+        "original",
+        "original.tflite",
+        "original.onnx",
+        "01-prune",
+        "02-distill",
+        "float.tflite",
+        "int8.03-quantize",
+        "int8.tflite",
+        "int8.onnx",
+    ]
+    for artifact in manifest.artifacts:
+        path = finished.folder / artifact.path
+        assert (path.stat().st_size, runs.file_sha256(path)) == (artifact.size_bytes, artifact.sha256)
+    assert not (finished.folder / "scratch").exists()
+    assert "<html" in (finished.folder / "report.html").read_text()
+
+
+def test_accuracy_of_the_int8_file_equals_an_independent_evaluation(finished: Any) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    images, labels = test_images(finished)
+    interpreter = Interpreter(model_path=str(finished.folder / "artifacts" / "int8.tflite"), num_threads=1)
+    runner = interpreter.get_signature_runner()
+    right = [
+        int(np.argmax(runner(image=image[None])["classes"])) == label
+        for image, label in zip(images, labels, strict=True)
+    ]
+    assert value(finished.manifest, "int8.tflite", "top1", "this-machine") == pytest.approx(np.mean(right), abs=1e-9)
+
+
+def test_nchw_file_is_fed_channels_first(finished: Any) -> None:
+    import onnxruntime
+
+    images, labels = test_images(finished)
+    session = onnxruntime.InferenceSession(str(finished.folder / "artifacts" / "int8.onnx"))
+    assert session.get_inputs()[0].shape == [1, 1, 8, 8]
+    answers = [session.run(None, {"image": image.transpose(2, 0, 1)[None]})[0][0] for image in images]
+    mean = np.mean(np.argmax(answers, axis=1) == labels)
+    assert value(finished.manifest, "int8.onnx", "top1", "this-machine") == pytest.approx(mean, abs=1e-9)
+
+
+def test_float_file_agrees_with_the_stage_it_was_written_from(finished: Any) -> None:
+    assert value(finished.manifest, "original.tflite", "agreement", "this-machine") == 1.0
+    stage = np.load(finished.folder / "samples" / "02-distill.answers.npz")["classes"]
+    file = np.load(finished.folder / "samples" / "float.tflite@this-machine.answers.npz")["classes"]
+    np.testing.assert_allclose(stage, file, atol=1e-5)
+
+
+def test_pruned_stage_is_smaller_and_counted(finished: Any) -> None:
+    manifest = finished.manifest
+    # conv1 3x3x1 of 12 on 4x4, conv2 3x3x12 of 16 on 4x4, dense 256 x 10
+    assert value(manifest, "original", "macs") == 16 * 9 * 12 + 16 * 9 * 12 * 16 + 256 * 10
+    # half of 12 rounds to 8 (multiples of 4, halves up) or 4; whichever it is, the layers say so
+    kept = {
+        c["layer"]: int(c["after"].split()[0])
+        for s in manifest.stages
+        for c in s.changes
+        if s.name == "01-prune" and c["after"].endswith(("channels", "channel"))
+    }
+    one, two = kept["conv1"], kept["conv2"]
+    assert two == 8
+    assert value(manifest, "01-prune", "macs") == 16 * 9 * one + 16 * 9 * one * two + 16 * two * 10
+    assert value(manifest, "int8.tflite", "macs") == value(manifest, "01-prune", "macs")
+
+
+def test_every_latency_says_how_it_was_measured(finished: Any) -> None:
+    found = [m for m in finished.manifest.measurements if m.name == "latency_p50_ms"]
+    assert {m.subject for m in found} == {
+        "original.tflite",
+        "original.onnx",
+        "float.tflite",
+        "int8.tflite",
+        "int8.onnx",
+    }
+    for measurement in found:
+        assert measurement.source == "measured"
+        raw = np.load(finished.folder / "samples" / f"{measurement.subject}@this-machine.latency.npz")
+        assert measurement.how["processes"] == len(raw.files)
+        assert measurement.value == pytest.approx(min(np.median(raw[name]) for name in raw.files) / 1e6)
+
+
+def test_resume_of_a_finished_run_repeats_nothing(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    result = again(finished, tmp_path / "run", recipe_file, digits_model)
+    assert all(stage.reused for stage in result.manifest.stages)
+    assert result.manifest.verdicts == finished.manifest.verdicts
+    assert {(a.name, a.sha256) for a in result.manifest.artifacts} == {
+        (a.name, a.sha256) for a in finished.manifest.artifacts
+    }
+
+
+def test_resume_repeats_what_depends_on_a_changed_parameter_and_nothing_else(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    change = ["variants.int8.passes.quantize.granularity=per_tensor"]
+    result = again(finished, tmp_path / "run", recipe_file, digits_model, overrides=change)
+    again_done = {stage.name for stage in result.manifest.stages if not stage.reused}
+    assert again_done == {
+        "int8.03-quantize",
+        "int8.tflite",
+        "int8.onnx",
+        "answers:int8.tflite@this-machine",
+        "answers:int8.onnx@this-machine",
+        "latency@this-machine",
+    }
+
+
+def test_damaged_stage_file_is_made_again(finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    file = tmp_path / "run" / "artifacts" / "float.tflite"
+    file.write_bytes(file.read_bytes()[:-100])
+    result = pipeline.run(recipe_file, model=digits_model, resume=tmp_path / "run")
+    assert [s.name for s in result.manifest.stages if not s.reused] == ["float.tflite"]
+    assert file.read_bytes() == (finished.folder / "artifacts" / "float.tflite").read_bytes()
+
+
+def converter_processes() -> list[int]:
+    """Children of this process that serve stages."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if parent == os.getpid() and b"toolkit.stages" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def test_killed_converter_is_a_failed_stage_and_resume_ends_with_the_same_files(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    def kill(progress: Progress) -> None:
+        if progress.text.endswith("int8.tflite"):
+            for pid in converter_processes():
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(StageError, match="SIGKILL"):
+        pipeline.run(recipe_file, model=digits_model, out=tmp_path / "run", emit=kill)
+    stopped = runs.read(tmp_path / "run")
+    assert stopped.status == "failed"
+    assert "SIGKILL" in stopped.error
+    assert [a.name for a in stopped.artifacts][-1] == "float.tflite"
+    result = pipeline.run(resume=tmp_path / "run")
+    assert (result.manifest.status, result.manifest.error) == ("done", "")
+    reused = {stage.name for stage in result.manifest.stages if stage.reused}
+    assert {"original", "01-prune", "02-distill", "float.tflite"} <= reused
+    for name, canonical in (("int8.tflite", tflite_file.canonical_hash), ("int8.onnx", onnx_file.canonical_hash)):
+        files = (folder / "artifacts" / name for folder in (tmp_path / "run", finished.folder))
+        first, second = map(canonical, files)
+        assert first == second
+
+
+def test_interrupt_says_so_in_the_manifest_and_leaves_no_process(
+    tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.text.endswith("01-prune"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe_file, model=digits_model, out=tmp_path / "run", emit=interrupt)
+    manifest = runs.read(tmp_path / "run")
+    assert (manifest.status, manifest.error) == ("failed", "interrupted by the user")
+    assert not converter_processes()
+    assert not (tmp_path / "run" / "scratch").exists()
+
+
+def test_data_of_other_classes_is_refused_before_any_work(
+    tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (300, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "three.npz", images=images, labels=np.arange(300) % 3)
+    with pytest.raises(InputError, match="the model has 10 classes, the data has 3"):
+        pipeline.run(
+            recipe_file,
+            model=digits_model,
+            data=str(tmp_path / "three.npz"),
+            overrides=["data.splits.test=100", "data.splits.selection=50"],
+            out=tmp_path / "run",
+        )
+    assert not any((tmp_path / "run" / "artifacts").glob("*.tflite"))
+
+
+def test_wrong_labels_are_told_apart_from_a_bad_model(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    shifted = (digits.target + 1) % 10
+    np.savez(tmp_path / "shifted.npz", images=digits.images.astype(np.uint8)[..., None], labels=shifted)
+    recipe = tmp_path / "short.toml"
+    recipe.write_text(
+        'schema = 1\nexport = ["tflite"]\n[data]\npath = "shifted.npz"\npreprocess = { scale = 0.0625 }\n'
+        "[data.splits]\ntest = 300\n[measure]\nprocesses = 1\nseconds = 0.01\n"
+    )
+    result = pipeline.run(recipe, model=digits_model, out=tmp_path / "run")
+    assert any("check the order of the classes" in warning for warning in result.manifest.warnings)
+    assert not any("check the order" in warning for warning in finished.manifest.warnings)
+
+
+def test_report_is_written_anew_from_the_manifest_alone(finished: Any, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes((finished.folder / "manifest.json").read_bytes())
+    path = pipeline.write_report(tmp_path)
+    assert path.read_bytes() == (finished.folder / "report.html").read_bytes()
+    run = runs.Run(tmp_path, replace(finished.manifest, name="other"))
+    run.update()
+    assert pipeline.write_report(tmp_path).read_bytes() != (finished.folder / "report.html").read_bytes()
