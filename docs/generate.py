@@ -32,10 +32,11 @@ def pages() -> dict[Path, str]:
 
 
 def _commands() -> Iterator[str]:
-    context = click.Context(cli, info_name="edgekit", terminal_width=100, max_content_width=100)
+    width: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100, "help_option_names": ["-h", "--help"]}
+    context = click.Context(cli, info_name="edgekit", **width)
     yield from ("```", cli.get_help(context), "```", "")
     for name, command in sorted(cli.commands.items()):
-        inner = click.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100)
+        inner = click.Context(command, info_name=name, parent=context, **width)
         yield from (f"## edgekit {name}", "", "```", command.get_help(inner), "```", "")
 
 

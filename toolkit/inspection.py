@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from typing import Any
 from toolkit import registry
 from toolkit.core import Artifact, Scheme, Signature, TensorSpec
 from toolkit.errors import InputError
+from toolkit.executor import Executor
 
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
@@ -21,7 +22,10 @@ def inspect_file(path: Path) -> dict[str, Any]:
     _require_file(path)
     if path.suffix.lower() in FORMATS:
         return _inspect_artifact(path)
-    return _inspect_trained(path)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        with Executor(Path(folder) / "log.txt", lambda progress: None) as executor:
+            found: dict[str, Any] = executor.call("inspect", path=path)
+    return found
 
 
 def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -110,8 +114,8 @@ def _read_onnx(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
     return Signature(file.inputs, file.outputs), scheme, kinds
 
 
-def _inspect_trained(path: Path) -> dict[str, Any]:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+def inspect_trained(path: Path) -> dict[str, Any]:
+    """`inspect_file` for a trained model, in this process; imports TensorFlow."""
     suffixes = {s: name for name in registry.names("sources") for s in registry.load("sources", name).suffixes}
     use = suffixes.get(path.suffix.lower())
     if use is None:

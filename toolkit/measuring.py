@@ -72,7 +72,7 @@ def evaluate_file(
     asked = _Asked(data, preprocess, subset, head, layout)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         if file.suffix == ".keras":
-            outputs, dataset, meaning, how, where = _keras_answers(file, asked)
+            outputs, dataset, meaning, how, where = _keras_answers(file, asked, Path(folder), emit)
         else:
             profile = load_device(device)
             outputs, dataset, meaning, how, where = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
@@ -140,18 +140,29 @@ def _file_answers(
     return outputs, dataset, _meaning(asked.head, outputs), how, profile.name
 
 
-def _keras_answers(file: Path, asked: _Asked) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
+def _keras_answers(
+    file: Path, asked: _Asked, folder: Path, emit: Emit
+) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
+    """In the executor's process, whose libraries may print what they like."""
     from importlib.metadata import version
 
-    from toolkit.engine.predict import predict_batches
+    import numpy as np
 
-    source = registry.load("sources", "keras")
-    model = source(head=asked.head).load(file)
-    first = model.signature.inputs[0]
-    dataset = _dataset(asked, first.shape, first.name)
-    outputs = predict_batches(model.graph, (batch.inputs for batch in dataset.batches(64)))
+    from toolkit.checks import inference
+    from toolkit.datasets.preprocess import PreprocessSpec
+    from toolkit.executor import Executor
+
+    source, saved = registry.load("sources", "keras")(head=asked.head), folder / "model.keras"
+    with Executor(folder / "log.txt", emit) as executor:
+        facts = executor.call(
+            "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
+        )
+        first, output = facts.signature.inputs[0], facts.signature.outputs[0]
+        dataset = _dataset(asked, first.shape, first.name)
+        prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
+        answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
     how = {"runtime": "keras", "version": version("keras")}
-    return outputs[0], dataset, model.head, how, ""
+    return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 
 def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset:
@@ -175,11 +186,14 @@ def _records(data: str) -> Any:
     """What `--data` names: a path, or a dataset's name."""
     from toolkit.documents import Document
     from toolkit.overrides import with_data
-    from toolkit.schema import validate
+    from toolkit.schema import Reader
 
     table = with_data(Document("--data", {}), data).data["data"]
     given = {key: value for key, value in table.items() if key != "use"}
-    return validate(registry.load("datasets", table["use"]), Document("--data", given)).load()
+    reader = Reader(Document("--data", given))
+    dataset = reader.read(registry.load("datasets", table["use"]), given)
+    reader.finish()
+    return dataset.load() if dataset else None
 
 
 def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:

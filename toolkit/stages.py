@@ -108,6 +108,12 @@ class Stages:
             np.save(paths[spec.name], values)
         return paths
 
+    def inspect(self, *, path: Path) -> dict[str, Any]:
+        """What a trained model is, for `edgekit inspect`."""
+        from toolkit.inspection import inspect_trained
+
+        return inspect_trained(path)
+
     def _opened(self) -> Splits:
         if self._splits is None:
             raise RuntimeError("a stage that reads data was called before use_data")

@@ -84,6 +84,16 @@ def test_archive_that_unpacks_without_bound_is_refused(tmp_path: Path, monkeypat
         archive.check(write(tmp_path / "m.keras", model(dense()), METADATA, bomb=b"\0" * 100_000))
 
 
+def test_archive_of_next_to_nothing_that_fills_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "m.keras", model(dense()), METADATA, bomb=b"\0" * 1_000_000)
+    archive.check(path)
+    monkeypatch.setattr(archive, "SMALL", 500_000)
+    with pytest.raises(InputError, match=r"unpacks to \d+ times its size"):
+        archive.check(path)
+
+
 def test_deep_config_is_searched_without_recursion(tmp_path: Path) -> None:
     deep: Any = {"class_name": "Lambda", "config": {"name": "deep"}}
     for _ in range(300):

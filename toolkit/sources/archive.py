@@ -17,6 +17,8 @@ from toolkit.errors import InputError, UnsupportedError
 MAX_CONFIG = 64 * 2**20  # bytes; EfficientNetV2L's is 0.6 MB
 MAX_TOTAL = 8 * 2**30  # bytes unpacked: far more than a network for an edge device
 MAX_MEMBERS = 10_000
+MAX_RATIO = 50  # unpacked to packed; trained weights hardly shrink, and Keras stores them unpacked
+SMALL = 64 * 2**20  # bytes unpacked below which the ratio does not matter
 TRUSTED = ("keras.", "keras_core.")
 # Keras classes that hold code of the file's author
 CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
@@ -66,6 +68,11 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
             raise InputError(str(path), f"has a member that climbs out of the archive, {member.filename!r}")
     if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_TOTAL:
         raise InputError(str(path), f"unpacks to more than {MAX_TOTAL >> 30} GiB or {MAX_MEMBERS:,} members")
+    unpacked, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
+    if unpacked > max(SMALL, MAX_RATIO * packed):
+        raise InputError(
+            str(path), f"unpacks to {unpacked // max(1, packed):,} times its size, as no trained model does"
+        )
     missing = {"config.json", "metadata.json", "model.weights.h5"} - {member.filename for member in members}
     if missing:
         problem = f"is a zip file without {', '.join(sorted(missing))}"
