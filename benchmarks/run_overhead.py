@@ -1,8 +1,8 @@
 """Wall time of `edgekit run` of static int8 against a hand-written script of the same stages, interleaved.
 
-Both read the model, write float32 and int8 TFLite and ONNX files with the same converters and calibration images, answer
-on the same test images in Keras, LiteRT and ONNX Runtime, and time each file for the same number of seconds. The
-import of TensorFlow is in both and reported apart. Target: at most 1.15.
+Both read the model, write float32 and int8 TFLite and ONNX files with the same converters and calibration images,
+answer on the same test images in Keras, LiteRT and ONNX Runtime, and time each file for the same number of seconds.
+The import of TensorFlow is in both and reported apart. Target: at most 1.15.
 
     python benchmarks/run_overhead.py --model resnet8.keras --calibration train.npz --test test.npz [--preprocess raw]
 """
@@ -96,7 +96,7 @@ print(json.dumps({"import": imported, "results": results}))
 
 
 def prepare(args: argparse.Namespace, path: Path) -> None:
-    """The images the recipe will draw, as arrays, so that the script's time holds no decoding of ours."""
+    """The images the recipe will draw, as arrays, so that the script need not decode them."""
     import numpy as np
 
     from toolkit.data import load_splits

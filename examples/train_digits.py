@@ -1,4 +1,6 @@
-"""Trains the demo's CNN on scikit-learn's handwritten digits: `python examples/train_digits.py --out build/digits.keras`.
+"""Trains the demo's CNN on scikit-learn's handwritten digits.
+
+    python examples/train_digits.py --out build/digits.keras
 
 Uses the train split of recipes/digits-demo.toml and no other image, so that the recipe's test images stay unseen.
 """
@@ -42,6 +44,12 @@ def arrays(split: Any) -> tuple[Any, Any]:
     return np.concatenate([batch.inputs["image"] for batch in split.batches(256)]), split.labels
 
 
+def tell(epoch: int, logs: dict[str, float]) -> None:
+    """A line for every fifth epoch."""
+    if (epoch + 1) % 5 == 0:
+        print(f"  epoch {epoch + 1} of {EPOCHS}: {logs['accuracy']:.1%} on the train split", file=sys.stderr)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/digits.keras"))
@@ -59,7 +67,8 @@ def main() -> None:
     keras.utils.set_random_seed(SEED)
     model = network()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(*arrays(splits.train), batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    told = keras.callbacks.LambdaCallback(on_epoch_end=tell)
+    model.fit(*arrays(splits.train), batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[told])
     _, accuracy = model.evaluate(*arrays(splits.selection), verbose=0)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.keras")

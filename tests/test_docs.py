@@ -1,4 +1,4 @@
-"""The docs are true: generated pages are fresh, the Python examples run, every command and shipped file is mentioned."""
+"""The docs are true: generated pages are fresh, examples run, every command and shipped file is mentioned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job end to end on real digits: what it says is checked against the files by other means; it stops and goes on."""
+"""The main job end to end on real digits: what it says is checked by other means; it stops and goes on."""
 
 from __future__ import annotations
 

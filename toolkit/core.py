@@ -169,7 +169,7 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class Progress:
-    """Something to show while work goes on. fraction: 0..1, or None where it is not known. keep: worth a line of a log."""
+    """Something to show while work goes on. fraction: 0..1, or None where not known. keep: worth a line of a log."""
 
     text: str
     fraction: float | None = None

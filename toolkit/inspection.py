@@ -22,9 +22,11 @@ def inspect_file(path: Path) -> dict[str, Any]:
     _require_file(path)
     if path.suffix.lower() in FORMATS:
         return _inspect_artifact(path)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        with Executor(Path(folder) / "log.txt", lambda progress: None) as executor:
-            found: dict[str, Any] = executor.call("inspect", path=path)
+    with (
+        tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
+        Executor(Path(folder) / "log.txt", lambda progress: None) as executor,
+    ):
+        found: dict[str, Any] = executor.call("inspect", path=path)
     return found
 
 

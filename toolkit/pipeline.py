@@ -49,7 +49,7 @@ class Result:
         return (
             f"report:      {self.folder / 'report.html'}",
             f"files:       {self.folder / 'artifacts'}",
-            "your model:  edgekit run prune-distill-int8 --model MODEL.keras --data IMAGES --set data.preprocess=PRESET",
+            "your model:  edgekit run prune-distill-int8 --model MODEL.keras --data IMAGES --set data.preprocess=HOW",
             "             (edgekit list recipes; edgekit inspect MODEL.keras)",
         )
 

@@ -1,4 +1,4 @@
-"""tflite-runtime, LiteRT's predecessor: still what many boards have. Needs numpy < 2, so never beside TensorFlow here."""
+"""tflite-runtime, LiteRT's predecessor: what many boards have. Needs numpy < 2, so never beside TensorFlow here."""
 
 from __future__ import annotations
 

@@ -4,23 +4,27 @@ Travels as a folder or a zip. Needs Python 3.8, numpy and one runtime, and impor
 The runtime may print what it likes; only the result file counts. An error is {"error", "kind"} and exit code 1.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import time
+from typing import Any, Dict, List
 
+Job = Dict[str, Any]
 RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort"}
 
 
 class JobError(Exception):
     """What the job asks for cannot be done. kind: "input" or "unavailable"."""
 
-    def __init__(self, message, kind="input"):
+    def __init__(self, message: str, kind: str = "input") -> None:
         super().__init__(message)
         self.kind = kind
 
 
-def open_runner(job):
+def open_runner(job: Job) -> Any:
     """The runner of the job's runtime, the model loaded; its class is documented in litert.py and ort.py."""
     name = RUNTIMES.get(job["runtime"])
     if name is None:
@@ -37,7 +41,7 @@ def open_runner(job):
         raise JobError("%s cannot load the file: %s" % (job["runtime"], lines[0])) from error
 
 
-def bench(job):
+def bench(job: Job) -> Job:
     """Load, first inference, warm-up, then as many timed inferences as fit into the job's seconds (two at least)."""
     import numpy
 
@@ -52,7 +56,7 @@ def bench(job):
     stop = time.perf_counter() + job["warmup_seconds"]
     while time.perf_counter() < stop:
         invoke()
-    samples = []
+    samples: List[int] = []
     clock = time.perf_counter_ns
     stop = clock() + int(job["seconds"] * 1e9)
     now = clock()
@@ -61,13 +65,13 @@ def bench(job):
         invoke()
         now = clock()
         samples.append(now - before)
-    result = runner.facts()
+    result: Job = runner.facts()
     result.update(load_ms=(loaded - started) / 1e6, first_inference_ms=first / 1e6, samples_ns=samples)
     result["arena_bytes"] = runner.arena_bytes()
     return result
 
 
-def evaluate(job):
+def evaluate(job: Job) -> Job:
     """Run every row of the inputs, one at a time, and write every output as float32."""
     import numpy
 
@@ -80,12 +84,12 @@ def evaluate(job):
         if name not in found:
             raise JobError("the file has no output %r, it has %s" % (name, ", ".join(sorted(found))))
         numpy.save(path, found[name])
-    result = runner.facts()
+    result: Job = runner.facts()
     result.update(n=count, seconds_invoke=seconds, seconds_total=time.perf_counter() - started)
     return result
 
 
-def info(job):
+def info(job: Job) -> Job:
     """The runtime's version."""
     name = RUNTIMES[job["runtime"]]
     try:
@@ -97,7 +101,7 @@ def info(job):
 KINDS = {"bench": bench, "eval": evaluate, "info": info}
 
 
-def main(path):
+def main(path: str) -> int:
     """Do the job in the file `path`; 0 or 1."""
     with open(path) as file:
         job = json.load(file)

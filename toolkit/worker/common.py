@@ -1,41 +1,44 @@
 """What both runners do alike: versions, quantizing and dequantizing, memory."""
 
+from __future__ import annotations
+
 import platform
 import resource
 import sys
+from typing import Any, Dict, Iterable, List
 
 import numpy
 
 BLOCK = 64  # rows transposed and quantized together, so that little of it falls between two inferences
 
-JobError = sys.modules["__main__"].__dict__.get("JobError", ValueError)
+JobError: Any = sys.modules["__main__"].__dict__.get("JobError", ValueError)
 
 
-def versions(runtime, version):
+def versions(runtime: str, version: str) -> Dict[str, str]:
     """Versions of Python, numpy and the runtime."""
     return {"python": platform.python_version(), "numpy": numpy.__version__, runtime: version}
 
 
-def peak_rss_kib():
+def peak_rss_kib() -> int:
     """Largest resident memory of this process so far, in KiB (Linux; macOS counts bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if platform.system() == "Darwin" else peak
 
 
-def quantize(array, dtype, scale, zero):
+def quantize(array: Any, dtype: Any, scale: float, zero: int) -> Any:
     """float32 to the integers of a file's input: round(x / scale) + zero point, clipped (LiteRT quantization spec)."""
     limits = numpy.iinfo(dtype)
     return numpy.clip(numpy.round(array / numpy.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
 
 
-def dequantize(array, scale, zero):
+def dequantize(array: Any, scale: float, zero: int) -> Any:
     """Integers of a file's output to float32: (q - zero point) * scale."""
     return (array.astype(numpy.float32) - zero) * numpy.float32(scale)
 
 
-def match(wanted, known, what):
+def match(wanted: Iterable[str], known: List[str], what: str) -> Dict[str, str]:
     """Name of the job -> key of the file: the same name, or the only one there is."""
-    found = {}
+    wanted, found = list(wanted), {}
     for name in wanted:
         if name in known:
             found[name] = name

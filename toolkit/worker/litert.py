@@ -1,12 +1,15 @@
 """Runs .tflite files with LiteRT, or with tflite-runtime where that is what a board has."""
 
+from __future__ import annotations
+
 import time
+from typing import Any, Dict, Optional, Set, Tuple
 
 import common
 import numpy
 
 
-def _module(runtime):
+def _module(runtime: str) -> Any:
     """The interpreter's module, for the runtime that was asked for and no other."""
     if runtime == "tflite-runtime":
         import tflite_runtime.interpreter as module
@@ -15,7 +18,7 @@ def _module(runtime):
     return module
 
 
-def versions(runtime):
+def versions(runtime: str) -> Dict[str, str]:
     """Versions of Python, numpy and the runtime."""
     if runtime == "tflite-runtime":
         import tflite_runtime as package
@@ -26,13 +29,13 @@ def versions(runtime):
         from importlib import metadata
 
         version = metadata.version("tflite-runtime" if runtime == "tflite-runtime" else "ai-edge-litert")
-    return common.versions(runtime, version)
+    return dict(common.versions(runtime, version))
 
 
 class Runner:
     """One file, loaded and allocated. Inputs and outputs are bound by the names of the file's signature."""
 
-    def __init__(self, job):
+    def __init__(self, job: Dict[str, Any]) -> None:
         self.job = job
         self.runtime = job["runtime"]
         self.delegate = job.get("delegate", "xnnpack")
@@ -45,14 +48,14 @@ class Runner:
         self.kernels = self._kernel_path()
         self.invoke = self.interpreter.invoke
 
-    def _interpreter(self, resolver, threads):
+    def _interpreter(self, resolver: Any, threads: int) -> Any:
         interpreter = self.module.Interpreter(
             model_path=self.job["model"], num_threads=threads, experimental_op_resolver_type=resolver
         )
         interpreter.allocate_tensors()
         return interpreter
 
-    def _kernel_path(self):
+    def _kernel_path(self) -> str:
         """What computes: a delegate counts only when the execution plan holds a node of it."""
         operators = [item["op_name"] for item in self.interpreter._get_ops_details()]
         delegated = operators.count("DELEGATE")
@@ -63,9 +66,9 @@ class Runner:
         # the plan keeps the operators a delegate replaced, so only the delegate's own nodes can be counted
         return "XNNPACK (%d partition%s)" % (delegated, "" if delegated == 1 else "s")
 
-    def _ends(self):
+    def _ends(self) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         """(inputs, outputs), each name -> tensor details."""
-        details = ({}, {})
+        details: Tuple[Dict[str, Any], Dict[str, Any]] = ({}, {})
         signatures = self.interpreter.get_signature_list()
         if signatures:
             key = next(iter(signatures))
@@ -75,7 +78,7 @@ class Runner:
             found.update((item["name"], item) for item in items)
         return details
 
-    def set_inputs(self, given):
+    def set_inputs(self, given: Dict[str, Any]) -> None:
         """Fill the inputs: from `given` (name -> float32 array with a batch of 1), else seeded noise in 0..1."""
         inputs, _ = self._ends()
         names = common.match(given, list(inputs), "input") if given else {}
@@ -85,7 +88,7 @@ class Runner:
             array = rng.random(tuple(detail["shape"]), dtype=numpy.float32) if source is None else given[source]
             self.interpreter.set_tensor(detail["index"], self._fit(source or name, detail, numpy.asarray(array)))
 
-    def run_all(self, arrays, count):
+    def run_all(self, arrays: Dict[str, Any], count: int) -> Tuple[Dict[str, Any], float]:
         """Outputs by name, float32, one row at a time; and the seconds spent in `invoke`."""
         inputs, outputs = self._ends()
         names = common.match(arrays, list(inputs), "input")
@@ -114,12 +117,12 @@ class Runner:
         raw = {name: store for name, (_, store) in zip(outputs, read)}
         return {name: self._as_float(outputs[inner], raw[inner]) for name, inner in wanted.items()}, spent
 
-    def _store(self, detail, count):
+    def _store(self, detail: Dict[str, Any], count: int) -> Any:
         if detail["shape"][0] != 1:
             raise common.JobError("the file has a batch of %d, files are delivered with 1" % detail["shape"][0])
         return numpy.empty((count,) + tuple(detail["shape"][1:]), dtype=detail["dtype"])
 
-    def _fit(self, name, detail, array):
+    def _fit(self, name: str, detail: Dict[str, Any], array: Any) -> Any:
         """Rows of data as the tensor takes them; the tensor's own batch is 1."""
         if self.job.get("layouts", {}).get(name) == "NCHW":
             array = array.transpose(0, 3, 1, 2)
@@ -132,11 +135,11 @@ class Runner:
             return numpy.ascontiguousarray(array)
         return common.quantize(array, dtype, scale, zero) if scale else array.astype(dtype)
 
-    def _as_float(self, detail, array):
+    def _as_float(self, detail: Dict[str, Any], array: Any) -> Any:
         scale, zero = detail["quantization"]
         return common.dequantize(array, scale, zero) if scale else array.astype(numpy.float32)
 
-    def arena_bytes(self):
+    def arena_bytes(self) -> Optional[int]:
         """Span of the tensors' addresses under the built-in kernels: the arena a device without delegates needs."""
         try:
             plain = self._interpreter(self.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, 1)
@@ -158,13 +161,13 @@ class Runner:
             high = max(high, start + array.nbytes)
         return None if low is None else high - low
 
-    def _constants(self, interpreter):
+    def _constants(self, interpreter: Any) -> Set[int]:
         """Tensors no operator writes and that are no inputs: weights, which lie in the file and not in the arena."""
         written = {index for item in interpreter._get_ops_details() for index in item["outputs"]}
         written.update(detail["index"] for detail in interpreter.get_input_details())
         return {detail["index"] for detail in interpreter.get_tensor_details()} - written
 
-    def facts(self):
+    def facts(self) -> Dict[str, Any]:
         """What ran."""
         return {
             "versions": versions(self.runtime),

@@ -1,6 +1,9 @@
 """Runs .onnx files with ONNX Runtime."""
 
+from __future__ import annotations
+
 import time
+from typing import Any, Dict, List, Optional, Tuple
 
 import common
 import numpy
@@ -10,15 +13,15 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "none": "CPUExecutionProvider"}
 DTYPES = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16, "tensor(double)": numpy.float64}
 
 
-def versions(runtime):
+def versions(runtime: str) -> Dict[str, str]:
     """Versions of Python, numpy and ONNX Runtime."""
-    return common.versions(runtime, onnxruntime.__version__)
+    return dict(common.versions(runtime, onnxruntime.__version__))
 
 
 class Runner:
     """One file in a session of the provider that was asked for. Inputs and outputs are bound by name."""
 
-    def __init__(self, job):
+    def __init__(self, job: Dict[str, Any]) -> None:
         self.job = job
         self.delegate = job.get("delegate", "cpu")
         provider = PROVIDERS.get(self.delegate)
@@ -38,9 +41,9 @@ class Runner:
             raise common.JobError("%s was asked for and %s ran" % (provider, ran[0]), "unavailable")
         self.provider = ran[0]
         self.inputs = {item.name: item for item in self.session.get_inputs()}
-        self.feed = {}
+        self.feed: Dict[str, Any] = {}
 
-    def set_inputs(self, given):
+    def set_inputs(self, given: Dict[str, Any]) -> None:
         """Fill the inputs: from `given` (name -> float32 array with a batch of 1), else seeded noise in 0..1."""
         names = common.match(given, list(self.inputs), "input") if given else {}
         rng = numpy.random.default_rng(self.job.get("seed", 0))
@@ -50,11 +53,11 @@ class Runner:
             array = rng.random(shape, dtype=numpy.float32) if source is None else numpy.asarray(given[source])
             self.feed[name] = self._fit(source or name, array, item)
 
-    def invoke(self):
+    def invoke(self) -> None:
         """One inference on the inputs that were set."""
         self.session.run(None, self.feed)
 
-    def run_all(self, arrays, count):
+    def run_all(self, arrays: Dict[str, Any], count: int) -> Tuple[Dict[str, Any], float]:
         """Outputs by name, float32, one row at a time; and the seconds spent in the session."""
         names = common.match(arrays, list(self.inputs), "input")
         if len(names) < len(self.inputs):
@@ -62,7 +65,8 @@ class Runner:
             raise common.JobError("inputs without data: %s" % ", ".join(missing))
         known = [item.name for item in self.session.get_outputs()]
         wanted = common.match(self.job["outputs"], known, "output")
-        ask, collected = list(wanted.values()), None
+        ask = list(wanted.values())
+        collected: Optional[List[Any]] = None
         run, clock, spent = self.session.run, time.perf_counter, 0.0
         for start in range(0, count, common.BLOCK):
             rows = slice(start, start + common.BLOCK)
@@ -78,7 +82,7 @@ class Runner:
                     store[start + row] = out[0]
         return dict(zip(wanted, collected or [])), spent
 
-    def _fit(self, name, array, item):
+    def _fit(self, name: str, array: Any, item: Any) -> Any:
         """Rows of data as the file takes them, one at a time."""
         if self.job.get("layouts", {}).get(name) == "NCHW":
             array = array.transpose(0, 3, 1, 2)
@@ -88,10 +92,10 @@ class Runner:
             raise common.JobError("input %r takes %s, the data is %s" % (name, item.shape, array.shape))
         return numpy.ascontiguousarray(array, dtype=DTYPES.get(item.type, numpy.float32))
 
-    def arena_bytes(self):
+    def arena_bytes(self) -> None:
         """ONNX Runtime shows none."""
 
-    def facts(self):
+    def facts(self) -> Dict[str, Any]:
         """What ran."""
         return {
             "versions": versions("onnxruntime"),
