@@ -110,6 +110,9 @@ def main(path: str) -> int:
         result = KINDS[job["kind"]](job)
     except JobError as error:
         result, code = {"error": str(error), "kind": error.kind}, 1
+    except (RuntimeError, ValueError) as error:  # what the runtimes raise when an inference fails
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        result, code = {"error": "%s failed: %s" % (job["runtime"], lines[0]), "kind": "input"}, 1
     partial = job["result"] + ".part"
     with open(partial, "w") as file:
         json.dump(result, file)

@@ -1,0 +1,115 @@
+"""Measuring is interleaved, goes on until two processes agree, and keeps every raw sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.checks import latency
+from toolkit.core import Artifact, MeasureSpec, Progress, Signature
+
+MS = 1_000_000
+
+
+class Bench:
+    """A session whose files take the times it is told, one list of medians (ms) for each file."""
+
+    def __init__(self, medians: Mapping[str, list[float]]) -> None:
+        self.left = {name: list(values) for name, values in medians.items()}
+        self.order: list[str] = []
+
+    def push(self, path: Path) -> str:
+        return str(path)
+
+    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        name = Path(job["model"]).name
+        self.order.append(name)
+        median = int(self.left[name].pop(0) * MS)
+        return {
+            "samples_ns": [median - 1000, median, median + 1000],
+            "load_ms": 5.0,
+            "first_inference_ms": 2.0,
+            "versions": {"litert": "9.9"},
+            "threads": job["threads"],
+            "delegate": job["delegate"],
+            "kernel_path": "XNNPACK",
+            "arena_bytes": 2048,
+        }
+
+
+def artifact(name: str) -> Artifact:
+    return Artifact(name, Path(name), "tflite", "float32", 1, "0", Signature((), ()))
+
+
+def measure(bench: Bench, folder: Path, processes: int = 2) -> dict[tuple[str, str], Any]:
+    names = list(bench.left)
+    found = latency.measure(
+        [artifact(name) for name in names],
+        bench,  # type: ignore[arg-type]
+        MeasureSpec(processes=processes, threads=3),
+        "board",
+        runtimes=dict.fromkeys(names, ("litert", "xnnpack")),
+        samples=folder,
+        emit=lambda progress: None,
+    )
+    return {(m.subject, m.name): m for m in found}
+
+
+def test_processes_of_the_files_take_turns(tmp_path: Path) -> None:
+    bench = Bench({"a": [1.0, 1.0], "b": [2.0, 2.0]})
+    found = measure(bench, tmp_path)
+    assert bench.order == ["a", "b", "a", "b"]
+    assert found["a", "latency_p50_ms"].value == 1.0
+    assert found["b", "throughput_per_s"].value == 500.0
+    assert found["a", "arena_kib"].value == 2.0
+
+
+def test_only_the_unsettled_file_goes_on_and_at_most_twice_as_long(tmp_path: Path) -> None:
+    bench = Bench({"calm": [1.0, 1.0], "shaky": [5.0, 4.0, 3.0, 3.01], "wild": [8.0, 4.0, 2.0, 1.0]})
+    found = measure(bench, tmp_path)
+    assert bench.order == [*["calm", "shaky", "wild"] * 2, *["shaky", "wild"] * 2]
+    assert found["shaky", "latency_p50_ms"].value == 3.0
+    assert found["shaky", "latency_p50_ms"].how["stable"] is True
+    assert found["wild", "latency_p50_ms"].how["stable"] is False
+    assert found["calm", "latency_p50_ms"].how["processes"] == 2
+
+
+def test_numbers_say_how_they_were_got_and_raw_samples_are_kept(tmp_path: Path) -> None:
+    found = measure(Bench({"a": [1.0, 1.5, 1.0, 1.0]}), tmp_path)
+    p50 = found["a", "latency_p50_ms"]
+    assert (p50.source, p50.device) == ("measured", "board")
+    assert {"runtime": "litert", "version": "9.9", "threads": 3, "delegate": "xnnpack"}.items() <= p50.how.items()
+    assert p50.interval is not None
+    assert p50.interval.low <= p50.value <= p50.interval.high
+    with np.load(tmp_path / "a@board.latency.npz") as raw:
+        assert [int(np.median(raw[name])) for name in raw.files] == [MS, int(1.5 * MS), MS]
+
+
+def test_crash_of_a_worker_is_not_hidden(tmp_path: Path) -> None:
+    from toolkit.errors import StageError
+
+    class Broken(Bench):
+        def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+            raise StageError("a", "the worker was killed by SIGSEGV")
+
+    with pytest.raises(StageError):
+        measure(Broken({"a": []}), tmp_path)
+
+
+def test_progress_is_shown(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    bench = Bench({"a": [1.0, 1.0]})
+    latency.measure(
+        [artifact("a")],
+        bench,  # type: ignore[arg-type]
+        MeasureSpec(processes=2),
+        "board",
+        runtimes={"a": ("litert", "none")},
+        samples=tmp_path,
+        emit=seen.append,
+    )
+    assert [progress.text for progress in seen] == ["timing a, process 1", "timing a, process 2"]

@@ -1,0 +1,34 @@
+"""Runtimes declare what is true: the worker has their file, the version is that of the installed package."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from toolkit import registry
+from toolkit.runtimes.litert import LiteRT
+from toolkit.runtimes.onnxruntime import ONNXRuntime
+from toolkit.runtimes.tflite_runtime import TFLiteRuntime
+from toolkit.transports.local import WORKER
+
+
+@pytest.mark.parametrize("runtime", [LiteRT, ONNXRuntime])
+def test_version_is_the_installed_one(runtime: Any) -> None:
+    assert runtime().version() == metadata.version(runtime.package)
+
+
+def test_absent_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert TFLiteRuntime().version() is None
+
+
+@pytest.mark.parametrize("name", sorted(registry.FAMILIES["runtimes"]))
+def test_worker_has_the_runtime(name: str) -> None:
+    runtime = registry.load("runtimes", name)
+    assert (WORKER / f"{runtime.worker}.py").is_file()
+    assert f'"{name}": "{runtime.worker}"' in (WORKER / "__main__.py").read_text()

@@ -1,0 +1,174 @@
+"""The worker alone, as a device would run it: hand-worked answers, bound by name, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.transports.local import WORKER
+
+ROWS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 3], [-1, -1, -1]], np.float32)
+ANSWERS = np.array([[1.5, 0.0], [2.5, 0.0], [0.5, 2.0], [0.0, 0.0]], np.float32)
+RUNTIME = {".tflite": ("litert", "xnnpack"), ".onnx": ("onnxruntime", "cpu")}
+
+
+def run(folder: Path, job: dict[str, Any], worker: Path = WORKER) -> tuple[int, dict[str, Any]]:
+    """Exit code and result of one job."""
+    request, result = folder / "job.json", folder / "result.json"
+    result.unlink(missing_ok=True)
+    request.write_text(json.dumps({"result": str(result), **job}))
+    done = subprocess.run([sys.executable, str(worker), str(request)], capture_output=True, check=False, cwd=folder)
+    return done.returncode, json.loads(result.read_text())
+
+
+def question(folder: Path, file: Path, rows: Any = ROWS, **more: Any) -> dict[str, Any]:
+    """An eval job on these rows."""
+    np.save(folder / "x.npy", rows)
+    runtime, delegate = RUNTIME[file.suffix]
+    job = {"kind": "eval", "runtime": runtime, "delegate": delegate, "threads": 1, "model": str(file)}
+    return {**job, "inputs": {"x": str(folder / "x.npy")}, "outputs": {"y": str(folder / "y.npy")}, **more}
+
+
+@pytest.mark.parametrize("name", ["float.tflite", "float.onnx"])
+def test_answers_equal_those_worked_out_by_hand(tmp_path: Path, files: dict[str, Path], name: str) -> None:
+    code, result = run(tmp_path, question(tmp_path, files[name]))
+    assert (code, result["n"]) == (0, 4)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), ANSWERS, atol=1e-6)
+
+
+def test_rows_beyond_a_block_are_answered_in_order(tmp_path: Path, files: dict[str, Path]) -> None:
+    rows = np.tile(ROWS, (33, 1))  # 132 rows: two blocks of 64 and four
+    run(tmp_path, question(tmp_path, files["float.tflite"], rows))
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), np.tile(ANSWERS, (33, 1)), atol=1e-6)
+
+
+def test_int8_ends_are_quantized_and_dequantized(tmp_path: Path, files: dict[str, Path]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(files["int8.tflite"]))
+    step = interpreter.get_output_details()[0]["quantization"][0]
+    assert interpreter.get_input_details()[0]["dtype"] == np.int8
+    code, _ = run(tmp_path, question(tmp_path, files["int8.tflite"]))
+    assert code == 0
+    found = np.load(tmp_path / "y.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, ANSWERS, atol=2 * step)
+    np.testing.assert_allclose(found / step, np.round(found / step), atol=1e-4)  # on the output's own grid
+
+
+def test_image_is_turned_for_a_channels_first_file(tmp_path: Path, files: dict[str, Path]) -> None:
+    images = np.arange(24, dtype=np.float32).reshape(1, 2, 4, 3)  # height 2, width 4, channels 3
+    code, _ = run(tmp_path, question(tmp_path, files["image.onnx"], images, layouts={"x": "NCHW"}))
+    assert code == 0
+    # channel c holds c, c+3, ..., c+21: eight values, sum 8c + 84
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), [[84.0, 92.0, 100.0]])
+
+
+@pytest.mark.parametrize("name", ["float.tflite", "float.onnx"])
+def test_bench_keeps_raw_samples_and_says_what_ran(tmp_path: Path, files: dict[str, Path], name: str) -> None:
+    runtime, delegate = RUNTIME[Path(name).suffix]
+    job = {"kind": "bench", "runtime": runtime, "delegate": delegate, "threads": 1, "model": str(files[name])}
+    code, result = run(tmp_path, {**job, "seconds": 0.02, "warmup_seconds": 0.0, "seed": 0})
+    assert code == 0
+    assert len(result["samples_ns"]) >= 2
+    assert all(isinstance(sample, int) and sample > 0 for sample in result["samples_ns"])
+    assert sum(result["samples_ns"]) <= 0.02e9 + max(result["samples_ns"])
+    assert result["versions"][runtime]
+    assert result["kernel_path"] == {"litert": "XNNPACK (1 partition)", "onnxruntime": "CPUExecutionProvider"}[runtime]
+    # at least 3 floats in and 2 out, in an arena aligned to 64 bytes
+    assert result["arena_bytes"] is None if runtime == "onnxruntime" else 20 <= result["arena_bytes"] <= 4096
+
+
+def test_built_in_kernels_run_when_no_delegate_is_asked_for(tmp_path: Path, files: dict[str, Path]) -> None:
+    _, result = run(tmp_path, question(tmp_path, files["float.tflite"], delegate="none"))
+    assert result["kernel_path"] == "built-in kernels"
+
+
+def test_delegate_that_takes_nothing_is_an_error_and_no_fallback(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    function = tf.function(lambda x: tf.math.floormod(x, 0.5), [tf.TensorSpec((3, 2), name="x")])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    file = tmp_path / "odd.tflite"
+    file.write_bytes(converter.convert())
+    job = {"kind": "bench", "runtime": "litert", "threads": 1, "model": str(file), "seconds": 0.01, "warmup_seconds": 0}
+    code, result = run(tmp_path, {**job, "delegate": "xnnpack"})
+    assert (code, result["kind"]) == (1, "unavailable")
+    assert "took no operator" in result["error"]
+    assert run(tmp_path, {**job, "delegate": "none"})[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"inputs": {"x": "x.npy"}, "outputs": {"z": "z.npy", "y": "y.npy"}}, "no output 'z', it has y"),
+        ({"delegate": "gpu"}, "gpu"),
+        ({"runtime": "other"}, "no such runtime"),
+    ],
+)
+def test_mistakes_in_a_job_are_named(
+    tmp_path: Path, files: dict[str, Path], change: dict[str, Any], words: str
+) -> None:
+    code, result = run(tmp_path, question(tmp_path, files["float.tflite"], **change))
+    assert code == 1
+    assert words in result["error"]
+
+
+@pytest.mark.parametrize("name", ["float.tflite", "float.onnx"])
+def test_data_of_another_shape_is_named(tmp_path: Path, files: dict[str, Path], name: str) -> None:
+    code, result = run(tmp_path, question(tmp_path, files[name], np.zeros((2, 4), np.float32)))
+    assert code == 1
+    assert "input 'x' takes" in result["error"]
+
+
+@pytest.mark.parametrize("name", ["bad.tflite", "bad.onnx"])
+def test_file_that_cannot_be_loaded_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not a model at all")
+    code, result = run(tmp_path, question(tmp_path, tmp_path / name))
+    assert code == 1
+    assert "cannot load the file" in result["error"]
+    assert "\n" not in result["error"]
+
+
+def test_absent_runtime_is_unavailable(tmp_path: Path, files: dict[str, Path]) -> None:
+    code, result = run(tmp_path, question(tmp_path, files["float.tflite"], runtime="tflite-runtime"))
+    if code == 0:
+        pytest.skip("tflite-runtime is installed here")
+    assert result["kind"] == "unavailable"
+    assert "tflite-runtime cannot be imported" in result["error"]
+
+
+def test_worker_runs_from_a_zip(tmp_path: Path, files: dict[str, Path]) -> None:
+    packed = tmp_path / "worker.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in WORKER.glob("*.py"):
+            archive.write(file, file.name)
+    assert run(tmp_path, question(tmp_path, files["float.tflite"]), packed)[0] == 0
+
+
+def test_worker_reports_versions(tmp_path: Path) -> None:
+    code, result = run(tmp_path, {"kind": "info", "runtime": "onnxruntime"})
+    assert code == 0
+    assert result["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+@pytest.mark.parametrize("file", sorted(WORKER.glob("*.py")), ids=lambda path: path.name)
+def test_worker_is_python_3_8_and_knows_nothing_of_ours(file: Path) -> None:
+    tree = ast.parse(file.read_text(), feature_version=(3, 8))
+    allowed = {"__future__", "json", "os", "sys", "time", "typing", "platform", "resource", "importlib"}
+    allowed |= {"numpy", "common", "onnxruntime", "ai_edge_litert", "tflite_runtime"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name.partition(".")[0] for alias in node.names} <= allowed
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").partition(".")[0] in allowed
+        # the union syntax parses under 3.8 but fails when it runs; annotations alone are never run
+        assert not isinstance(node, ast.Match)
