@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from toolkit.engine.train import Teaching, Watch, fit
@@ -76,6 +77,26 @@ def test_same_seed_gives_the_same_weights(data: tuple[Any, Any], student: Any, t
 
     one = trained(1)
     assert equal(one, trained(1)) and not equal(one, trained(2))
+
+
+@pytest.mark.slow
+def test_same_seed_gives_the_same_weights_of_a_large_network() -> None:
+    """Its graph is one of those whose gradients TensorFlow's memory optimizer adds in the order threads finish."""
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2((96, 96, 3), alpha=1.0, weights=None, classes=4)
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(192, 96, 96, 3)).astype("float32"), rng.integers(0, 4, 192)
+    how = Teaching(epochs=2, batch_size=64)
+    assert equal(*(weights(fit(model, None, images, labels, how=how).model) for _ in range(2)))
+
+
+def test_graph_optimizer_is_as_before_after_training(data: tuple[Any, Any], student: Any) -> None:
+    before = tf.config.optimizer.get_experimental_options()
+    fit(student, None, *data, how=Teaching(epochs=1))
+    assert tf.config.optimizer.get_experimental_options() == before
+    with pytest.raises(InputError):
+        fit(student, None, data[0] * np.nan, data[1], how=Teaching(epochs=1))
+    assert tf.config.optimizer.get_experimental_options() == before
 
 
 def test_one_step_is_adam_on_the_loss_worked_out_by_hand() -> None:

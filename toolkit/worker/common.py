@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List
 
 import numpy
 
-BLOCK = 64  # rows transposed and quantized together, so that little of it falls between two inferences
+BLOCK_BYTES = 256 * 1024  # of rows transposed and quantized together: few calls, and still inside the cache
 
 JobError: Any = sys.modules["__main__"].__dict__.get("JobError", ValueError)
 
@@ -28,7 +28,16 @@ def peak_rss_kib() -> int:
 def quantize(array: Any, dtype: Any, scale: float, zero: int) -> Any:
     """float32 to the integers of a file's input: round(x / scale) + zero point, clipped (LiteRT quantization spec)."""
     limits = numpy.iinfo(dtype)
-    return numpy.clip(numpy.round(array / numpy.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
+    steps = array / numpy.float32(scale)
+    numpy.rint(steps, out=steps)
+    steps += numpy.float32(zero)
+    numpy.clip(steps, limits.min, limits.max, out=steps)
+    return steps.astype(dtype)
+
+
+def block_rows(arrays: Dict[str, Any]) -> int:
+    """How many rows of these arrays make a block."""
+    return max(1, BLOCK_BYTES // max(1, sum(array[:1].nbytes for array in arrays.values())))
 
 
 def dequantize(array: Any, scale: float, zero: int) -> Any:

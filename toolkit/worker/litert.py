@@ -102,10 +102,11 @@ class Runner:
             self.interpreter.get_tensor,
         )
         clock, spent = time.perf_counter, 0.0
-        for start in range(0, count, common.BLOCK):
-            rows = slice(start, start + common.BLOCK)
+        block_rows = common.block_rows(arrays)
+        for start in range(0, count, block_rows):
+            rows = slice(start, start + block_rows)
             blocks = [(detail["index"], self._fit(name, detail, array[rows])) for name, detail, array in bound]
-            for row in range(min(common.BLOCK, count - start)):
+            for row in range(min(block_rows, count - start)):
                 for index, block in blocks:
                     set_tensor(index, block[row : row + 1])
                 before = clock()
@@ -127,7 +128,9 @@ class Runner:
         if self.job.get("layouts", {}).get(name) == "NCHW":
             array = array.transpose(0, 3, 1, 2)
         shape = tuple(int(size) for size in detail["shape"])
-        if shape[0] != 1 or array.shape[1:] != shape[1:]:
+        if shape[0] != 1:
+            raise common.JobError("input %r has a batch of %d, files are delivered with 1" % (name, shape[0]))
+        if array.shape[1:] != shape[1:]:
             raise common.JobError("input %r takes %s, the data is %s" % (name, shape, array.shape))
         scale, zero = detail["quantization"]
         dtype = detail["dtype"]

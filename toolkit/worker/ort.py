@@ -68,10 +68,11 @@ class Runner:
         ask = list(wanted.values())
         collected: Optional[List[Any]] = None
         run, clock, spent = self.session.run, time.perf_counter, 0.0
-        for start in range(0, count, common.BLOCK):
-            rows = slice(start, start + common.BLOCK)
+        block_rows = common.block_rows(arrays)
+        for start in range(0, count, block_rows):
+            rows = slice(start, start + block_rows)
             blocks = [(inner, self._fit(name, arrays[name][rows], self.inputs[inner])) for name, inner in names.items()]
-            for row in range(min(common.BLOCK, count - start)):
+            for row in range(min(block_rows, count - start)):
                 feed = {inner: block[row : row + 1] for inner, block in blocks}
                 before = clock()
                 outputs = run(ask, feed)
