@@ -63,10 +63,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         model = args.model or default_model(Path(name))
-        from ai_edge_litert.interpreter import Interpreter
-
         import common  # the worker's own modules, as a device has them
         import litert
+        from ai_edge_litert.interpreter import Interpreter
 
         plain = Interpreter(str(model), num_threads=1)
         plain.allocate_tensors()

@@ -24,9 +24,12 @@ kind = job["kind"]
 print("noise on stdout"); print("last words", file=sys.stderr, flush=True)
 if kind == "crash": os.kill(os.getpid(), signal.SIGSEGV)
 if kind == "exit": sys.exit(5)
-if kind == "hang": child = subprocess.Popen(["sleep", "60"]); open(job["pids"], "w").write(f"{os.getpid()} {child.pid}"); time.sleep(60)
-result = {"ok": {"modules": "tensorflow" in sys.modules, "path": os.environ.get("PYTHONPATH", ""), "cwd": os.getcwd()},
-          "input": {"error": "bad input", "kind": "input"}, "absent": {"error": "not here", "kind": "unavailable"}}[kind]
+if kind == "hang":
+    child = subprocess.Popen(["sleep", "60"])
+    open(job["pids"], "w").write(f"{os.getpid()} {child.pid}")
+    time.sleep(60)
+facts = {"modules": "tensorflow" in sys.modules, "path": os.environ.get("PYTHONPATH", ""), "cwd": os.getcwd()}
+result = {"ok": facts, "input": {"error": "bad input", "kind": "input"}, "absent": {"error": "not here", "kind": "unavailable"}}[kind]
 json.dump(result, open(job["result"], "w"))
 """
 

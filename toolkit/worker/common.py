@@ -37,7 +37,8 @@ def quantize(array: Any, dtype: Any, scale: float, zero: int) -> Any:
 
 def block_rows(arrays: Dict[str, Any]) -> int:
     """How many rows of these arrays make a block."""
-    return max(1, BLOCK_BYTES // max(1, sum(array[:1].nbytes for array in arrays.values())))
+    row = sum(int(array[:1].nbytes) for array in arrays.values())
+    return max(1, BLOCK_BYTES // max(1, row))
 
 
 def dequantize(array: Any, scale: float, zero: int) -> Any:
