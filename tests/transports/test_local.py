@@ -29,7 +29,8 @@ if kind == "hang":
     open(job["pids"], "w").write(f"{os.getpid()} {child.pid}")
     time.sleep(60)
 facts = {"modules": "tensorflow" in sys.modules, "path": os.environ.get("PYTHONPATH", ""), "cwd": os.getcwd()}
-result = {"ok": facts, "input": {"error": "bad input", "kind": "input"}, "absent": {"error": "not here", "kind": "unavailable"}}[kind]
+bad, absent = {"error": "bad input", "kind": "input"}, {"error": "not here", "kind": "unavailable"}
+result = {"ok": facts, "input": bad, "absent": absent}[kind]
 json.dump(result, open(job["result"], "w"))
 """
 
