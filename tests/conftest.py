@@ -98,6 +98,19 @@ def finished(digits_model: Path, recipe_file: Path, tmp_path_factory: pytest.Tem
     return pipeline.run(recipe_file, model=digits_model, out=tmp_path_factory.mktemp("runs") / "run")
 
 
+@pytest.fixture(scope="session")
+def judged(finished: Any) -> Any:
+    """Images and labels of that run's test split, drawn anew."""
+    import numpy as np
+
+    from toolkit.data import load_splits
+    from toolkit.recipe import load_recipe
+
+    recipe = load_recipe(finished.folder / "recipe.toml")
+    splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)
+    return np.concatenate([batch.inputs["image"] for batch in splits.test.batches(64)]), splits.test.labels
+
+
 def parsed(text: str) -> Any:
     """A recipe from its text."""
     import tomllib

@@ -50,6 +50,7 @@ FLOORS = {
     "planned": 8,
     "progress": 8,
     "report": 8,
+    "sample_code": 8,
     "stages": 8,
     "cli": 9,
     "__init__": 9,

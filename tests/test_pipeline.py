@@ -30,19 +30,6 @@ def again(finished: Any, folder: Path, recipe: Path, model: Path, **options: Any
     return pipeline.run(recipe, model=model, resume=folder, **options)
 
 
-def test_images(finished: Any) -> tuple[Any, Any]:
-    """The test split, drawn anew."""
-    from toolkit.data import load_splits
-    from toolkit.recipe import load_recipe
-
-    recipe = load_recipe(finished.folder / "recipe.toml")
-    splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)
-    return np.concatenate([batch.inputs["image"] for batch in splits.test.batches(64)]), splits.test.labels
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]
-
-
 def test_run_leaves_what_it_says(finished: Any) -> None:
     manifest = runs.read(finished.folder)
     assert manifest == finished.manifest
@@ -66,10 +53,10 @@ def test_run_leaves_what_it_says(finished: Any) -> None:
     assert "<html" in (finished.folder / "report.html").read_text()
 
 
-def test_accuracy_of_the_int8_file_equals_an_independent_evaluation(finished: Any) -> None:
+def test_accuracy_of_the_int8_file_equals_an_independent_evaluation(finished: Any, judged: Any) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
-    images, labels = test_images(finished)
+    images, labels = judged
     interpreter = Interpreter(model_path=str(finished.folder / "artifacts" / "int8.tflite"), num_threads=1)
     runner = interpreter.get_signature_runner()
     right = [
@@ -79,10 +66,10 @@ def test_accuracy_of_the_int8_file_equals_an_independent_evaluation(finished: An
     assert value(finished.manifest, "int8.tflite", "top1", "this-machine") == pytest.approx(np.mean(right), abs=1e-9)
 
 
-def test_nchw_file_is_fed_channels_first(finished: Any) -> None:
+def test_nchw_file_is_fed_channels_first(finished: Any, judged: Any) -> None:
     import onnxruntime
 
-    images, labels = test_images(finished)
+    images, labels = judged
     session = onnxruntime.InferenceSession(str(finished.folder / "artifacts" / "int8.onnx"))
     assert session.get_inputs()[0].shape == [1, 1, 8, 8]
     answers = [session.run(None, {"image": image.transpose(2, 0, 1)[None]})[0][0] for image in images]

@@ -22,6 +22,7 @@ from toolkit.executor import Executor
 from toolkit.judging import Judge
 from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe, load_recipe
+from toolkit.sample_code import sample_code
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
@@ -145,12 +146,11 @@ class _Pipeline:
                 self._work()
         except KeyboardInterrupt:
             self._failed("interrupted by the user", started)
+            self._hint()
             raise
         except EdgekitError as error:
             self._failed(str(error), started)
-            self.emit(
-                Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again", keep=True)
-            )
+            self._hint()
             raise
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}", started)
@@ -161,6 +161,9 @@ class _Pipeline:
         self.run.update(status="done", seconds=round(seconds, 3))
         write_report(self.run.folder)
         return Result(self.run.folder, self.run.manifest)
+
+    def _hint(self) -> None:
+        self.emit(Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again", keep=True))
 
     def _failed(self, error: str, started: float) -> None:
         seconds = self.run.manifest.seconds + perf_counter() - started
@@ -272,10 +275,12 @@ class _Pipeline:
                 "export", exporter=stage.component, parent=self._file(stage.parent), path=target
             )
             artifact = replace(artifact, name=stage.name, path=target)
+            program = sample_code(artifact, self.opening["preprocessing"], self.run.manifest.classes)
+            runs.write_atomically(target.with_name(f"{stage.name}.py"), program.encode())
             self._record_artifact(stage, artifact)
             return {"notes": artifact.notes}
 
-        self._once(stage, key, parameters, (target,), work)
+        self._once(stage, key, parameters, (target, target.with_name(f"{stage.name}.py")), work)
         self.artifacts[stage.name] = self._artifact(stage.name)
 
     def _once(
