@@ -193,6 +193,18 @@ def test_damaged_files_are_one_line(tmp_path: Path, finished: Any) -> None:
     [
         ([], 0, "PASS"),
         (["--set", "budget.max_size_kib=1"], 1, "FAIL"),
+        (
+            [
+                "--set",
+                "measure.processes=0",
+                "--set",
+                "variants.float.export.0=onnx",
+                "--set",
+                "budget.max_latency_p50_ms=9",
+            ],
+            4,
+            "INCONCLUSIVE",
+        ),
         (["--set", "budget.max_accuracy_drop=DROP"], 4, "INCONCLUSIVE"),  # a limit at what was lost cannot be decided
         (["--device", "raspberry-pi-4", "--set", "budget.max_latency_p50_ms=100"], 4, "INCONCLUSIVE"),
     ],

@@ -59,6 +59,23 @@ def test_stage_is_reusable_while_key_and_files_are_what_they_were(tmp_path: Path
     assert run.reusable("01-prune", "k") is None
 
 
+def test_numbers_of_what_is_gone_or_made_again_are_dropped(tmp_path: Path) -> None:
+    run = runs.Run.create(tmp_path / "run", manifest(), b"")
+    run.add_measurements(
+        Measurement(subject, name, 1.0, "", "measured", device="d", how=how)
+        for subject in ("kept", "remade", "gone")
+        for name, how in (("top1", {"images": 9}), ("latency_p50_ms", {"samples": 5}))
+    )
+    run.add_stage(stage("gone"))
+    run.add_stage(stage("kept"))
+    run.keep_only({"kept", "remade"})
+    assert [s.name for s in run.manifest.stages] == ["kept"]
+    run.forget({"remade"})
+    assert [(m.subject, m.name) for m in run.manifest.measurements] == [("kept", "top1"), ("kept", "latency_p50_ms")]
+    run.forget_latency("d")
+    assert [(m.subject, m.name) for m in run.manifest.measurements] == [("kept", "top1")]
+
+
 def test_directory_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="is not empty"):

@@ -305,8 +305,8 @@ class MeasureSpec(Component):
 
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads the runtime may use."""
-    processes: Annotated[int, Field(ge=1, le=50)] = 8
-    """Fresh processes per artifact, interleaved with those of the other artifacts."""
+    processes: Annotated[int, Field(ge=0, le=50)] = 8
+    """Fresh processes per artifact, interleaved with those of the other artifacts; 0 measures no latency."""
     seconds: Annotated[float, Field(gt=0, le=120)] = 1.0
     """Timed seconds in each process."""
     warmup_seconds: Annotated[float, Field(ge=0, le=60)] = 0.3

@@ -163,6 +163,9 @@ class Judge:
         from toolkit.checks import latency
 
         spec = checks[0].measure
+        if not spec.processes:
+            self.run.forget_latency(profile.name)
+            return
         chosen = [artifacts[check.artifact] for check in checks]
         runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
         versions = {use: registry.load("runtimes", use)().version() for use, _ in runtimes.values()}

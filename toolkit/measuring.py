@@ -45,6 +45,8 @@ def bench_files(
     runtimes = {artifact.name: _runtime(profile, artifact) for artifact in artifacts}
     with closing(open_session(profile)) as session, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         spec = _checked("bench", MeasureSpec, settings)
+        if not spec.processes:
+            raise InputError("bench --processes", "0 processes measure nothing", "ask for 1 or more")
         found = latency.measure(
             artifacts, session, spec, profile.name, runtimes=runtimes, samples=Path(folder), emit=emit
         )

@@ -171,6 +171,7 @@ class _Pipeline:
 
     def _work(self) -> None:
         self.emit(Progress(f"run directory {self.run.folder}", keep=True))
+        self.run.keep_only({stage.name for stage in self.plan.stages})
         splits = self._data(self._source(self.plan.stages[0]))
         for stage in self.plan.stages[1:]:
             self._stage(stage, splits)
@@ -293,6 +294,7 @@ class _Pipeline:
         record = self.run.reusable(stage.name, key)
         if record is None:
             self.emit(Progress(step, keep=True))
+            self.run.forget((stage.name,))
             started = perf_counter()
             found = work()
             record = runs.StageRecord(

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,6 +147,30 @@ class Run:
         new = {(m.subject, m.name, m.device): m for m in found}
         kept = (m for m in self.manifest.measurements if (m.subject, m.name, m.device) not in new)
         self.update(measurements=(*kept, *new.values()))
+
+    def forget(self, subjects: Container[str]) -> None:
+        """Drop every number about these subjects: what they were measured on is about to change."""
+        kept = tuple(m for m in self.manifest.measurements if m.subject not in subjects)
+        per_class = {name: counts for name, counts in self.manifest.per_class.items() if name not in subjects}
+        self.update(measurements=kept, per_class=per_class)
+
+    def forget_latency(self, device: str) -> None:
+        """Drop what was timed on a device, as a run that measures no latency must not judge an earlier one's."""
+        timed = {s.name for s in self.manifest.stages if s.use == "latency" and s.name == f"latency@{device}"}
+        kept = tuple(m for m in self.manifest.measurements if m.device != device or "samples" not in m.how)
+        stages = tuple(s for s in self.manifest.stages if s.name not in timed)
+        self.update(measurements=kept, stages=stages)
+
+    def keep_only(self, names: Container[str]) -> None:
+        """Drop stages, files and numbers of an earlier run that are no part of this one (check stages stay)."""
+        stages = tuple(s for s in self.manifest.stages if s.name in names or (s.kind == "check" and s.parent in names))
+        latency = tuple(s for s in self.manifest.stages if s.use == "latency")
+        artifacts = tuple(a for a in self.manifest.artifacts if a.name in names)
+        gone = {m.subject for m in self.manifest.measurements} - {
+            m.subject for m in self.manifest.measurements if m.subject in names
+        }
+        self.update(stages=(*stages, *latency), artifacts=artifacts)
+        self.forget(gone)
 
     def reusable(self, name: str, key: str) -> StageRecord | None:
         """The finished stage of this name and key, if its files are still what they were."""

@@ -64,6 +64,43 @@ def test_prepared_inputs_hold_every_row_in_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[:, 0, 0, 0], np.arange(130))
 
 
+def test_image_with_nan_is_named(tmp_path: Path) -> None:
+    class Holed(Data):
+        def batches(self, size: int) -> Iterator[Batch]:
+            for number, batch in enumerate(super().batches(size)):
+                rows = batch.inputs["image"].copy()
+                if number == 1:
+                    rows[5, 0, 1, 2] = np.nan
+                yield Batch({"image": rows}, batch.targets, tuple(f"{number}/{name}" for name in batch.ids))
+
+    with pytest.raises(InputError, match="1/5: input 'image' is NaN or infinite"):
+        inference.prepare(Holed(), (TensorSpec("image", (1, 1, 2, 3), "float32"),), tmp_path)
+
+
+def test_data_that_gives_fewer_images_than_it_says_is_refused(tmp_path: Path) -> None:
+    class Short(Data):
+        def __len__(self) -> int:
+            return 131
+
+    with pytest.raises(InputError, match="gave 130 of its 131 images"):
+        inference.prepare(Short(), (TensorSpec("image", (1, 1, 2, 3), "float32"),), tmp_path)
+
+
+def test_full_disk_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))  # as a disk with 1 KiB left
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            inference.prepare(Data(), (TensorSpec("image", (1, 1, 2, 3), "float32"),), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+
+
 def test_missing_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no input 'depth'"):
         inference.prepare(Data(), (TensorSpec("depth", (1, 1), "float32"),), tmp_path)

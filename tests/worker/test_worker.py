@@ -87,6 +87,27 @@ def test_bench_keeps_raw_samples_and_says_what_ran(tmp_path: Path, files: dict[s
     assert result["arena_bytes"] is None if runtime == "onnxruntime" else 20 <= result["arena_bytes"] <= 4096
 
 
+def test_arena_of_half_precision_weights_is_that_of_full_precision(tmp_path: Path) -> None:
+    """Weights unpacked from float16 lie outside the arena, which holds the same activations either way."""
+    import tensorflow as tf
+
+    weights = tf.constant(np.ones((3, 3, 8, 8), np.float32))
+    function = tf.function(lambda x: tf.nn.conv2d(x, weights, 1, "SAME"), [tf.TensorSpec((1, 16, 16, 8), name="x")])
+    sizes = {}
+    for half in (False, True):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+        if half:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        file = tmp_path / f"{half}.tflite"
+        file.write_bytes(converter.convert())
+        job = {"kind": "bench", "runtime": "litert", "delegate": "xnnpack", "threads": 1, "model": str(file)}
+        sizes[half] = run(tmp_path, {**job, "seconds": 0.01, "warmup_seconds": 0})[1]["arena_bytes"]
+    least = 2 * 16 * 16 * 8 * 4  # input and output
+    assert least <= sizes[False] < 20 * least
+    assert least <= sizes[True] <= sizes[False] + 4 * weights.shape.num_elements() + 4096
+
+
 def test_built_in_kernels_run_when_no_delegate_is_asked_for(tmp_path: Path, files: dict[str, Path]) -> None:
     _, result = run(tmp_path, question(tmp_path, files["float.tflite"], delegate="none"))
     assert result["kernel_path"] == "built-in kernels"

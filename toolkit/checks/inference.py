@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
-from toolkit.core import Artifact, Dataset, Session, TensorSpec
+from toolkit.core import Artifact, Batch, Dataset, Session, TensorSpec
 from toolkit.errors import InputError, StageError
 
 if TYPE_CHECKING:
@@ -40,26 +41,45 @@ class Answer:
 
 
 def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepared:
-    """Decode and preprocess a split once, batch by batch: memory does not grow with the number of images."""
-    import numpy as np
+    """Decode and preprocess a split once, batch by batch: memory does not grow with the number of images.
 
+    Plain writes, so that a full disk is an OSError; through a memory map it would kill the process with SIGBUS.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     started, paths = perf_counter(), {spec.name: folder / f"input-{i}.npy" for i, spec in enumerate(inputs)}
-    files: dict[str, Any] = {}
-    row = 0
-    for batch in data.batches(BATCH):
-        for name, path in paths.items():
-            if name not in batch.inputs:
-                raise InputError("data", f"has no input {name!r}", "name the data's inputs as the model does")
-            rows = batch.inputs[name]
-            if name not in files:
-                shape = (len(data), *rows.shape[1:])
-                files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            files[name][row : row + len(rows)] = rows
-        row += len(batch.ids)
-    for file in files.values():
-        file.flush()
-    return Prepared(paths, row, perf_counter() - started)
+    images = 0
+    with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        for batch in data.batches(BATCH):
+            for name, path in paths.items():
+                if name not in batch.inputs:
+                    raise InputError("data", f"has no input {name!r}", "name the data's inputs as the model does")
+                if name not in files:
+                    files[name] = stack.enter_context(path.open("wb"))
+                    _header(files[name], (len(data), *batch.inputs[name].shape[1:]))
+                _append(files[name], name, batch)
+            images += len(batch.ids)
+    if images != len(data):
+        raise InputError("data", f"gave {images} of its {len(data)} images", "read the data again from its source")
+    return Prepared(paths, images, perf_counter() - started)
+
+
+def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    import numpy as np
+
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+
+def _append(file: BinaryIO, name: str, batch: Batch) -> None:
+    """One batch's rows; InputError, naming the image, for NaN or infinity."""
+    import numpy as np
+
+    rows = np.ascontiguousarray(batch.inputs[name], dtype="<f4")
+    finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+    if not finite.all():
+        where = batch.ids[int(np.argmin(finite))]
+        raise InputError(where, f"input {name!r} is NaN or infinite", "correct or remove this image")
+    file.write(rows.data)
 
 
 def run(

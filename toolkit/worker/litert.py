@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import common
 import numpy
@@ -143,32 +143,19 @@ class Runner:
         return common.dequantize(array, scale, zero) if scale else array.astype(numpy.float32)
 
     def arena_bytes(self) -> Optional[int]:
-        """Span of the tensors' addresses under the built-in kernels: the arena a device without delegates needs."""
+        """Span of the tensors' addresses under the built-in kernels: the arena a device without delegates needs.
+
+        Constants lie in the file and have memory before allocation; inputs, activations and temporaries only after.
+        """
+        kernels = self.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        plain = self.module.Interpreter(model_path=self.job["model"], experimental_op_resolver_type=kernels)
+        constants = {item["index"] for item in plain.get_tensor_details() if _memory(plain, item["index"])}
         try:
-            plain = self._interpreter(self.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, 1)
+            plain.allocate_tensors()
         except (RuntimeError, ValueError):
             return None
-        low, high = None, 0
-        constants = self._constants(plain)
-        for detail in plain.get_tensor_details():
-            if detail["index"] in constants:
-                continue
-            try:
-                array = plain.tensor(detail["index"])()
-            except (ValueError, RuntimeError):
-                continue
-            start = array.__array_interface__["data"][0]
-            if not start or not array.nbytes:
-                continue
-            low = start if low is None else min(low, start)
-            high = max(high, start + array.nbytes)
-        return None if low is None else high - low
-
-    def _constants(self, interpreter: Any) -> Set[int]:
-        """Tensors no operator writes and that are no inputs: weights, which lie in the file and not in the arena."""
-        written = {index for item in interpreter._get_ops_details() for index in item["outputs"]}
-        written.update(detail["index"] for detail in interpreter.get_input_details())
-        return {detail["index"] for detail in interpreter.get_tensor_details()} - written
+        found = [_memory(plain, item["index"]) for item in plain.get_tensor_details() if item["index"] not in constants]
+        return _spans([memory for memory in found if memory])
 
     def facts(self) -> Dict[str, Any]:
         """What ran."""
@@ -179,3 +166,29 @@ class Runner:
             "kernel_path": self.kernels,
             "peak_rss_kib": common.peak_rss_kib(),
         }
+
+
+def _memory(interpreter: Any, index: int) -> Optional[Tuple[int, int]]:
+    """Start and end of a tensor's memory, or None where it has none."""
+    try:
+        array = interpreter.tensor(index)()
+    except (ValueError, RuntimeError):
+        return None
+    start = int(array.__array_interface__["data"][0])
+    return (start, start + array.nbytes) if start and array.nbytes else None
+
+
+def _spans(ranges: List[Tuple[int, int]]) -> Optional[int]:
+    """Bytes spanned by (start, end) ranges; a gap larger than all of them together parts two allocations.
+
+    Weights stored as float16 are unpacked into memory outside the arena, far away from it: spans are added up.
+    """
+    if not ranges:
+        return None
+    content = sum(end - start for start, end in ranges)
+    total, (first, last) = 0, min(ranges)
+    for start, end in sorted(ranges):
+        if start - last > content:
+            total, first = total + last - first, start
+        last = max(last, end)
+    return total + last - first
