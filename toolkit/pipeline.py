@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import doctor, runs
 from toolkit.core import Artifact, Measurement, Model, Progress
 from toolkit.data import load_splits
-from toolkit.errors import EdgekitError, InputError
+from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
 from toolkit.judging import Judge
 from toolkit.plan import Plan, Stage, make_plan
@@ -152,6 +152,12 @@ class _Pipeline:
             self._failed(str(error), started)
             self._hint()
             raise
+        except OSError as error:
+            place = str(error.filename or self.run.folder)
+            failed = UnavailableError(place, error.strerror or str(error), "free some space, or choose another --out")
+            self._failed(str(failed), started)
+            self._hint()
+            raise failed from error
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}", started)
             raise
@@ -166,6 +172,7 @@ class _Pipeline:
         self.emit(Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again", keep=True))
 
     def _failed(self, error: str, started: float) -> None:
+        runs.remove_scratch(self.scratch)  # on a full disk it makes room for the manifest
         seconds = self.run.manifest.seconds + perf_counter() - started
         self.run.update(status="failed", error=error, seconds=round(seconds, 3))
 
