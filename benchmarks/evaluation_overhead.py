@@ -4,7 +4,7 @@ The pure loop sets, invokes and reads on inputs that are ready in memory. Ours i
 memory-mapped file, quantized where the file is, outputs kept and dequantized. Decoding is apart in both. Target: at
 most 1.1.
 
-    python benchmarks/evaluation_overhead.py [--model int8.tflite] [--images 1000] [--rounds 7]
+    python benchmarks/evaluation_overhead.py [--model int8.tflite] [--io int8] [--images 1000] [--rounds 7]
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "toolkit" / "worker
 TARGET = 1.1
 
 
-def default_model(folder: Path) -> Path:
-    """MobileNetV2 0.35 at 96x96 in int8, random weights, integer inputs and outputs."""
+def default_model(folder: Path, io: str) -> Path:
+    """MobileNetV2 0.35 at 96x96 in int8, random weights; io: type of its inputs and outputs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
     import tensorflow as tf
@@ -38,7 +38,7 @@ def default_model(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     converter.representative_dataset = lambda: ([rng.random((1, 96, 96, 3), dtype=np.float32)] for _ in range(20))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
     path = folder / "mobilenet_v2_035_96_int8.tflite"
     path.write_bytes(converter.convert())
     return path
@@ -58,11 +58,12 @@ def pure(interpreter: Any, ready: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--io", choices=["float32", "int8"], default="float32", help="ends of the default model")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        model = args.model or default_model(Path(name))
+        model = args.model or default_model(Path(name), args.io)
         import common  # the worker's own modules, as a device has them
         import litert
         from ai_edge_litert.interpreter import Interpreter

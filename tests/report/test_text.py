@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from toolkit.core import Measurement, Verdict
+from toolkit.report.numbers import plain
 from toolkit.report.text import summary_lines
 from toolkit.runs import Manifest
 
@@ -71,3 +72,13 @@ def test_summary_of_a_run_that_stopped(samples: ModuleType) -> None:
 
 def test_summary_prints_no_escape_sequence(hostile: Manifest) -> None:
     assert all(line.isprintable() for line in summary_lines(hostile))
+
+
+def test_summary_says_why_a_gate_did_not_pass_the_failed_ones_first(sample: ModuleType) -> None:
+    manifest = sample.manifest()
+    lines = summary_lines(manifest)
+    reasons = [line for line in lines if line.startswith(("FAIL  ", "INCONCLUSIVE  "))]
+    unsettled = [verdict for verdict in manifest.verdicts if verdict.outcome != "PASS"]
+    assert len(reasons) == len(unsettled) > 1
+    assert [line.split()[0] for line in reasons] == sorted(v.outcome for v in unsettled)
+    assert all(any(plain(verdict.reason) in line for line in reasons) for verdict in unsettled)

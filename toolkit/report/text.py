@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from toolkit.report.numbers import plain, show
+from toolkit.report.numbers import plain, quantity, show
 from toolkit.report.sentences import change_of_drop, outcome_sentence, outcome_word, share_text, win_sentence
 from toolkit.report.view import ORIGINAL, View
 from toolkit.runs import ArtifactRecord, Manifest
 
+MOST_REASONS = 8
 HEADINGS = ("", "accuracy", "change", "agreement", "size", "latency p50", "verdict")
 
 
 def summary_lines(manifest: Manifest) -> list[str]:
-    """A compact table of the original and every artifact, then the gain in one sentence, then the outcome."""
+    """A table of the original and every artifact, why a gate did not pass, the gain in one sentence, the outcome."""
     view = View(manifest)
     rows = [HEADINGS, _original(view), *(row for item in manifest.artifacts for row in _rows(view, item))]
     lines = table([tuple(plain(cell) for cell in row) for row in rows])
     won = plain(win_sentence(view))
-    return [*lines, "", *([won] if won else []), plain(f"{outcome_word(view)}: {outcome_sentence(view)}")]
+    outcome = plain(f"{outcome_word(view)}: {outcome_sentence(view)}")
+    return [*lines, "", *_reasons(manifest), *([won] if won else []), outcome]
+
+
+def _reasons(manifest: Manifest) -> list[str]:
+    """Why each gate that did not pass did not, the failed ones first."""
+    unsettled = [verdict for verdict in manifest.verdicts if verdict.outcome != "PASS"]
+    unsettled.sort(key=lambda verdict: verdict.outcome != "FAIL")
+    lines = [
+        plain(f"{verdict.outcome}  {verdict.artifact}, {quantity(verdict.gate).label}: {verdict.reason}")
+        for verdict in unsettled[:MOST_REASONS]
+    ]
+    more = len(unsettled) - MOST_REASONS
+    return [*lines, f"and {more} more, in the report"] if more > 0 else lines
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
