@@ -74,11 +74,10 @@ def test_summary_prints_no_escape_sequence(hostile: Manifest) -> None:
     assert all(line.isprintable() for line in summary_lines(hostile))
 
 
-def test_summary_says_why_a_gate_did_not_pass_the_failed_ones_first(sample: ModuleType) -> None:
-    manifest = sample.manifest()
-    lines = summary_lines(manifest)
+def test_summary_says_why_a_gate_did_not_pass_the_failed_ones_first(sample: Manifest) -> None:
+    lines = summary_lines(sample)
     reasons = [line for line in lines if line.startswith(("FAIL  ", "INCONCLUSIVE  "))]
-    unsettled = [verdict for verdict in manifest.verdicts if verdict.outcome != "PASS"]
+    unsettled = [verdict for verdict in sample.verdicts if verdict.outcome != "PASS"]
     assert len(reasons) == len(unsettled) > 1
     assert [line.split()[0] for line in reasons] == sorted(v.outcome for v in unsettled)
     assert all(any(plain(verdict.reason) in line for line in reasons) for verdict in unsettled)
