@@ -38,6 +38,17 @@ def test_shift_moves_each_image_by_an_offset_of_its_own_within_an_eighth() -> No
     assert {y for y, _ in offsets} == set(range(-2, 3)) and {x for _, x in offsets} == set(range(-3, 4))
 
 
+def test_shift_down_and_right_are_drawn_apart_on_a_square() -> None:
+    """Both have the same reach there, so that one draw for both would move along the diagonal only."""
+    given = images(64, 8, 8)
+    found = shift(tf.constant(given), seed(3)).numpy()
+    aside = [
+        not any(np.array_equal(moved(before, by, by), after) for by in (-1, 0, 1))
+        for before, after in zip(given, found, strict=True)
+    ]
+    assert 28 <= sum(aside) <= 57  # 6 of the 9 offsets: 43 expected, standard deviation 4
+
+
 def test_flip_mirrors_about_half() -> None:
     given = images()
     found = flip(tf.constant(given), seed(1)).numpy()

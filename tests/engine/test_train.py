@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from toolkit.engine.hold import hold
 from toolkit.engine.train import Teaching, Watch, fit
 from toolkit.errors import InputError
 
@@ -131,6 +132,16 @@ def test_known_answers_of_the_teacher_change_nothing(
     monkeypatch.setattr("toolkit.engine.train.MOST_ANSWERS", 0)
     asked = fit(student, teacher, *data, how=how)
     assert known.curves["loss"] == pytest.approx(asked.curves["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("augment", ["none", "shift"])
+def test_images_on_disk_train_like_those_in_memory(
+    data: tuple[Any, Any], student: Any, teacher: Any, augment: str
+) -> None:
+    mapped = hold(iter([data[0]]), len(data[0]), limit=0).rows
+    how = Teaching(epochs=2, batch_size=32, augment=augment)
+    one, two = (fit(student, teacher, images, data[1], how=how).model for images in (data[0], mapped))
+    assert isinstance(mapped, np.memmap) and equal(weights(one), weights(two))
 
 
 def test_best_epoch_is_kept_the_later_of_equals(data: tuple[Any, Any], student: Any) -> None:

@@ -107,6 +107,17 @@ def test_distill_without_selection_keeps_the_last_epoch_and_says_so(original: Mo
     assert set(result.curves) == {"loss"}
 
 
+def test_distill_follows_the_seed_of_the_run(original: Model) -> None:
+    def taught(seed: int) -> list[Any]:
+        context = PassContext(seed=seed, original=original, train=Images())
+        weights: list[Any] = Distill(epochs=1, batch_size=20).run(net(), context).model.graph.get_weights()
+        return weights
+
+    one, again, other = taught(1), taught(1), taught(2)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_one_sigmoid_is_taught_as_two_classes() -> None:
     data = Images(classes=("dark", "bright"))
     how = {"batch_size": 20, "learning_rate": 0.03, "temperature": 2.0}
