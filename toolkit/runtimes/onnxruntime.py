@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from toolkit.runtimes.installed import version_of
 from toolkit.schema import Component
 
 
@@ -17,9 +18,4 @@ class ONNXRuntime(Component):
 
     def version(self) -> str | None:
         """Installed version on this machine, or None."""
-        from importlib import metadata
-
-        try:
-            return metadata.version(self.package)
-        except metadata.PackageNotFoundError:
-            return None
+        return version_of(self.package)
