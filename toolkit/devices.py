@@ -6,7 +6,7 @@ Hosts, users and serial numbers never stand in a profile: they belong to the com
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -52,6 +52,8 @@ class DeviceRuntime(Component):
     """What may compute for it, the first by default."""
     version: str = ""
     """Version the profile speaks of; empty for whatever is installed."""
+    layout: Literal["NHWC", "NCHW"] | None = None
+    """How files for it take images, where the exporter has a choice and the recipe makes none."""
 
 
 class DeviceProfile(Component):

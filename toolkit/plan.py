@@ -128,13 +128,33 @@ def _passes(
 
 
 def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str]) -> Iterator[Stage]:
-    for step in variant.exports:
+    for step in (_laid_out(step, variant, recipe, problems) for step in variant.exports):
         where = recipe.where(*step.key)
         refusal = step.component.refusal(tip.quant)
         if refusal:
             problems.append(f"{where}: variant {variant.name}: {refusal}")
         name = f"{variant.name}{step.component.suffix}"
         yield Stage(name, "export", step.use, step.component, tip.name, variant.name, tip.quant, where)
+
+
+def _laid_out(step: Step, variant: Variant, recipe: Recipe, problems: list[str]) -> Step:
+    """The export in the layout its devices want, where the exporter has a choice and the recipe made none."""
+    component = step.component
+    if "layout" not in type(component).model_fields or "layout" in component.model_fields_set:
+        return step
+    devices = {
+        target.profile.name: runtime.layout
+        for target in recipe.targets
+        if variant.name in target.variants or variant.name == REFERENCE
+        for runtime in target.profile.runtimes
+        if component.format in runtime.formats and runtime.layout
+    }
+    if len(set(devices.values())) > 1:
+        wanted = ", ".join(f"{name} {layout}" for name, layout in devices.items())
+        problem = f"variant {variant.name}: its devices want different layouts ({wanted}). Fix: set layout"
+        problems.append(f"{recipe.where(*step.key)}: {problem}, or make two variants")
+    update = {"layout": next(iter(devices.values()))} if devices else {}
+    return replace(step, component=component.model_copy(update=update))
 
 
 def _formats(recipe: Recipe) -> dict[str, Step]:

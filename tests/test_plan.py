@@ -1,0 +1,105 @@
+"""The plan: stages in an order that works, and what cannot work, before any work."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.documents import Document
+from toolkit.errors import InputError
+from toolkit.plan import make_plan
+from toolkit.recipe import parse_recipe
+
+DATA = '[data]\nuse = "digits"\n[data.splits]\nselection = 0.1\ncalibration = 100\ntest = 0.3\n'
+INT8 = '[[variants.passes]]\nuse = "quantize"\nscheme = "int8"\n'
+
+
+def device(folder: Path, name: str, **runtime: Any) -> str:
+    """A profile of an ONNX device, as a path."""
+    lines = [f"{key} = {value!r}" for key, value in runtime.items()]
+    path = folder / f"{name}.toml"
+    path.write_text(
+        'schema = 1\narch = "any"\ntransport = "local"\n[[runtimes]]\nuse = "onnxruntime"\nformats = ["onnx"]\n'
+        + 'delegates = ["cpu"]\n'
+        + "\n".join(["schemes = ['float32', 'int8']" if "schemes" not in runtime else "", *lines])
+    )
+    return str(path)
+
+
+def plan(text: str) -> Any:
+    return make_plan(parse_recipe(Document("r.toml", tomllib.loads("schema = 1\n" + text)), Path.cwd()))
+
+
+def test_variants_branch_from_the_trunk_and_the_original_is_exported_for_comparison() -> None:
+    made = plan(
+        DATA + '[[passes]]\nuse = "prune"\nsparsity = 0.5\n'
+        '[[variants]]\nname = "a"\nexport = ["tflite"]\n' + INT8 + '[[variants]]\nname = "b"\nexport = ["onnx"]\n'
+    )
+    assert [(stage.name, stage.parent, stage.quant.scheme) for stage in made.stages] == [
+        ("original", "", "float32"),
+        ("original.tflite", "original", "float32"),
+        ("original.onnx", "original", "float32"),
+        ("01-prune", "original", "float32"),
+        ("a.02-quantize", "01-prune", "int8"),
+        ("a.tflite", "a.02-quantize", "int8"),
+        ("b.onnx", "01-prune", "float32"),
+    ]
+    assert not made.problems
+
+
+def test_pass_after_quantize_is_refused() -> None:
+    made = plan(
+        DATA
+        + '[[variants]]\nname = "a"\nexport = ["tflite"]\n'
+        + INT8
+        + '[[variants.passes]]\nuse = "prune"\nsparsity = 0.5\n'
+    )
+    assert len(made.problems) == 1
+    assert "prune comes after quantize" in made.problems[0]
+    with pytest.raises(InputError, match="prune comes after quantize"):
+        made.require_possible()
+
+
+def test_device_that_cannot_run_the_scheme_is_named_with_what_it_runs(tmp_path: Path) -> None:
+    board = device(tmp_path, "board", schemes=["float32"])
+    made = plan(DATA + f'[[targets]]\ndevice = "{board}"\n[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8)
+    assert len(made.problems) == 1
+    assert "board: cannot run int8 onnx files. Fix: it runs onnx as float32" in made.problems[0]
+
+
+def test_file_of_a_format_no_target_runs_is_refused(tmp_path: Path) -> None:
+    board = device(tmp_path, "board")
+    text = f'export = ["tflite"]\n{DATA}[[targets]]\ndevice = "{board}"\n'
+    assert "cannot run float32 tflite files" in plan(text).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("profile", "recipe", "expected"),
+    [(None, None, "NHWC"), ("NCHW", None, "NCHW"), ("NCHW", "NHWC", "NHWC"), (None, "NCHW", "NCHW")],
+)
+def test_layout_is_the_recipes_else_the_devices_else_the_models_own(
+    tmp_path: Path, profile: str | None, recipe: str | None, expected: str
+) -> None:
+    board = device(tmp_path, "board", **({"layout": profile} if profile else {}))
+    export = f'[{{ use = "onnx", layout = "{recipe}" }}]' if recipe else '["onnx"]'
+    made = plan(f'export = {export}\n{DATA}[[targets]]\ndevice = "{board}"\n')
+    layouts = {stage.name: stage.component.layout for stage in made.stages if stage.kind == "export"}
+    assert layouts == {"original.onnx": expected, "main.onnx": expected}
+
+
+def test_devices_that_want_different_layouts_are_named(tmp_path: Path) -> None:
+    first, second = device(tmp_path, "one", layout="NCHW"), device(tmp_path, "two", layout="NHWC")
+    made = plan(f'export = ["onnx"]\n{DATA}[[targets]]\ndevice = "{first}"\n[[targets]]\ndevice = "{second}"\n')
+    assert any("one NCHW, two NHWC" in problem for problem in made.problems)
+
+
+def test_distill_without_a_train_split_is_refused() -> None:
+    made = plan(
+        'export = ["tflite"]\n'
+        + DATA.replace("test = 0.3", 'test = "rest"')
+        + '[[passes]]\nuse = "distill"\nepochs = 1\n'
+    )
+    assert any("distill needs the train split" in problem for problem in made.problems)
