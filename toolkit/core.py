@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Labels = NDArray[np.int64]
 
-Meaning = Literal["image", "tensor", "logits", "softmax", "sigmoid", "sigmoids"]
+# of outputs: one score a class (logits, softmax), one score of two classes (sigmoid), one score for each label that may
+# hold beside others (sigmoids), a vector that is compared with others (embedding), numbers (regression)
+Meaning = Literal["image", "tensor", "logits", "softmax", "sigmoid", "sigmoids", "embedding", "regression"]
+Kind = Literal["keras", "savedmodel", "tflite", "onnx"]
+Task = Literal["classes", "labels", "values"]
 Layout = Literal["NHWC", "NCHW", "none"]
 Scheme = Literal["float32", "float16", "dynamic", "int8"]
 Provenance = Literal["measured", "emulated", "estimated", "quoted", "computed"]
@@ -58,11 +62,15 @@ class Signature:
 class Preprocessing:
     """The contract from a decoded image (uint8, height x width x channels) to the model's input.
 
-    In this order: centre crop to the target's aspect ratio and resize (bilinear, antialiased) to
-    `size`; channels to `color`; then `x * scale + offset` in float32, per channel.
+    In this order: crop, resize to `size`; channels to `color`; then `x * scale + offset` in float32, per channel.
+    Layout and type are those of the input itself (`TensorSpec`).
     """
 
     size: tuple[int, int] | None = None  # (height, width) in pixels; None keeps the image's own
+    resize: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
+    antialias: bool = True  # filter as wide as the shrinking asks for
+    crop: Literal["center", "none"] = "center"  # to the aspect ratio of `size`; none stretches
+    crop_share: float = 1.0  # of the sides that are left after that, centred: 0.875 is "resize to 256, crop 224"
     color: Literal["rgb", "bgr", "gray"] = "rgb"
     scale: tuple[float, ...] = (1.0,)  # one value, or one for each channel
     offset: tuple[float, ...] = (0.0,)
@@ -85,10 +93,11 @@ class QuantSpec:
 class Model:
     """A trained network and everything needed to use it rightly. Passes return new ones.
 
-    graph: for kind "keras" a flat functional keras.Model in inference form.
+    graph: for kind "keras" a flat functional keras.Model in inference form; for the others the pathlib.Path of the
+    file (.onnx, .tflite) or folder (SavedModel), which nothing changes.
     """
 
-    kind: Literal["keras"]
+    kind: Kind
     graph: Any
     signature: Signature
     preprocessing: Preprocessing = Preprocessing()
@@ -96,7 +105,7 @@ class Model:
 
     @property
     def head(self) -> Meaning:
-        """What the first output means (logits, softmax, one sigmoid for two classes)."""
+        """What the first output means."""
         return self.signature.outputs[0].meaning
 
 
@@ -116,18 +125,21 @@ class Batch:
 class Records:
     """Labelled images as a dataset finds them, none decoded yet.
 
-    labels: (n,) int64 class indexes. subsets: for each record the name of the part the data itself
-    puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x channels.
-    content(i): bytes that identify the image, for fingerprints and duplicate checks.
+    labels: as `task` says: (n,) int64 class indexes (classes), (n, classes) uint8 with 1 where a label holds (labels),
+    or (n, columns) float32 (values; `classes` then names the columns). subsets: for each record the name of the part
+    the data itself puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x
+    channels; safe to call from several threads. content(i): bytes that identify the image, for fingerprints and
+    duplicate checks.
     """
 
     source: str
     ids: tuple[str, ...]
-    labels: Labels
+    labels: Array
     subsets: tuple[str, ...]
     classes: tuple[str, ...]
     read: Callable[[int], Array]
     content: Callable[[int], bytes]
+    task: Task = "classes"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -147,7 +159,11 @@ class Dataset(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
     @property
-    def labels(self) -> Labels: ...
+    def labels(self) -> Array: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
     def __len__(self) -> int: ...
     def batches(self, size: int) -> Iterator[Batch]:
         """Batches of at most `size`, always in the same order."""
@@ -180,8 +196,8 @@ class Progress:
 class PassContext:
     """What a pass may use from above it.
 
-    original: the model as it was read (the default teacher). evaluate(model): accuracy on the
-    selection split, 0..1. Splits a recipe does not have are None.
+    original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
+    split, larger is better (top-1 for classes). Splits a recipe does not have are None.
     """
 
     seed: int = 0
@@ -317,7 +333,13 @@ class Budget(Component):
     """What must hold of every artifact. A limit that is not given is not judged."""
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest loss of accuracy against the original, as a fraction (0.01 = one point); a non-inferiority test."""
+    """Largest loss of the head's score (top-1 for classes) against the original, as a fraction (0.01 = one point)."""
+    max_class_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest loss of accuracy of any one class, as a fraction."""
+    max_error_increase: Annotated[float, Field(ge=0)] | None = None
+    """Largest growth of a regression's mean absolute error, relative to the original's (0.05 = 5%)."""
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Smallest mean cosine similarity of an embedding to the original's."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
     """Smallest share of test images on which artifact and original decide alike."""
     max_size_kib: Annotated[float, Field(gt=0)] | None = None

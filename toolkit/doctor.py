@@ -25,7 +25,7 @@ PACKAGES: tuple[tuple[str, str, str | None], ...] = (
     ("click", "the command line", None),
     ("rich", "progress", None),
     ("pillow", "decoding images", None),
-    ("scikit-learn", "the digits of the demo (dataset `digits`)", "pip install 'edgekit[digits]'"),
+    ("scikit-learn", "metrics, and the digits of the demo", "pip install scikit-learn"),
     (
         "tflite-runtime",
         "running .tflite files on boards that have LiteRT's predecessor",

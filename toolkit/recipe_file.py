@@ -20,7 +20,7 @@ class ModelSection(Component):
 
     source: Path | None = None
     """The model file, relative to the recipe; `--model` replaces it."""
-    head: Literal["auto", "logits", "softmax", "sigmoid"] = "auto"
+    head: Literal["auto", "logits", "softmax", "sigmoid", "sigmoids", "embedding", "regression"] = "auto"
     """What the model's output means; auto looks at its last activation."""
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, where the model leaves them open."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from toolkit.core import Batch, Preprocessing, Records
+from toolkit.core import Batch, Preprocessing, Records, Task
 from toolkit.datasets.preprocess import geometry, normalise
 from toolkit.errors import InputError
 from toolkit.registry import suggest
@@ -116,7 +116,11 @@ class Split:
         return tuple(self._records.ids[index] for index in self._indexes)
 
     @property
-    def labels(self) -> Labels:
+    def task(self) -> Task:
+        return self._records.task
+
+    @property
+    def labels(self) -> Array:
         return self._records.labels[list(self._indexes)]
 
     @property

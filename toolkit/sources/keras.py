@@ -25,7 +25,7 @@ class Keras(Component):
     suffixes: ClassVar[tuple[str, ...]] = (".keras",)
     kind: ClassVar[str] = "keras"
 
-    head: Literal["auto", "logits", "softmax", "sigmoid", "sigmoids"] = "auto"
+    head: Literal["auto", "logits", "softmax", "sigmoid", "sigmoids", "embedding", "regression"] = "auto"
     """What the output means; auto looks at its last activation."""
     input_shape: tuple[Side, Side] | None = None
     """Height and width in pixels, where the model leaves them open."""
