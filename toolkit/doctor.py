@@ -25,7 +25,10 @@ PACKAGES: tuple[tuple[str, str, str | None], ...] = (
     ("click", "the command line", None),
     ("rich", "progress", None),
     ("pillow", "decoding images", None),
-    ("scikit-learn", "metrics, and the digits of the demo", "pip install scikit-learn"),
+    ("scikit-learn", "metrics, and the digits of the demo", None),
+    ("tf_keras", "reading legacy Keras 2 models", "pip install 'edgekit[legacy]'"),
+    ("ai-edge-quantizer", "quantizing models that come as .tflite", "pip install 'edgekit[tflite]'"),
+    ("tensorflow-datasets", "datasets by name (dataset `tfds`)", "pip install 'edgekit[tfds]'"),
     (
         "tflite-runtime",
         "running .tflite files on boards that have LiteRT's predecessor",

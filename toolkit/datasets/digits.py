@@ -11,7 +11,7 @@ from toolkit.schema import Component
 
 
 class Digits(Component):
-    """scikit-learn's handwritten digits, no download; ."""
+    """scikit-learn's handwritten digits, no download."""
 
     def load(self) -> Records:
         """1,797 records; images are (8, 8, 1) uint8, 0..16 as they come."""
@@ -20,7 +20,7 @@ class Digits(Component):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            fix = 'pip install scikit-learn'
+            fix = "pip install scikit-learn"
             raise UnavailableError("datasets.digits", "scikit-learn is not installed", fix) from error
         bunch = load_digits()
         images = bunch.images.astype(np.uint8)[..., None]
