@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from toolkit.executor import Executor
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
-    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it."""
+def inspect_file(path: Path, allow_code: Sequence[str] = ()) -> dict[str, Any]:
+    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it.
+
+    allow_code: modules whose code the model may need; none is run otherwise.
+    """
     _require_file(path)
     if path.suffix.lower() in FORMATS:
         return _inspect_artifact(path)
@@ -26,7 +29,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
         Executor(Path(folder) / "log.txt", lambda progress: None) as executor,
     ):
-        found: dict[str, Any] = executor.call("inspect", path=path)
+        found: dict[str, Any] = executor.call("inspect", path=path, allow_code=tuple(allow_code))
     return found
 
 
@@ -116,7 +119,7 @@ def _read_onnx(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
     return Signature(file.inputs, file.outputs), scheme, kinds
 
 
-def inspect_trained(path: Path) -> dict[str, Any]:
+def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
     """`inspect_file` for a trained model, in this process; imports TensorFlow."""
     suffixes = {s: name for name in registry.names("sources") for s in registry.load("sources", name).suffixes}
     use = suffixes.get(path.suffix.lower())
@@ -125,7 +128,7 @@ def inspect_trained(path: Path) -> dict[str, Any]:
     from toolkit.engine.cost import cost
     from toolkit.engine.graph import summarize
 
-    model = registry.load("sources", use)().load(path)
+    model = registry.load("sources", use)(allow_code=allow_code).load(path)
     rows = summarize(model.graph)
     try:
         macs: int | None = cost(model.graph).macs

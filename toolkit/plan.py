@@ -97,7 +97,7 @@ def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
     float32 = QuantSpec()
     source = registry.load("sources", source_name(recipe))
     head, shape = recipe.model.head, recipe.model.input_shape
-    component = source(head=head, input_shape=shape)
+    component = source(head=head, input_shape=shape, allow_code=recipe.allow_code)
     original = Stage(REFERENCE, "source", source_name(recipe), component, "", "", float32, recipe.where("model"))
     yield original
     for use, step in _formats(recipe).items():

@@ -108,11 +108,11 @@ class Stages:
             np.save(paths[spec.name], values)
         return paths
 
-    def inspect(self, *, path: Path) -> dict[str, Any]:
+    def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""
         from toolkit.inspection import inspect_trained
 
-        return inspect_trained(path)
+        return inspect_trained(path, allow_code)
 
     def _opened(self) -> Splits:
         if self._splits is None:

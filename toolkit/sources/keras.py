@@ -29,6 +29,8 @@ class Keras(Component):
     """What the output means; auto looks at its last activation."""
     input_shape: tuple[Side, Side] | None = None
     """Height and width in pixels, where the model leaves them open."""
+    allow_code: tuple[str, ...] = ()
+    """Modules that may be imported for layers of one's own; the command line's --allow-code."""
 
     def load(self, path: Path) -> Model:
         """The model in `path`, flat, in float32. Raises InputError or UnsupportedError with the reason."""
