@@ -260,8 +260,8 @@ class Exporter(Protocol):
     takes: ClassVar[tuple[str, ...]]
     schemes: ClassVar[tuple[Scheme, ...]]
 
-    def refusal(self, quant: QuantSpec) -> str | None:
-        """Why this request cannot be written, or None. Asked by `plan`, before any work."""
+    def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
+        """Why this request cannot be written of a model of this kind, or None. Asked by `plan`, before any work."""
         ...
 
     def export(self, model: Model, path: Path, context: ExportContext) -> Artifact: ...

@@ -17,7 +17,7 @@ from toolkit.checks import gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.parity import measure_parity
 from toolkit.checks.size import measure_size
-from toolkit.core import Artifact, Dataset, Meaning, Measurement, Progress, Session, Signature, Verdict
+from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
 
 HERE = "this-machine"
+# what answers for a model before any export: its name, and the packages whose versions count, its own first
+RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "keras": ("keras", ("keras", "tensorflow")),
+    "savedmodel": ("tensorflow", ("tensorflow",)),
+    "tflite": ("litert", ("ai-edge-litert",)),
+    "onnx": ("onnxruntime", ("onnxruntime",)),
+}
 
 
 class Judge:
@@ -58,9 +65,10 @@ class Judge:
     # ------------------------------------------------------------ answers
 
     def _model(self, name: str, path: Path, test: Dataset) -> None:
-        """What the original or a stage's model answers, by Keras on this machine."""
-        digest = runs.file_sha256(path)
-        versions = {k: v for k, v in self.run.manifest.versions.items() if k in ("tensorflow", "keras")}
+        """What the original or a stage's model answers on this machine, by the runtime of its kind."""
+        digest = runs.content_sha256(path)
+        runtime, packages = RUNTIMES[self.plan.kind]
+        versions = {k: v for k, v in self.run.manifest.versions.items() if k in packages}
         key = runs.content_key("answers", digest, test.fingerprint, versions)
 
         def work() -> dict[str, Array]:
@@ -71,12 +79,12 @@ class Judge:
 
         outputs, seconds, reused = self._answers(name, "", key, work)
         head = self._head()
-        how = {"runtime": "keras", "version": versions.get("keras", "")}
+        how = {"runtime": runtime, "version": versions.get(packages[0], "")}
         predictions = Predictions(name, outputs[0], head, source="measured", how=how)
         if self.original is None:
             self.original = predictions
         self._compare(predictions, test)
-        self._record(f"answers:{name}", "keras", parent=name, key=key, seconds=seconds, reused=reused)
+        self._record(f"answers:{name}", runtime, parent=name, key=key, seconds=seconds, reused=reused)
 
     def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Dataset) -> None:
         """What a file answers on a device."""
@@ -259,7 +267,8 @@ class Judge:
         """The original's, whose names and order every stage and file keeps."""
         from toolkit.sources import store
 
-        return store.read_contract(self.run.folder / "artifacts" / "original.keras").signature
+        path = store.path_of(self.run.folder / "artifacts", REFERENCE, self.plan.kind)
+        return store.read_contract(path).signature
 
     def _record(
         self,

@@ -31,7 +31,17 @@ log = logging.getLogger(__name__)
 Emit = Callable[[Progress], None]
 
 # packages whose version is part of what a stage is
-VERSIONED = ("edgekit", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "ai-edge-litert")
+VERSIONED = (
+    "edgekit",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+)
 
 
 @dataclass(frozen=True)
@@ -198,7 +208,7 @@ class _Pipeline:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
         wanted = self.recipe.data.preprocess
         parameters = {**stage.component.model_dump(mode="json"), "preprocess": wanted.model_dump(mode="json")}
-        key = runs.content_key("source", stage.use, runs.file_sha256(path), parameters, self.versions)
+        key = runs.content_key("source", stage.use, runs.content_sha256(path), parameters, self.versions)
         target = self._file(stage.name)
 
         def work() -> dict[str, Any]:
@@ -313,7 +323,7 @@ class _Pipeline:
                 key=key,
                 parameters=parameters,
                 seconds=round(perf_counter() - started, 3),
-                files={str(path.relative_to(self.run.folder)): runs.file_sha256(path) for path in files},
+                files={str(path.relative_to(self.run.folder)): runs.content_sha256(path) for path in files},
                 **found,
             )
         else:
@@ -330,10 +340,13 @@ class _Pipeline:
     # ------------------------------------------------------------ records
 
     def _model_facts(self, subject: str, facts: Any) -> None:
+        """Counts of a model; one that cannot be counted is left out, and a gate that asks for it is inconclusive."""
         how = {"method": "counted in the graph, for one image"}
         found = (("parameters", facts.parameters, ""), ("macs", facts.macs, ""))
         self.run.add_measurements(
-            Measurement(subject, name, float(value), unit, "computed", how=how) for name, value, unit in found
+            Measurement(subject, name, float(value), unit, "computed", how=how)
+            for name, value, unit in found
+            if value is not None
         )
 
     def _record_artifact(self, stage: Stage, artifact: Artifact) -> None:
@@ -363,7 +376,9 @@ class _Pipeline:
         return ["original", *(name for name, graph in self.graph_of.items() if name == graph)]
 
     def _file(self, stage: str) -> Path:
-        return self.run.folder / "artifacts" / f"{stage}.keras"
+        from toolkit.sources import store
+
+        return store.path_of(self.run.folder / "artifacts", stage, self.plan.kind)
 
 
 def _check_classes(contract: Model, classes: int) -> None:

@@ -29,6 +29,8 @@ class ModelSection(Component):
     """What the model's output means; auto looks at its last activation."""
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, where the model leaves them open."""
+    layout: Literal["auto", "NHWC", "NCHW"] = "auto"
+    """Where the channels of its image input stand, for .onnx, .tflite and SavedModel; auto looks at its shape."""
 
     @property
     def application(self) -> str | None:

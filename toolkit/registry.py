@@ -32,6 +32,9 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",
+        "savedmodel": "toolkit.sources.savedmodel:SavedModel",
+        "tflite": "toolkit.sources.tflite:TFLite",
+        "onnx": "toolkit.sources.onnx:ONNX",
     },
     "datasets": {
         "npz": "toolkit.datasets.npz:Npz",

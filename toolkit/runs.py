@@ -216,6 +216,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_sha256(path: Path) -> str:
+    """Of a file its hash; of a folder that of the names and hashes of all its files."""
+    if not path.is_dir():
+        return file_sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = (f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside `path`, flush, then replace; on an error the old file stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -235,7 +244,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and file_sha256(path) == digest
+    return path.exists() and content_sha256(path) == digest
 
 
 def _finite(value: Any) -> Any:

@@ -27,10 +27,12 @@ from toolkit.core import (
     Preprocessing,
     Progress,
     Signature,
+    TensorSpec,
 )
 from toolkit.errors import EdgekitError, UnavailableError
 
 if TYPE_CHECKING:
+    from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
     from toolkit.recipe import DataSpec
@@ -38,12 +40,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a saved model is: counts are for one image. same_graph: a pass that only set a specification."""
+    """What a saved model is: counts are for one image, None where they cannot be read from it.
+
+    same_graph: a pass that only set a specification.
+    """
 
     signature: Signature
     preprocessing: Preprocessing
-    parameters: int
-    macs: int
+    parameters: int | None
+    macs: int | None
     changes: tuple[LayerChange, ...] = ()
     curves: Mapping[str, tuple[float, ...]] | None = None
     same_graph: bool = False
@@ -60,7 +65,7 @@ class Stages:
     def load_source(self, *, source: Any, path: Path, preprocess: PreprocessSpec, save_as: Path) -> ModelFacts:
         """Read a trained model, give it its preprocessing contract (size and channels are the model's own), save it."""
         model: Model = source.load(path)
-        contract = preprocess.resolve(model.signature.inputs[0].shape)
+        contract = preprocess.resolve(_channels_last(model.signature.inputs[0]))
         return self._save(replace(model, preprocessing=contract), save_as)
 
     def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
@@ -96,11 +101,9 @@ class Stages:
         """Outputs of a saved model on prepared inputs (.npy), as .npy files in `folder`, by output name."""
         import numpy as np
 
-        from toolkit.engine.predict import predict_arrays
-
         arrays = {name: np.load(path, mmap_mode="r") for name, path in inputs.items()}
         found = self._model(model)
-        outputs = predict_arrays(found.graph, arrays)
+        outputs = _answers(found, arrays)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {}
         for number, (spec, values) in enumerate(zip(found.signature.outputs, outputs, strict=True)):
@@ -127,17 +130,16 @@ class Stages:
         return self._models[path]
 
     def _save(self, model: Model, path: Path, graph_of: Path | None = None) -> ModelFacts:
-        from toolkit.engine.cost import cost
         from toolkit.sources import store
 
-        if graph_of:
+        if graph_of and model.kind == "keras":
             shutil.copyfile(graph_of, path)
             store.save_contract(model, path)
+            self._models[path] = model
         else:
-            store.save(model, path)
-        self._models[path] = model
-        counted = cost(model.graph)
-        return ModelFacts(model.signature, model.preprocessing, counted.parameters, counted.macs)
+            self._models[path] = store.save(model, path)
+        parameters, macs = _counts(self._models[path])
+        return ModelFacts(model.signature, model.preprocessing, parameters, macs)
 
     def _accuracy(self, model: Model) -> float:
         """Top-1 on the selection split, 0..1."""
@@ -149,6 +151,38 @@ class Stages:
             raise RuntimeError("there is no selection split to evaluate on")
         outputs = predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))
         return float(Top1().per_example(outputs[0], selection.labels, model.head).mean())
+
+
+def _answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:
+    """Outputs of a model of any kind on whole arrays."""
+    if model.kind == "keras":
+        from toolkit.engine.predict import predict_arrays
+
+        return predict_arrays(model.graph, arrays)
+    from toolkit.engine import foreign
+
+    signature = model.signature
+    ports = tuple(foreign.Port(spec.name, spec.layout == "NCHW") for spec in signature.inputs)
+    names = tuple(spec.name for spec in signature.outputs)
+    return foreign.answers(foreign.Network(model.kind, model.graph, ports, names), arrays)
+
+
+def _counts(model: Model) -> tuple[int | None, int | None]:
+    """(parameters, MACs) for one image, None where they cannot be read."""
+    from toolkit.exporters import file_cost
+    from toolkit.sources import savedmodel
+
+    if model.kind == "savedmodel":
+        return savedmodel.variables(model.graph), None
+    return file_cost.count(model)
+
+
+def _channels_last(spec: TensorSpec) -> tuple[int | None, ...]:
+    """The shape of an input as images are held here, whatever the file's own layout."""
+    if spec.layout != "NCHW":
+        return spec.shape
+    n, channels, height, width = spec.shape
+    return (n, height, width, channels)
 
 
 def serve(descriptor: int) -> None:
