@@ -47,6 +47,7 @@ class ModelFacts:
     changes: tuple[LayerChange, ...] = ()
     curves: Mapping[str, tuple[float, ...]] | None = None
     same_graph: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Stages:
@@ -61,7 +62,8 @@ class Stages:
         """Read a trained model, give it its preprocessing contract (size and channels are the model's own), save it."""
         model: Model = source.load(path)
         contract = preprocess.resolve(model.signature.inputs[0].shape)
-        return self._save(replace(model, preprocessing=contract), save_as)
+        facts = self._save(replace(model, preprocessing=contract), save_as)
+        return replace(facts, notes=model.notes)
 
     def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
         """Open the splits that later stages read."""
