@@ -216,7 +216,7 @@ class _Pipeline:
                 "load_source", source=stage.component, path=path.absolute(), preprocess=wanted, save_as=target
             )
             self._model_facts(stage.name, facts)
-            return {}
+            return {"notes": facts.notes}
 
         self._once(stage, key, {**parameters, "file": path.name}, (target, store.contract_path(target)), work)
         return store.read_contract(target)
