@@ -32,6 +32,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",
+        "applications": "toolkit.sources.applications:Applications",
     },
     "datasets": {
         "npz": "toolkit.datasets.npz:Npz",

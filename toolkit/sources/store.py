@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from pydantic import TypeAdapter
 
 from toolkit.core import Model, Preprocessing, QuantSpec, Signature
 from toolkit.errors import UnavailableError
+
+# packages whose classes and functions any process has
+NOT_CODE = ("keras", "keras_core", "tensorflow", "numpy", "builtins", "toolkit")
 
 
 def save(model: Model, path: Path) -> None:
@@ -35,6 +39,8 @@ def restore(path: Path) -> Model:
     import keras
 
     contract = read_contract(path)
+    for name, module in json.loads(contract_path(path).read_text()).get("code", {}).items():
+        keras.saving.get_custom_objects().setdefault(name, getattr(import_module(module), name))
     graph = keras.models.load_model(path, compile=False)
     return Model(contract.kind, graph, contract.signature, contract.preprocessing, contract.quant)
 
@@ -46,6 +52,7 @@ def save_contract(model: Model, path: Path) -> None:
         "signature": asdict(model.signature),
         "preprocessing": asdict(model.preprocessing),
         "quant": asdict(model.quant),
+        "code": _code(model.graph),
     }
     target = contract_path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -68,6 +75,17 @@ def read_contract(path: Path) -> Model:
         preprocessing=TypeAdapter(Preprocessing).validate_python(data["preprocessing"]),
         quant=TypeAdapter(QuantSpec).validate_python(data["quant"]),
     )
+
+
+def _code(graph: Any) -> dict[str, str]:
+    """Name -> module of the classes and functions in a graph that are the user's own (allow_code)."""
+    found: dict[str, str] = {}
+    for layer in getattr(graph, "layers", ()):
+        for item in (type(layer), getattr(layer, "function", None), getattr(layer, "activation", None)):
+            module = str(getattr(item, "__module__", "keras"))
+            if callable(item) and hasattr(item, "__name__") and module.partition(".")[0] not in NOT_CODE:
+                found[item.__name__] = module
+    return found
 
 
 def contract_path(path: Path) -> Path:
