@@ -47,7 +47,7 @@ REAL = (  # in DIR/models
     "legacy/mnist_dw.h5",
     "legacy/mnist_resnet.h5",
     "onnx/resnet20_cifar10_torch.onnx",
-    "onnx/resnet20_cifar10_dynamo.onnx",
+    "onnx/resnet20_cifar10_torch_dynamo.onnx",
 )
 LEGACY = {  # tf_keras.applications, by the smallest square they take
     "MobileNetV2": 96,

@@ -35,6 +35,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "savedmodel": "toolkit.sources.savedmodel:SavedModel",
         "tflite": "toolkit.sources.tflite:TFLite",
         "onnx": "toolkit.sources.onnx:ONNX",
+        "applications": "toolkit.sources.applications:Applications",
     },
     "datasets": {
         "npz": "toolkit.datasets.npz:Npz",
