@@ -7,6 +7,7 @@ from the protocol buffer and judged before any loader sees the folder. With Kera
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
@@ -232,6 +233,19 @@ def variables(path: Path) -> int | None:
     if not shapes or any(shape.unknown_rank or any(dim.size < 0 for dim in shape.dim) for shape in shapes):
         return None
     return sum(prod(int(dim.size) for dim in shape.dim) for shape in shapes)
+
+
+def operators(path: Path) -> dict[str, int]:
+    """How often each operator stands in what computes the answers, most often first."""
+    graph = check(path)
+    savers = _savers(graph, {function.signature.name: function for function in graph.graph_def.library.function})
+    nodes = (
+        node.op
+        for function in graph.graph_def.library.function
+        if function.signature.name not in savers
+        for node in function.node_def
+    )
+    return dict(Counter(map(str, nodes)).most_common())
 
 
 def _load_keras(path: Path, source: SavedModel) -> Model:
