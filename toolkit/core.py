@@ -102,6 +102,7 @@ class Model:
     signature: Signature
     preprocessing: Preprocessing = Preprocessing()
     quant: QuantSpec = QuantSpec()
+    notes: tuple[str, ...] = ()  # of its source, in words: what it was carried from, how far its outputs are from that
 
     @property
     def head(self) -> Meaning:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from toolkit.plan import no_graph, source_of
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
-    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it."""
+def inspect_file(path: Path, allow_code: Sequence[str] = ()) -> dict[str, Any]:
+    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it.
+
+    allow_code: modules whose code the model may need; none is run otherwise.
+    """
     _require_file(path, or_folder=True)
     if path.is_file() and path.suffix.lower() in FORMATS:
         return _inspect_artifact(path)
@@ -27,7 +30,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
         Executor(Path(folder) / "log.txt", lambda progress: None) as executor,
     ):
-        found: dict[str, Any] = executor.call("inspect", path=path)
+        found: dict[str, Any] = executor.call("inspect", path=path, allow_code=tuple(allow_code))
     return found
 
 
@@ -115,7 +118,7 @@ def _read_onnx(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
     return Signature(file.inputs, file.outputs), onnx_scan.scheme_of(file), kinds
 
 
-def inspect_trained(path: Path) -> dict[str, Any]:
+def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
     """`inspect_file` for a trained model, in this process; imports TensorFlow."""
     use = source_of(path)
     if use is None:
@@ -124,7 +127,9 @@ def inspect_trained(path: Path) -> dict[str, Any]:
     from toolkit.engine.cost import cost
     from toolkit.engine.graph import summarize
 
-    model = registry.load("sources", use)().load(path)
+    source = registry.load("sources", use)
+    given = {"allow_code": allow_code} if "allow_code" in source.model_fields else {}
+    model = source(**given).load(path)
     if model.kind == "savedmodel":
         return _inspect_savedmodel(path, model)
     rows = summarize(model.graph)

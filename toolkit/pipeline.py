@@ -72,6 +72,7 @@ def run(  # the command's options, one by one
     data: str | None = None,
     devices: Sequence[str] = (),
     overrides: Sequence[str] = (),
+    allow_code: Sequence[str] = (),
     out: Path | None = None,
     resume: Path | None = None,
     emit: Emit = lambda progress: None,
@@ -80,13 +81,13 @@ def run(  # the command's options, one by one
 
     resume: an earlier run's directory; stages whose inputs, parameters and versions are unchanged are
     not repeated. Without `recipe` it is run again as it was called. Raises EdgekitError; the run directory then says
-    what happened.
+    what happened. allow_code: modules whose code a model or dataset may need; none is run otherwise.
     """
     earlier = runs.read(resume) if resume else None
     invocation: dict[str, Any] = {"recipe": recipe, "model": model, "data": data}
-    invocation |= {"devices": devices, "overrides": overrides}
+    invocation |= {"devices": devices, "overrides": overrides, "allow_code": allow_code}
     if earlier and recipe is None:
-        invocation = dict(earlier.invocation)
+        invocation = {**earlier.invocation, "allow_code": allow_code}  # what one may run is said anew each time
     if invocation["recipe"] is None:
         raise InputError("run", "no recipe is given", "name one (`edgekit list recipes`), or --resume a run")
     if resume and out:
@@ -215,7 +216,7 @@ class _Pipeline:
                 "load_source", source=stage.component, path=path.absolute(), preprocess=wanted, save_as=target
             )
             self._model_facts(stage.name, facts)
-            return {}
+            return {"notes": facts.notes}
 
         self._once(stage, key, {**parameters, "file": path.name}, (target, store.contract_path(target)), work)
         return store.read_contract(target)

@@ -183,7 +183,7 @@ def source_name(recipe: Recipe) -> str:
     path = recipe.model.source
     if path is None:
         return "keras"
-    name = source_of(path)
+    name = "applications" if recipe.model.application else source_of(path)
     if name is None:
         problem = f"a model file's name ends in {' or '.join(sorted(_suffixes()))}, got {path.name!r}"
         raise InputError(recipe.where("model", "source"), problem)
@@ -222,6 +222,7 @@ def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
         for name in sorted(given.keys() - source.model_fields.keys())
         if given[name] != defaults[name].default
     ]
+    given["allow_code"] = recipe.allow_code
     return source(**{name: value for name, value in given.items() if name in source.model_fields})
 
 

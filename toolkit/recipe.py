@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from toolkit.devices import DeviceProfile, find, load_device, registered, safe_n
 from toolkit.documents import Document, Key, dotted, read_toml
 from toolkit.errors import InputError
 from toolkit.overrides import dataset_kind, dataset_kinds, with_data, with_override
-from toolkit.recipe_file import DATA_KEYS, ModelSection, RecipeFile, TargetSection
+from toolkit.recipe_file import APPLICATIONS, DATA_KEYS, ModelSection, RecipeFile, TargetSection
 from toolkit.schema import SCHEMA, Component, Reader, shown
 
 RESERVED = "original"  # the model as it was read, in stages, artifacts and measurements
@@ -99,6 +99,7 @@ class Recipe:
     base: Path
     text: bytes
     document: Document
+    allow_code: tuple[str, ...] = ()  # modules whose code may run; the command line's to say, never the recipe's
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -112,7 +113,7 @@ class Recipe:
         """Raise InputError when no model or no data is given, or the model is not there."""
         if self.model.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
-        if not self.model.source.exists():
+        if not self.model.application and not self.model.source.exists():
             problem = f"no such file, got {str(self.model.source)!r}"
             raise InputError(self.where("model", "source"), problem, "give --model PATH")
         if self.data.records is None:
@@ -158,23 +159,26 @@ def load_recipe(
     model: str | Path | None = None,
     data: str | Path | None = None,
     devices: Sequence[str] = (),
+    allow_code: Sequence[str] = (),
 ) -> Recipe:
     """The recipe at a path, or the shipped one of that name; raises InputError with a line for each mistake.
 
     overrides: `passes.0.sparsity=0.6`; items of a list by number or by their name (`variants.phone.export.0.layout`).
     model: replaces model.source. data: a path or a dataset's name; replaces data.use and data.path and, where another
     kind of dataset comes of it, the parameters of the old one. devices: replaces the targets by these, each with
-    the budget it has in the recipe, if it is there.
+    the budget it has in the recipe, if it is there. allow_code: names of modules that may be imported and run.
     """
     path = find("recipes", name_or_path)
     document = read_toml(path)
     if model is not None:
-        document = document.with_option(("model", "source"), str(Path(model).expanduser().absolute()), "--model")
+        given = str(model) if str(model).startswith(APPLICATIONS) else str(Path(model).expanduser().absolute())
+        document = document.with_option(("model", "source"), given, "--model")
     if data is not None:
         document = with_data(document, str(data))
     for override in overrides:
         document = with_override(document, override)
-    return parse_recipe(document, path.absolute().parent, devices=devices)
+    recipe = parse_recipe(document, path.absolute().parent, devices=devices)
+    return replace(recipe, allow_code=tuple(allow_code))
 
 
 def parse_recipe(document: Document, base: Path, *, devices: Sequence[str] = ()) -> Recipe:
@@ -216,9 +220,7 @@ class _Loader:
         self.reader.finish()
         if file is None or data is None:
             raise InputError(self.document.name, "cannot be read")
-        model = file.model
-        if model.source is not None:
-            model = model.model_copy(update={"source": self._path(model.source)})
+        model = self._located_model(file.model)
         return Recipe(
             name=file.name or safe_name(Path(self.document.name).stem),
             description=file.description,
@@ -353,6 +355,15 @@ class _Loader:
 
     def _path(self, written: str | Path) -> Path:
         return Path(os.path.normpath(self.base / Path(written).expanduser()))
+
+    def _located_model(self, model: ModelSection) -> ModelSection:
+        """The section with its paths whole."""
+        update: dict[str, Any] = {}
+        if model.source is not None and not model.application:
+            update["source"] = self._path(model.source)
+        if model.weights is not None and model.weights != "imagenet":
+            update["weights"] = str(self._path(model.weights))
+        return model.model_copy(update=update)
 
     def _targets(self, file: RecipeFile | None, variants: list[str], devices: Sequence[str]) -> Iterator[Target]:
         judged: dict[tuple[str, str], str] = {}

@@ -15,17 +15,28 @@ Table = str | dict[str, Any]  # {use = "tflite", ...}, or "tflite" for short
 DATA_KEYS = ("use", "preprocess", "splits", "held_out")  # the other keys of [data] are the dataset's own
 
 
+APPLICATIONS = "keras.applications."  # in front of a network's name, where [model] source is no file
+
+
 class ModelSection(Component):
     """[model]: the trained model to start from."""
 
     source: Path | None = None
-    """The model file, relative to the recipe; `--model` replaces it."""
+    """The model file or folder, relative to the recipe, or keras.applications.NAME; `--model` replaces it."""
+    weights: str | None = None
+    """For keras.applications: "imagenet" (downloaded), or a weights file relative to the recipe."""
     head: Literal["auto", "logits", "softmax", "sigmoid", "sigmoids", "embedding", "regression"] = "auto"
     """What the model's output means; auto looks at its last activation."""
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, where the model leaves them open."""
     layout: Literal["auto", "NHWC", "NCHW"] = "auto"
     """Where the channels of its image input stand, for .onnx, .tflite and SavedModel; auto looks at its shape."""
+
+    @property
+    def application(self) -> str | None:
+        """The network of keras.applications that is meant, or None where the source is a file."""
+        text = str(self.source or "")
+        return text.removeprefix(APPLICATIONS) if text.startswith(APPLICATIONS) else None
 
 
 class VariantSection(Component):

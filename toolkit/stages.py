@@ -52,6 +52,7 @@ class ModelFacts:
     changes: tuple[LayerChange, ...] = ()
     curves: Mapping[str, tuple[float, ...]] | None = None
     same_graph: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Stages:
@@ -66,7 +67,8 @@ class Stages:
         """Read a trained model, give it its preprocessing contract (size and channels are the model's own), save it."""
         model: Model = source.load(path)
         contract = preprocess.resolve(_channels_last(model.signature.inputs[0]))
-        return self._save(replace(model, preprocessing=contract), save_as)
+        facts = self._save(replace(model, preprocessing=contract), save_as)
+        return replace(facts, notes=model.notes)
 
     def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
         """Open the splits that later stages read."""
@@ -104,7 +106,7 @@ class Stages:
 
         arrays = {name: np.load(path, mmap_mode="r") for name, path in inputs.items()}
         found = self._model(model)
-        outputs = _answers(found, arrays)
+        outputs = answers(found, arrays)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {}
         for number, (spec, values) in enumerate(zip(found.signature.outputs, outputs, strict=True)):
@@ -112,11 +114,11 @@ class Stages:
             np.save(paths[spec.name], values)
         return paths
 
-    def inspect(self, *, path: Path) -> dict[str, Any]:
+    def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""
         from toolkit.inspection import inspect_trained
 
-        return inspect_trained(path)
+        return inspect_trained(path, allow_code)
 
     def _opened(self) -> Splits:
         if self._splits is None:
@@ -166,7 +168,7 @@ def _load_any(path: Path) -> Model:
     return model
 
 
-def _answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:
+def answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:
     """Outputs of a model of any kind on whole arrays."""
     if model.kind == "keras":
         from toolkit.engine.predict import predict_arrays

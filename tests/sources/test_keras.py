@@ -88,13 +88,6 @@ def test_nan_weight_is_named(tmp_path: Path) -> None:
         Keras().load(saved(model, tmp_path))
 
 
-def test_half_precision_model_is_refused_by_layer(tmp_path: Path) -> None:
-    image = keras.Input((4,))
-    model = keras.Model(image, layers.Dense(2, dtype="mixed_float16", name="half")(image))
-    with pytest.raises(UnsupportedError, match="'half' computes in float16"):
-        Keras().load(saved(model, tmp_path))
-
-
 def test_lambda_never_runs(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     image = keras.Input((4,))

@@ -55,6 +55,8 @@ class SavedModel(Component):
     """Height and width in pixels, where the model leaves them open."""
     layout: Literal["auto", "NHWC", "NCHW"] = "auto"
     """Where the input's channels stand; auto looks at its shape."""
+    allow_code: tuple[str, ...] = ()
+    """Modules that may be imported for layers of one's own, in a SavedModel that Keras 2 wrote; --allow-code."""
 
     @classmethod
     def kind_of(cls, path: Path) -> Kind:
@@ -250,10 +252,6 @@ def operators(path: Path) -> dict[str, int]:
 
 def _load_keras(path: Path, source: SavedModel) -> Model:
     """A Keras 2 SavedModel as a Keras graph, by the reader of legacy files."""
-    try:
-        from toolkit.sources import legacy  # type: ignore[attr-defined]
-    except ImportError as error:
-        problem = "was written by Keras 2 (it has keras_metadata.pb), which this version does not read"
-        raise UnsupportedError(str(path), problem, f"delete {KERAS} to take it as a plain SavedModel") from error
-    loaded: Model = legacy.load_saved_model(path, head=source.head, input_shape=source.input_shape)
-    return loaded
+    from toolkit.sources import legacy
+
+    return legacy.load_saved_model(path, head=source.head, input_shape=source.input_shape, allow_code=source.allow_code)
