@@ -198,7 +198,8 @@ class PassContext:
     """What a pass may use from above it.
 
     original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
-    split, larger is better (top-1 for classes). Splits a recipe does not have are None.
+    split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
+    Splits a recipe does not have are None.
     """
 
     seed: int = 0
@@ -207,6 +208,7 @@ class PassContext:
     selection: Dataset | None = None
     calibration: Dataset | None = None
     evaluate: Callable[[Model], float] | None = None
+    load: Callable[[Path], Model] | None = None
     emit: Callable[[Progress], None] = lambda progress: None
 
 

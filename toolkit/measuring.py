@@ -14,6 +14,7 @@ from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, S
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import InputError
 from toolkit.inspection import read_artifact
+from toolkit.plan import source_of
 
 if TYPE_CHECKING:
     from toolkit.core import Dataset
@@ -64,7 +65,8 @@ def evaluate_file(
     device: str = "this-machine",
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
-    """Accuracy of one file on labelled images, in the runtime the device uses (Keras for a .keras file).
+    """Accuracy of one file on labelled images, in the runtime the device uses (Keras for a .keras file, TensorFlow for
+    a SavedModel folder).
 
     layout: of the file's image input, where it is not to be seen from its shape. Returns {"file", "measurements",
     "per_class"}.
@@ -73,7 +75,7 @@ def evaluate_file(
 
     asked = _Asked(data, preprocess, subset, head, layout)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        if file.suffix == ".keras":
+        if file.suffix == ".keras" or file.is_dir():
             outputs, dataset, meaning, how, where = _keras_answers(file, asked, Path(folder), emit)
         else:
             profile = load_device(device)
@@ -154,16 +156,21 @@ def _keras_answers(
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.executor import Executor
 
-    source, saved = registry.load("sources", "keras")(head=asked.head), folder / "model.keras"
+    use = source_of(file)
+    if use is None:
+        raise InputError(str(file), "is no model Edgekit can read", "name a .keras, .tflite or .onnx file")
+    given = {"head": asked.head, **({"layout": asked.layout} if asked.layout and file.is_dir() else {})}
+    source, saved = registry.load("sources", use)(**given), folder / "model.keras"
     with Executor(folder / "log.txt", emit) as executor:
         facts = executor.call(
             "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
         )
         first, output = facts.signature.inputs[0], facts.signature.outputs[0]
-        dataset = _dataset(asked, first.shape, first.name)
+        dataset = _dataset(asked, _channels_last(first), first.name)
         prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
         answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
-    how = {"runtime": "keras", "version": version("keras")}
+    package = "tensorflow" if getattr(source, "kind_of", lambda path: "keras")(file) == "savedmodel" else "keras"
+    how = {"runtime": package, "version": version(package)}
     return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 

@@ -251,11 +251,12 @@ class _Pipeline:
 
     def _stage(self, stage: Stage, splits: Splits) -> None:
         parameters = stage.component.model_dump(mode="json")
+        files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
         data = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme != "int8":
             data = {}
-        parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data)
+        parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data, files)
         key = runs.content_key(*parts, self.recipe.seed, self.versions)
         if stage.kind == "pass":
             self._pass(stage, key, parameters)

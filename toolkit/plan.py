@@ -227,8 +227,12 @@ def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
 
 
 def _kind_problems(stages: tuple[Stage, ...], kind: Kind) -> Iterator[str]:
-    """Passes that need another kind of graph than there is; exporters answer for themselves in `refusal`."""
+    """Passes that need another kind of graph, or a file that is not there; exporters answer in their `refusal`."""
     for stage in stages:
+        for name, value in stage.component if stage.kind == "pass" else ():
+            if isinstance(value, Path) and (not value.exists() or source_of(value) is None):
+                problem = "no such file" if not value.exists() else "no kind of model that can be read"
+                yield f"{stage.where}: {stage.use}.{name}: {problem}, got {str(value)!r}"
         if stage.kind == "pass" and kind not in stage.component.takes:
             yield f"{stage.where}: {stage.use} {no_graph(kind)}"
 

@@ -258,6 +258,9 @@ class _Loader:
         parameters = {name: value for name, value in table.items() if name != "use"}
         also = DATA_KEYS if key == ("data",) else ("use",)
         component = self.reader.read(registry.load(family, use), parameters, key, also=also)
+        if component is not None and family == "passes":
+            paths = {name: self._path(value) for name, value in component if isinstance(value, Path)}
+            component = component.model_copy(update=paths) if paths else component
         return None if component is None else Step(use, component, key)
 
     def _variants(self) -> tuple[Variant, ...]:

@@ -29,7 +29,7 @@ from toolkit.core import (
     Signature,
     TensorSpec,
 )
-from toolkit.errors import EdgekitError, UnavailableError
+from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -86,6 +86,7 @@ class Stages:
             selection=splits.selection,
             calibration=splits.calibration,
             evaluate=self._accuracy if splits.selection else None,
+            load=_load_any,
             emit=self._emit,
         )
         result = component.run(model, context)
@@ -153,6 +154,18 @@ class Stages:
             raise RuntimeError("there is no selection split to evaluate on")
         outputs = predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))
         return float(Top1().per_example(outputs[0], selection.labels, model.head).mean())
+
+
+def _load_any(path: Path) -> Model:
+    """A trained model by the source that reads its kind of file."""
+    from toolkit import registry
+    from toolkit.plan import source_of
+
+    name = source_of(path)
+    if name is None:
+        raise InputError(str(path), "is no kind of model that a source reads", "name a .keras, .onnx or .tflite file")
+    model: Model = registry.load("sources", name)().load(path)
+    return model
 
 
 def answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:

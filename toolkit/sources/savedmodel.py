@@ -7,6 +7,7 @@ from the protocol buffer and judged before any loader sees the folder. With Kera
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
@@ -54,6 +55,8 @@ class SavedModel(Component):
     """Height and width in pixels, where the model leaves them open."""
     layout: Literal["auto", "NHWC", "NCHW"] = "auto"
     """Where the input's channels stand; auto looks at its shape."""
+    allow_code: tuple[str, ...] = ()
+    """Modules that may be imported for layers of one's own, in a SavedModel that Keras 2 wrote; --allow-code."""
 
     @classmethod
     def kind_of(cls, path: Path) -> Kind:
@@ -234,12 +237,21 @@ def variables(path: Path) -> int | None:
     return sum(prod(int(dim.size) for dim in shape.dim) for shape in shapes)
 
 
+def operators(path: Path) -> dict[str, int]:
+    """How often each operator stands in what computes the answers, most often first."""
+    graph = check(path)
+    savers = _savers(graph, {function.signature.name: function for function in graph.graph_def.library.function})
+    nodes = (
+        node.op
+        for function in graph.graph_def.library.function
+        if function.signature.name not in savers
+        for node in function.node_def
+    )
+    return dict(Counter(map(str, nodes)).most_common())
+
+
 def _load_keras(path: Path, source: SavedModel) -> Model:
     """A Keras 2 SavedModel as a Keras graph, by the reader of legacy files."""
-    try:
-        from toolkit.sources import legacy  # type: ignore[attr-defined]
-    except ImportError as error:
-        problem = "was written by Keras 2 (it has keras_metadata.pb), which this version does not read"
-        raise UnsupportedError(str(path), problem, f"delete {KERAS} to take it as a plain SavedModel") from error
-    loaded: Model = legacy.load_saved_model(path, head=source.head, input_shape=source.input_shape)
-    return loaded
+    from toolkit.sources import legacy
+
+    return legacy.load_saved_model(path, head=source.head, input_shape=source.input_shape, allow_code=source.allow_code)
