@@ -99,6 +99,7 @@ class Recipe:
     base: Path
     text: bytes
     document: Document
+    metrics: tuple[Step, ...] = ()
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -146,6 +147,7 @@ class Recipe:
                 }
                 for target in self.targets
             ],
+            "metrics": [step.resolved() for step in self.metrics],
             "budget": self.budget.model_dump(mode="json", exclude_unset=True),
             "measure": self.measure.model_dump(mode="json", exclude_unset=True),
         }
@@ -211,6 +213,7 @@ class _Loader:
         file = self.reader.read(RecipeFile, self.raw, also=("schema",))
         data = self._data()
         trunk = self._steps("passes", ("passes",), self.raw.get("passes"))
+        metrics = self._steps("metrics", ("metrics",), self.raw.get("metrics"))
         variants = self._variants()
         targets = list(self._targets(file, [variant.name for variant in variants], devices))
         self.reader.finish()
@@ -233,6 +236,7 @@ class _Loader:
             base=self.base,
             text=self.document.text,
             document=self.document,
+            metrics=metrics,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:
