@@ -192,7 +192,9 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
     "--preprocess", default="raw", show_default=True, help="raw, unit, signed, imagenet, caffe, or {scale=...}."
 )
 @click.option("--subset", help="Only the part of the data that is called this (train, test, eval, ...).")
-@click.option("--head", default="auto", show_default=True, help="auto, logits, softmax or sigmoid.")
+@click.option(
+    "--head", default="auto", show_default=True, help="auto, logits, softmax, sigmoid, sigmoids, embedding, regression."
+)
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
 @json_option

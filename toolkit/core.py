@@ -359,6 +359,42 @@ class Budget(Component):
     """Confidence of the whole run's statistical verdicts, before correction for their number."""
 
 
+# ---------------------------------------------------------------- metrics
+
+
+class Metric(Protocol):
+    """A number of a model's outputs: statistics of each example, then their reduction.
+
+    So any metric can be paired with another model's, resampled and sharded. A frozen pydantic model whose fields are
+    its parameters. estimate: what `reduce` is: a "share" of examples (values of 0 and 1), a "mean" of values, or a
+    number of the "whole" split. against: whether it needs the original's outputs.
+    """
+
+    heads: ClassVar[tuple[Meaning, ...]]
+    tasks: ClassVar[tuple[Task, ...]]  # of the data it can be computed on
+    unit: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    estimate: ClassVar[Literal["share", "mean", "whole"]]
+    against: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """What its measurement is called."""
+        ...
+
+    def per_example(self, outputs: Array, targets: Array, head: Meaning, *, original: Array | None = None) -> Array:
+        """Statistics, (n, ...), in the examples' order; NaN in a (n,) array for one that does not count."""
+        ...
+
+    def reduce(self, values: Array) -> float:
+        """The number, from any selection of `per_example`'s rows; NaN where these cannot tell."""
+        ...
+
+    def left_out(self, values: Array) -> str:
+        """What `reduce` leaves out of these rows and why, in words; "" for nothing."""
+        ...
+
+
 # ---------------------------------------------------------------- what comes out
 
 

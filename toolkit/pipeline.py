@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from toolkit import doctor, runs
+from toolkit.checks import fit
 from toolkit.core import Artifact, Measurement, Model, Progress
 from toolkit.data import load_splits
 from toolkit.errors import EdgekitError, InputError, UnavailableError
@@ -190,7 +191,12 @@ class _Pipeline:
     def _work(self) -> None:
         self.emit(Progress(f"run directory {self.run.folder}", keep=True))
         self.run.keep_only({stage.name for stage in self.plan.stages})
-        splits = self._data(self._source(self.plan.stages[0]))
+        contract = self._source(self.plan.stages[0])
+        budgets = [check.budget for check in self.plan.checks]
+        metrics = [step.component for step in self.recipe.metrics]
+        fit.require(contract.head, budgets, metrics)
+        splits = self._data(contract)
+        fit.require(contract.head, budgets, metrics, splits.test.task)
         for stage in self.plan.stages[1:]:
             self._stage(stage, splits)
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
@@ -230,7 +236,7 @@ class _Pipeline:
             "input_name": contract.signature.inputs[0].name,
         }
         splits = load_splits(**self.opening)
-        _check_classes(contract, len(splits.test.classes))
+        fit.check_data(contract.signature.outputs[0], splits.test)
         records = tuple(
             runs.DataRecord(
                 split=name,
@@ -382,15 +388,6 @@ class _Pipeline:
         return store.path_of(self.run.folder / "artifacts", stage, self.plan.kind)
 
 
-def _check_classes(contract: Model, classes: int) -> None:
-    """Raise InputError, before any work, when the data has other classes than the model."""
-    columns = contract.signature.outputs[0].shape[-1]
-    known = 2 if columns == 1 else columns
-    if known != classes:
-        problem = f"the model has {known} classes, the data has {classes}"
-        raise InputError("data", problem, "give the data all classes of the model, in its order")
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute()) if value.exists() else str(value)
@@ -400,4 +397,6 @@ def _plain(value: Any) -> Any:
 def _count(labels: Any, classes: int) -> tuple[int, ...]:
     import numpy as np
 
+    if labels.ndim == 2:  # several labels an image, or numbers
+        return tuple(int(count) for count in labels.sum(axis=0)) if labels.dtype == np.uint8 else ()
     return tuple(int(count) for count in np.bincount(labels, minlength=classes))

@@ -100,6 +100,7 @@ class Recipe:
     text: bytes
     document: Document
     allow_code: tuple[str, ...] = ()  # modules whose code may run; the command line's to say, never the recipe's
+    metrics: tuple[Step, ...] = ()
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -147,6 +148,7 @@ class Recipe:
                 }
                 for target in self.targets
             ],
+            "metrics": [step.resolved() for step in self.metrics],
             "budget": self.budget.model_dump(mode="json", exclude_unset=True),
             "measure": self.measure.model_dump(mode="json", exclude_unset=True),
         }
@@ -215,6 +217,7 @@ class _Loader:
         file = self.reader.read(RecipeFile, self.raw, also=("schema",))
         data = self._data()
         trunk = self._steps("passes", ("passes",), self.raw.get("passes"))
+        metrics = self._steps("metrics", ("metrics",), self.raw.get("metrics"))
         variants = self._variants()
         targets = list(self._targets(file, [variant.name for variant in variants], devices))
         self.reader.finish()
@@ -235,6 +238,7 @@ class _Loader:
             base=self.base,
             text=self.document.text,
             document=self.document,
+            metrics=metrics,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:

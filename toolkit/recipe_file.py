@@ -86,6 +86,8 @@ class RecipeFile(Component):
     """Exporters of a recipe without variants; short for one variant called "main"."""
     targets: tuple[TargetSection, ...] = ()
     """Devices and their limits; this machine by default."""
+    metrics: tuple[Table, ...] = ()
+    """Metrics beside those of the model's head: names, or tables with `use` and parameters."""
     budget: Budget = Budget()
     """What must hold of every artifact on every target."""
     measure: MeasureSpec = MeasureSpec()

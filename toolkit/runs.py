@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.checks.details import Details
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.errors import InputError, UnavailableError
 
@@ -88,7 +89,10 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a run found out. `per_class`: subject -> [{correct, total}] in the order of `classes`."""
+    """Everything a run found out.
+
+    per_class: subject -> [{correct, total}] in the order of `classes`. details: subject -> what its pictures need.
+    """
 
     name: str
     status: Literal["running", "done", "failed"]
@@ -109,6 +113,7 @@ class Manifest:
     measurements: tuple[Measurement, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     per_class: dict[str, tuple[dict[str, int], ...]] = field(default_factory=dict)
+    details: dict[str, Details] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -152,7 +157,8 @@ class Run:
         """Drop every number about these subjects: what they were measured on is about to change."""
         kept = tuple(m for m in self.manifest.measurements if m.subject not in subjects)
         per_class = {name: counts for name, counts in self.manifest.per_class.items() if name not in subjects}
-        self.update(measurements=kept, per_class=per_class)
+        details = {name: found for name, found in self.manifest.details.items() if name not in subjects}
+        self.update(measurements=kept, per_class=per_class, details=details)
 
     def forget_latency(self, device: str) -> None:
         """Drop what was timed on a device, as a run that measures no latency must not judge an earlier one's."""
