@@ -10,7 +10,10 @@ from toolkit.errors import InputError
 if TYPE_CHECKING:
     from toolkit.core import Array, Labels
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")  # Pillow knows others, some of which start programs
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: a quarter of a gigabyte of RGB
+PNG = b"\x89PNG\r\n\x1a\n"
 _GRAY_MODES = ("1", "L", "LA")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -18,20 +21,27 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 def decode(content: bytes, where: str) -> Array:
     """An encoded image as uint8, height x width x channels (1 for gray images, else 3).
 
-    Transparency is dropped and EXIF orientation is not applied, as in TensorFlow's decoders.
+    Transparency is dropped, EXIF orientation is not applied (as in TensorFlow's decoders), CMYK becomes RGB, of an
+    animation the first frame is taken. Refused: more than 8 bits a channel, more than MAX_PIXELS.
     """
     import io
 
     import numpy as np
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode in _DEEP_MODES:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.mode in _DEEP_MODES or (content.startswith(PNG) and content[24] > 8):
                 raise InputError(where, f"image of mode {image.mode} has more than 8 bits", "convert it to 8 bits")
-            pixels = np.asarray(image.convert("L" if image.mode in _GRAY_MODES else "RGB"))
+            if image.width * image.height > MAX_PIXELS:
+                problem = f"image of {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
+                raise InputError(where, problem, "make it smaller")
+            wanted = "L" if image.mode in _GRAY_MODES else "RGB"
+            pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(where, f"cannot be read as an image: {error}", "replace or remove it") from error
+        problem = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
+        problem = problem if content else "the file is empty"
+        raise InputError(where, f"cannot be read as an image: {problem}", "replace or remove it") from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
