@@ -84,4 +84,17 @@ def _animated(content: bytes) -> bool:
         return b"acTL" in content[:256]
     if content[:4] == b"RIFF" and content[8:16] == b"WEBPVP8X":
         return len(content) > 20 and bool(content[20] & 0x02)
-    return content[:4] == b"GIF8" and content.count(b"\x21\xf9\x04") > 1  # graphic control extensions, one a frame
+    return content[:4] == b"GIF8" and _frames(content) > 1
+
+
+def _frames(content: bytes) -> int:
+    """Frames of a GIF, whose structure shows them only to who reads it; 0 for a broken one."""
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=("GIF",)) as image:
+            return int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError):
+        return 0
