@@ -37,6 +37,7 @@ RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "tflite": ("litert", ("ai-edge-litert",)),
     "onnx": ("onnxruntime", ("onnxruntime",)),
 }
+EXAMPLE_IDS = "example ids"  # array beside the outputs in samples/*.answers.npz; no output is called so
 
 
 class Judge:
@@ -50,10 +51,12 @@ class Judge:
         self.original: Predictions | None = None
         self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
         self._prepared: Mapping[str, Path] | None = None
+        self._ids: tuple[str, ...] = ()
 
     def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
         """Measure everything and record the verdicts."""
         test = splits.test
+        self._ids = test.ids
         for name, path in models.items():
             self._model(name, path, test)
         for artifact in artifacts.values():
@@ -127,10 +130,10 @@ class Judge:
         file = self.run.folder / "samples" / f"{subject}{f'@{device}' if device else ''}.answers.npz"
         if self.run.reusable(f"answers:{subject}{f'@{device}' if device else ''}", key) and file.is_file():
             with np.load(file) as stored:
-                return [stored[name] for name in stored.files], 0.0, True
+                return [stored[name] for name in stored.files if name != EXAMPLE_IDS], 0.0, True
         started = perf_counter()
         found = work()
-        np.savez(file, allow_pickle=False, **found)
+        np.savez(file, allow_pickle=False, **found, **{EXAMPLE_IDS: np.array(self._ids)})
         return list(found.values()), perf_counter() - started, False
 
     def _compare(self, predictions: Predictions, test: Dataset) -> None:

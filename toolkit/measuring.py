@@ -186,7 +186,7 @@ def _keras_answers(
 def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset:
     """All images of a dataset, or those of one subset, as one split."""
     from toolkit.datasets.preprocess import PreprocessSpec
-    from toolkit.datasets.splits import Split
+    from toolkit.datasets.stream import Split
     from toolkit.overrides import toml_value
 
     records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess

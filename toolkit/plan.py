@@ -217,7 +217,7 @@ def _suffixes() -> dict[str, str]:
 
 def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
     """The source with what [model] says, as far as it has the field; the rest is noted when it says something."""
-    given = recipe.model.model_dump(exclude={"source"})
+    given = recipe.model.model_dump(exclude={"source", "classes", "classes_file"})  # those are for the data
     defaults = type(recipe.model).model_fields
     problems += [
         f"{recipe.where('model', name)}: says nothing to this kind of model. Fix: leave it out"

@@ -15,6 +15,7 @@ from typing import Any
 
 from toolkit import registry
 from toolkit.core import Budget, MeasureSpec
+from toolkit.datasets.census import CensusSpec
 from toolkit.datasets.preprocess import PreprocessSpec
 from toolkit.datasets.splits import SplitSpec
 from toolkit.devices import DeviceProfile, find, load_device, registered, safe_name, shipped
@@ -50,6 +51,7 @@ class DataSpec:
     preprocess: PreprocessSpec
     splits: SplitSpec
     held_out: Step | None = None
+    census: CensusSpec = CensusSpec()
 
     def resolved(self) -> dict[str, Any]:
         """JSON-able, every default filled in."""
@@ -58,6 +60,7 @@ class DataSpec:
             "preprocess": self.preprocess.model_dump(mode="json"),
             "splits": self.splits.model_dump(mode="json"),
             "held_out": self.held_out.resolved() if self.held_out else None,
+            **self.census.model_dump(mode="json"),
         }
 
 
@@ -317,12 +320,14 @@ class _Loader:
             held_out = self._records(("data", "held_out"), table["held_out"])
         splits = self.reader.read(SplitSpec, _without_train(table.get("splits", {})), ("data", "splits"))
         preprocess = self.reader.read(PreprocessSpec, table.get("preprocess", {}), ("data", "preprocess"))
+        expected = {key: table[key] for key in CensusSpec.model_fields if key in table}
+        census = self.reader.read(CensusSpec, expected, ("data",))
         records = self._records(("data",), {key: table[key] for key in table if key not in DATA_KEYS[1:]})
-        if splits is None or preprocess is None:
+        if splits is None or preprocess is None or census is None:
             return None
         if table:
             self._check_rest(splits, table.get("held_out") is not None)
-        return DataSpec(records, preprocess, splits, held_out)
+        return DataSpec(records, preprocess, splits, held_out, census)
 
     def _check_rest(self, splits: SplitSpec, held_out: bool) -> None:
         """Two splits of the same images cannot both be what is left."""
@@ -365,6 +370,8 @@ class _Loader:
         update: dict[str, Any] = {}
         if model.source is not None and not model.application:
             update["source"] = self._path(model.source)
+        if model.classes_file is not None:
+            update["classes_file"] = self._path(model.classes_file)
         if model.weights is not None and model.weights != "imagenet":
             update["weights"] = str(self._path(model.weights))
         return model.model_copy(update=update)

@@ -41,6 +41,12 @@ FAMILIES: dict[str, dict[str, str]] = {
         "npz": "toolkit.datasets.npz:Npz",
         "folder": "toolkit.datasets.folder:Folder",
         "csv": "toolkit.datasets.csv:Csv",
+        "jsonl": "toolkit.datasets.jsonl:Jsonl",
+        "npy": "toolkit.datasets.npy:Npy",
+        "tfrecord": "toolkit.datasets.tfrecord:TFRecord",
+        "tfds": "toolkit.datasets.tfds:Tfds",
+        "keras": "toolkit.datasets.keras:KerasDatasets",
+        "callable": "toolkit.datasets.function:Function",
         "digits": "toolkit.datasets.digits:Digits",
     },
     "metrics": {

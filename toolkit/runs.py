@@ -85,6 +85,18 @@ class DataRecord:
     fingerprint: str
     source: str
     per_class: tuple[int, ...] = ()
+    name: str = ""  # of the sample: "calibration: 200 of train, seed 0"
+    ids: str = ""  # file in the run directory that lists its images
+
+
+@dataclass(frozen=True)
+class LeftOutRecord:
+    """Images that no split got. reason: "unreadable" (names say why), or "elsewhere" (equal or grouped images)."""
+
+    source: str
+    reason: str
+    images: int
+    names: tuple[str, ...]  # the first of them; samples/left-out.json has all
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,7 @@ class Manifest:
     outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE", ""] = ""
     classes: tuple[str, ...] = ()
     data: tuple[DataRecord, ...] = ()
+    left_out: tuple[LeftOutRecord, ...] = ()
     stages: tuple[StageRecord, ...] = ()
     artifacts: tuple[ArtifactRecord, ...] = ()
     measurements: tuple[Measurement, ...] = ()

@@ -70,11 +70,11 @@ class Stages:
         facts = self._save(replace(model, preprocessing=contract), save_as)
         return replace(facts, notes=model.notes)
 
-    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
-        """Open the splits that later stages read."""
+    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, **options: Any) -> None:
+        """Open the splits that later stages read; options as `load_splits` takes them."""
         from toolkit.data import load_splits
 
-        self._splits = load_splits(spec, preprocessing, seed=seed, input_name=input_name)
+        self._splits = load_splits(spec, preprocessing, **options)
 
     def run_pass(self, *, component: Any, parent: Path, original: Path, save_as: Path, seed: int) -> ModelFacts:
         """Run one pass on the model saved at `parent`."""

@@ -265,5 +265,5 @@ def test_digits_are_the_real_ones() -> None:
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UnavailableError, match=r'pip install "edgekit\[digits\]"'):
+    with pytest.raises(UnavailableError, match="pip install scikit-learn"):
         Digits().load()
