@@ -119,3 +119,23 @@ def parsed(text: str) -> Any:
     from toolkit.recipe import parse_recipe
 
     return parse_recipe(Document("small.toml", tomllib.loads(text)), Path.cwd())
+
+
+@pytest.fixture(scope="session")
+def digits_files(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The digits CNN as other kinds of model: a SavedModel folder, a float .tflite, an .onnx with channels first."""
+    from toolkit.core import ExportContext
+    from toolkit.exporters.onnx import ONNX
+    from toolkit.exporters.tflite import TFLite
+    from toolkit.sources.keras import Keras
+
+    folder = tmp_path_factory.mktemp("files")
+    model = Keras().load(digits_model)
+    model.graph.export(folder / "saved", verbose=False)
+    TFLite().export(model, folder / "digits.tflite", ExportContext())
+    ONNX(layout="NCHW", dynamic_batch=True).export(model, folder / "digits.onnx", ExportContext())
+    return {
+        "savedmodel": folder / "saved",
+        "tflite": folder / "digits.tflite",
+        "onnx": folder / "digits.onnx",
+    }
