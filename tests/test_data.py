@@ -23,7 +23,7 @@ def test_classes_in_the_same_order_pass() -> None:
         (
             ("bird", "dog", "cat"),
             ("bird", "cat", "dog"),
-            r"class 1 is 'dog' in the model \(the data's class 2\), 'cat' in",
+            r"class 1 is 'dog' in the model \(the data's class 2\), 'cat'",
         ),
         (("cat", "dog"), ("cat", "Dog"), "class 1 is 'dog' in the model, 'Dog' in the data"),
         (("cat", "dog"), ("0", "1"), "class 0 is 'cat' in the model, '0' in the data"),

@@ -22,7 +22,8 @@ from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
 from toolkit.judging import Judge
 from toolkit.plan import Plan, Stage, make_plan
-from toolkit.recipe import Recipe, load_recipe
+from toolkit.recipe import Recipe
+from toolkit.recipe_reader import load_recipe
 from toolkit.sample_code import sample_code
 
 if TYPE_CHECKING:

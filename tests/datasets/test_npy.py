@@ -1,4 +1,4 @@
-"""NumPy arrays on disk: found, mapped and not loaded, and one clear line for what is wrong; columns of labels."""
+"""NumPy arrays on disk: found, mapped, not loaded, one clear line for what is wrong; columns of labels in npz."""
 
 from __future__ import annotations
 

@@ -69,6 +69,8 @@ class Tfds(Component):
             builder = tfds.builder(self.name, file_format="tfrecord", **folder)
         except tfds.core.DatasetNotFoundError as error:
             raise InputError(where, "no such dataset in the catalogue", "see `tfds.list_builders()`") from error
+        except ModuleNotFoundError as error:
+            raise UnavailableError(where, str(error), 'pip install "edgekit[tfds]"') from error
         except ValueError as error:
             raise InputError(where, str(error).split("\n")[0]) from error
         if builder.info.splits:
