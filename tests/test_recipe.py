@@ -342,7 +342,7 @@ def test_loading_a_recipe_imports_no_framework() -> None:
     import sys
 
     code = (
-        "import sys; from toolkit.recipe import load_recipe; load_recipe('digits-demo')\n"
+        "import sys; from toolkit.recipe_reader import load_recipe; load_recipe('digits-demo')\n"
         "print(sorted({'numpy', 'tensorflow', 'keras', 'onnx', 'onnxruntime', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
