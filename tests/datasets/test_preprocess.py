@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from toolkit.core import Preprocessing
-from toolkit.datasets.preprocess import PreprocessSpec, apply
+from toolkit.datasets.preprocess import PreprocessSpec, apply, crop_box, geometry
 from toolkit.errors import InputError
 
 PIXEL = np.array([[[0, 128, 255]]], np.uint8)
@@ -45,6 +47,10 @@ def test_spec_gives_hand_worked_inputs(spec: object, expected: list[float]) -> N
         ({"std": 0.0}, "above 0"),
         ({"mean": [1.0, 2.0], "std": [1.0, 2.0, 3.0]}, "differ"),
         ({"size": [0, 4]}, "greater than or equal to 1"),
+        ({"resize": "area"}, "Input should be 'bilinear'"),
+        ({"crop": "random"}, "Input should be 'center'"),
+        ({"crop_share": 0.0}, "greater than 0"),
+        ({"crop_share": 1.01}, "less than or equal to 1"),
     ],
 )
 def test_spec_refuses_what_contradicts_itself(spec: object, problem: str) -> None:
@@ -54,9 +60,73 @@ def test_spec_refuses_what_contradicts_itself(spec: object, problem: str) -> Non
 
 def test_resolve_takes_size_and_channels_from_the_model() -> None:
     spec = PreprocessSpec.model_validate("unit")
-    assert spec.resolve((None, 8, 6, 1)) == Preprocessing((8, 6), "gray", (1 / 255,), (0.0,))
+    assert spec.resolve((None, 8, 6, 1)) == Preprocessing(size=(8, 6), color="gray", scale=(1 / 255,))
     assert spec.resolve((None, None, None, 3)).size is None
     assert PreprocessSpec(size=(4, 5)).resolve((None, 8, 8, 3)).size == (4, 5)
+
+
+def test_resolve_carries_every_key_of_the_geometry() -> None:
+    given = {"resize": "bicubic", "antialias": False, "crop": "none", "crop_share": 0.875}
+    assert PreprocessSpec.model_validate({"preset": "unit", **given}).resolve((None, 8, 6, 3)) == Preprocessing(
+        size=(8, 6), **given, scale=(1 / 255,)
+    )
+
+
+@pytest.mark.parametrize(
+    "image, wanted, box",
+    [
+        ((4, 8), Preprocessing(size=(2, 2)), (0, 2, 4, 4)),
+        ((4, 8), Preprocessing(size=(2, 2), crop="none"), (0, 0, 4, 8)),
+        ((256, 341), Preprocessing(size=(224, 224), crop_share=0.875), (16, 58, 224, 224)),
+        ((480, 640), Preprocessing(size=(224, 224), crop_share=0.875), (30, 110, 420, 420)),
+        ((10, 21), Preprocessing(size=(5, 5), crop="none", crop_share=0.5), (2, 5, 5, 10)),  # rounded half to even
+        ((9, 9), Preprocessing(crop_share=0.7), (1, 1, 6, 6)),
+        ((1, 1), Preprocessing(size=(3, 3), crop_share=0.1), (0, 0, 1, 1)),
+        ((1, 900), Preprocessing(size=(3, 5)), (0, 449, 1, 2)),
+    ],
+)
+def test_crop_box_is_centred_and_never_empty(
+    image: tuple[int, int], wanted: Preprocessing, box: tuple[int, int, int, int]
+) -> None:
+    assert crop_box(*image, wanted) == box
+
+
+def test_crop_share_is_resize_to_256_then_crop_224() -> None:
+    """torchvision: the short side becomes 256, then the central 224 x 224 counts: 224 / 256 of the short side.
+
+    A ramp along the long side shows where the crop lies; torchvision's resizing of the whole differs by its rounding of
+    the long side (int(256 * 53 / 40) = 339) and of the offset, and by what its filter sees beyond the crop's edge.
+    """
+    from PIL import Image
+
+    ramp = np.broadcast_to((np.arange(530) / 2.1).astype(np.uint8)[None, :, None], (400, 530, 3)).copy()
+    ours = geometry(ramp, Preprocessing(size=(224, 224), crop_share=0.875)).astype(int)
+    whole = Image.fromarray(ramp).resize((339, 256), Image.Resampling.BILINEAR)
+    left, top = round((339 - 224) / 2), 16
+    theirs = np.asarray(whole.crop((left, top, left + 224, top + 224))).astype(int)
+    assert np.abs(ours - theirs).max() <= 1  # half a pixel of 1.56 pixels' ramp
+
+
+def test_crop_none_stretches_and_a_share_without_size_only_crops() -> None:
+    image = np.arange(8, dtype=np.uint8).reshape(1, 8, 1) * 10
+    gray = {"color": "gray", "antialias": False}
+    assert geometry(image, Preprocessing(size=(1, 4), crop="none", **gray)).ravel().tolist() == [5, 25, 45, 65]
+    assert geometry(image, Preprocessing(crop_share=0.5, **gray)).ravel().tolist() == [20, 30, 40, 50]
+
+
+def test_share_is_cut_from_an_image_that_has_its_size_already() -> None:
+    image = np.zeros((4, 4, 1), np.uint8)
+    image[1:3, 1:3] = 200
+    inside = Preprocessing(size=(4, 4), color="gray", crop_share=0.5)
+    assert (geometry(image, inside) == 200).all()
+
+
+def test_antialias_false_reads_neighbours_only() -> None:
+    """8 to 2: centres at 2 and 6, between pixels 1, 2 and 5, 6; the filter of antialiasing reads all."""
+    image = np.array([0, 10, 30, 0, 0, 100, 50, 255], np.uint8).reshape(1, 8, 1)
+    contract = Preprocessing(size=(1, 2), color="gray", crop="none", antialias=False)
+    assert geometry(image, contract).ravel().tolist() == [20, 75]
+    assert geometry(image, replace(contract, antialias=True)).ravel().tolist() != [20, 75]
 
 
 def test_gray_weighs_channels_as_itu_601() -> None:

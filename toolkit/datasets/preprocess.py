@@ -6,7 +6,7 @@ signed    x / 127.5 - 1. MobileNet, MobileNetV2, InceptionV3, InceptionResNetV2,
 imagenet  (x / 255 - mean) / std, RGB. DenseNet; the usual form of PyTorch models
 caffe     BGR, x - (103.939, 116.779, 123.68). VGG16, VGG19, ResNet50, ResNet101, ResNet152
 
-x is 0..255; the names are those of keras.applications.
+x is 0..255; the names are those of keras.applications. Before that: the cropped part, resized, channels ordered.
 Source: `keras.applications.imagenet_utils.preprocess_input` (modes "tf", "torch", "caffe").
 """
 
@@ -45,6 +45,14 @@ class PreprocessSpec(Component):
     """raw, unit, signed, imagenet or caffe; excludes scale, offset, mean and std."""
     size: tuple[Side, Side] | None = None
     """Height and width of the input, in pixels; by default the model's own."""
+    resize: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
+    """Interpolation: triangle, cubic (Keys, a = -0.5), nearest pixel, or Lanczos of 3 lobes."""
+    antialias: bool = True
+    """Filter as wide as the shrinking asks for; false interpolates between nearest pixels however small the result."""
+    crop: Literal["center", "none"] = "center"
+    """center cuts to the aspect ratio of the input; none stretches."""
+    crop_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of both sides kept, centred, after `crop`: 0.875 for what was trained as "resize to 256, crop 224"."""
     color: Literal["rgb", "bgr", "gray"] | None = None
     """Order of channels; by default the preset's, or gray for a model of one channel."""
     scale: Channels | None = None
@@ -81,7 +89,16 @@ class PreprocessSpec(Component):
         height, width, channels = shape[1:] if shape is not None and len(shape) == 4 else (None, None, None)
         size = self.size or ((height, width) if height and width else None)
         color = self.color or ("bgr" if self.preset == "caffe" else "gray" if channels == 1 else "rgb")
-        return Preprocessing(size=size, color=color, scale=scale, offset=offset)
+        return Preprocessing(
+            size=size,
+            resize=self.resize,
+            antialias=self.antialias,
+            crop=self.crop,
+            crop_share=self.crop_share,
+            color=color,
+            scale=scale,
+            offset=offset,
+        )
 
     def _affine(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if self.preset:
@@ -115,8 +132,10 @@ def geometry(image: Array, preprocessing: Preprocessing) -> Array:
         return image
     if channels not in (1, 3):
         raise InputError("preprocess", f"image of {channels} channels", "give gray or RGB images")
-    if (height, width) != size:
-        image = _resize(image, size)
+    top, left, rows, columns = crop_box(height, width, preprocessing)
+    image = image[top : top + rows, left : left + columns]  # not resize's `box`, whose filter reads beyond the crop
+    if preprocessing.size is not None and (rows, columns) != size:
+        image = _resize(image, size, preprocessing)
     return _color(image, preprocessing.color)
 
 
@@ -135,18 +154,30 @@ def normalise(images: Array, preprocessing: Preprocessing) -> Array:
     return scaled
 
 
-def _resize(image: Array, size: tuple[int, int]) -> Array:
-    """Centre crop to the aspect ratio of `size`, then bilinear with antialiasing."""
+def crop_box(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """The part of an image that counts: top, left, rows, columns; an odd pixel is cut below or right."""
+    rows, columns = height, width
+    if preprocessing.size is not None and preprocessing.crop == "center":
+        wanted_rows, wanted_columns = preprocessing.size
+        rows = max(1, min(height, round(width * wanted_rows / wanted_columns)))
+        columns = max(1, min(width, round(height * wanted_columns / wanted_rows)))
+    rows = max(1, round(rows * preprocessing.crop_share))
+    columns = max(1, round(columns * preprocessing.crop_share))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def _resize(image: Array, size: tuple[int, int], preprocessing: Preprocessing) -> Array:
+    """By Pillow, whose filters are antialiased; what it has not, or not as TensorFlow has it, by NumPy."""
     import numpy as np
     from PIL import Image
 
-    (height, width), (rows, columns) = image.shape[:2], size
-    crop_w = max(1, min(width, round(height * columns / rows)))
-    crop_h = max(1, min(height, round(width * rows / columns)))
-    left, top = (width - crop_w) // 2, (height - crop_h) // 2
-    crop = image[top : top + crop_h, left : left + crop_w]  # not resize's `box`, whose filter reads beyond the crop
-    picture = Image.fromarray(crop[:, :, 0] if crop.shape[2] == 1 else crop)
-    resized = np.asarray(picture.resize((columns, rows), Image.Resampling.BILINEAR))
+    from toolkit.datasets.resample import point_sample
+
+    method, (rows, columns) = preprocessing.resize, size
+    if method == "nearest" or not preprocessing.antialias:
+        return point_sample(image, size, method)
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    resized = np.asarray(picture.resize((columns, rows), Image.Resampling[method.upper()]))
     return resized.reshape(rows, columns, image.shape[2])
 
 
