@@ -42,6 +42,7 @@ FLOORS = {
     "runs": 7,
     "catalogue": 8,
     "compare": 8,
+    "contract": 8,
     "doctor": 8,
     "executor": 8,
     "inspection": 8,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +92,82 @@ class Ramp:
 
         for i in range(8):
             yield Batch({"image": np.full((1, 4, 6, 3), -0.25 + i / 7, np.float32)}, {}, (str(i),))
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a program prints for a file whose output is the mean of each channel, over 255."""
+
+    meaning: str
+    classes: tuple[str, ...]
+    expected: list[str]
+    columns: int = 3
+
+
+HEADS = [
+    # the pictures: means (0.2, 0.6, 0.8) and (0.6, 0.6, 0.2) of red, green and blue
+    Head("softmax", ("r", "g", "b"), ["b", "r"]),  # of two equal scores the first
+    Head("logits", ("r", "g", "b"), ["b", "r"]),
+    Head("sigmoid", ("no", "yes"), ["no", "yes"], columns=1),
+    Head("logits", ("no", "yes"), ["yes", "yes"], columns=1),
+    Head("sigmoids", ("r", "g", "b"), ["g, b", "r, g"]),
+    Head("regression", ("x", "y", "z"), ["x 0.2, y 0.6, z 0.8", "x 0.6, y 0.6, z 0.2"]),
+    Head("embedding", ("r", "g", "b"), ["3 numbers", "3 numbers"]),
+]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: f"{head.meaning}{head.columns}")
+def test_program_prints_what_each_head_means(tmp_path: Path, head: Head, means_file: Path) -> None:
+    from PIL import Image
+
+    from toolkit.core import Artifact, Signature, TensorSpec
+
+    one = TensorSpec("means", (1, head.columns), "float32", head.meaning)  # type: ignore[arg-type]
+    signature = Signature((TensorSpec("image", (1, 2, 2, 3), "float32", "image", "NHWC"),), (one,))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(means_file.read_bytes())
+    artifact = Artifact("m.onnx", path, "onnx", "float32", 1, "", signature)
+    program = tmp_path / "m.onnx.py"
+    program.write_text(sample_code(artifact, Preprocessing(size=(2, 2), scale=(1 / 255,)), head.classes))
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture, color in zip(pictures, ((51, 153, 204), (153, 153, 51)), strict=True):
+        Image.new("RGB", (5, 5), color).save(picture)
+    command = [sys.executable, str(program), *map(str, pictures)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout.splitlines()
+    assert lines[:2] == [f"{picture} {text}" for picture, text in zip(pictures, head.expected, strict=True)]
+    if head.meaning == "embedding":
+        dot = 0.2 * 0.6 + 0.6 * 0.6 + 0.8 * 0.2
+        length = (0.04 + 0.36 + 0.64) ** 0.5 * (0.36 + 0.36 + 0.04) ** 0.5
+        assert float(lines[2].removeprefix("cosine ")) == pytest.approx(dot / length, abs=1e-6)
+    else:
+        assert len(lines) == 2
+
+
+@pytest.fixture(scope="module")
+def means_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An .onnx file that gives the mean of each channel."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 2, 2, 3])
+    means = helper.make_tensor_value_info("means", TensorProto.FLOAT, [1, 3])
+    node = helper.make_node("ReduceMean", ["image"], ["means"], axes=[1, 2], keepdims=0)
+    graph = helper.make_graph([node], "means", [image], [means])
+    path = tmp_path_factory.mktemp("means") / "means.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def test_program_refuses_deep_images_in_one_line(tmp_path: Path, means_file: Path) -> None:
+    from PIL import Image
+
+    from toolkit.inspection import read_artifact
+
+    program = tmp_path / "means.py"
+    program.write_text(sample_code(read_artifact(means_file), Preprocessing(), ("r", "g", "b")))
+    (tmp_path / "means.onnx").write_bytes(means_file.read_bytes())
+    Image.fromarray(np.full((2, 2), 40000, np.uint16)).save(tmp_path / "deep.png")
+    command = [sys.executable, str(program), str(tmp_path / "deep.png")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "more than 8 bits" in done.stderr

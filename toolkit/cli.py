@@ -189,7 +189,8 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="Dataset: a .npz, .csv, folder, or a dataset's name.")
 @click.option(
-    "--preprocess", default="raw", show_default=True, help="raw, unit, signed, imagenet, caffe, or {scale=...}."
+    "--preprocess",
+    help="raw, unit, signed, imagenet, caffe, or {scale=...}. Default: as the contract beside it has it, else raw.",
 )
 @click.option("--subset", help="Only the part of the data that is called this (train, test, eval, ...).")
 @click.option(

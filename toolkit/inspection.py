@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
+from toolkit.contract import contract_beside, contract_from, contract_lines
 from toolkit.core import Artifact, Kind, Model, QuantSpec, Scheme, Signature, TensorSpec
 from toolkit.errors import InputError
 from toolkit.executor import Executor
@@ -49,6 +50,12 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
         counts = (("parameters", found.get("parameters")), ("MACs", found.get("macs")))
         yield "  counts  " + ", ".join(f"{'unknown' if n is None else f'{n:,}'} {name}" for name, n in counts)
         yield "  operators: " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
+    if found.get("contract"):
+        yield ""
+        yield from contract_lines(contract_from(found["contract"]))
+    if found.get("contract_problem"):
+        yield ""
+        yield f"contract: {found['contract_problem']}"
     if found.get("takes"):
         yield ""
         yield "what can take it:"
@@ -81,6 +88,10 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
     operators = read(path)[2]
     kind: Kind = "tflite" if artifact.format == "tflite" else "onnx"
     parameters, macs = (file_cost.tflite_count if kind == "tflite" else file_cost.onnx_count)(path)
+    try:
+        contract, problem = contract_beside(path, artifact.sha256), ""
+    except InputError as error:
+        contract, problem = None, str(error)
     runtimes = {
         f"runtime {name}": f"runs .{artifact.format} files"
         for name in registry.names("runtimes")
@@ -97,6 +108,8 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
         "parameters": parameters,
         "macs": macs,
         "operators": dict(operators.most_common()),
+        "contract": contract and asdict(contract),
+        "contract_problem": problem,
         "takes": {**_takers(kind, artifact.scheme), **runtimes},
     }
 

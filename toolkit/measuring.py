@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
 from toolkit.checks import fit
+from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
+from toolkit.data import check_classes
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import InputError
-from toolkit.inspection import read_artifact
+from toolkit.inspection import FORMATS, read_artifact
 from toolkit.plan import source_of
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def evaluate_file(
     file: Path,
     *,
     data: str,
-    preprocess: str | dict[str, Any] = "raw",
+    preprocess: str | dict[str, Any] | None = None,
     subset: str | None = None,
     head: str = "auto",
     layout: Layout | None = None,
@@ -70,21 +72,22 @@ def evaluate_file(
     """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras file,
     TensorFlow for a SavedModel folder).
 
-    layout: of the file's image input, where it is not to be seen from its shape. Returns {"file", "measurements",
-    "per_class", "left_out"}.
+    preprocess: None is as the contract beside the file states, with its layout, head and order of classes; "raw" where
+    there is none. layout: of the file's image input, where it is not to be seen from its shape. Returns {"file",
+    "measurements", "per_class", "left_out"}.
     """
     from toolkit.checks.accuracy import Predictions, measure_accuracy
 
     if head not in HEADS:
         raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
-    asked = _Asked(data, preprocess, subset, head, layout)
+    asked = _asked(file, _Asked(data, preprocess, subset, head, layout))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         if file.suffix == ".keras" or file.is_dir():
             outputs, dataset, meaning, how, where = _keras_answers(file, asked, Path(folder), emit)
         else:
             profile = load_device(device)
             outputs, dataset, meaning, how, where = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
-    predictions = Predictions(file.name, outputs, meaning, where, "measured", how)
+    predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
     classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
     found = [asdict(measurement) for measurement in accuracy.measurements]
@@ -116,10 +119,30 @@ class _Asked:
     """What the data is and what outputs mean, as the options say."""
 
     data: str
-    preprocess: str | dict[str, Any]
+    preprocess: str | dict[str, Any] | None
     subset: str | None
     head: str
     layout: Layout | None
+    contract: Contract | None = None  # the file's own, where it says how to preprocess
+
+    def shown(self) -> str:
+        """Where the preprocessing comes from."""
+        if self.contract is not None:
+            return f"from {contract_path(Path(self.contract.file)).name}"
+        return str(self.preprocess or "raw (no contract beside the file)")
+
+
+def _asked(file: Path, asked: _Asked) -> _Asked:
+    """With what the contract beside the file states, where no preprocessing is asked for."""
+    if asked.preprocess is not None or file.suffix.lower() not in FORMATS:
+        return asked
+    contract = contract_beside(file, read_artifact(file).sha256)
+    if contract is None:
+        return asked
+    layout, meant = contract.inputs[0].layout, contract.outputs[0].meaning
+    told: Layout | None = None if layout == "none" else layout
+    head = meant if asked.head == "auto" and meant in HEADS else asked.head
+    return replace(asked, layout=asked.layout or told, head=head, contract=contract)
 
 
 def _file_answers(
@@ -190,13 +213,17 @@ def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset
     from toolkit.overrides import toml_value
 
     records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess
+    if asked.contract is not None and asked.contract.outputs[0].meaning != "embedding":  # compared, not named
+        check_classes(asked.contract.classes, records.classes)
     indexes = [i for i in range(len(records)) if subset is None or records.subsets[i] == subset]
     if not indexes:
         known = ", ".join(sorted(set(records.subsets) - {""})) or "none"
         raise InputError("--subset", f"no image of {asked.data} is in {subset!r}", f"its subsets: {known}")
     if isinstance(preprocess, str) and preprocess.startswith("{"):
         preprocess = toml_value(preprocess)
-    spec = _checked("--preprocess", PreprocessSpec, preprocess)
+    spec = (
+        asked.contract.preprocess() if asked.contract else _checked("--preprocess", PreprocessSpec, preprocess or "raw")
+    )
     return Split(subset or "all", records, indexes, spec.resolve(shape), input_name=name)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import doctor, runs
 from toolkit.checks import fit
+from toolkit.contract import contract_path, dump, make_contract, make_origin
 from toolkit.core import Artifact, Measurement, Model, Progress
 from toolkit.data import check_classes, class_names, load_splits
 from toolkit.errors import EdgekitError, InputError, UnavailableError
@@ -45,6 +46,7 @@ VERSIONED = (
     "tf2onnx",
     "ai-edge-litert",
     "ai-edge-quantizer",
+    "pillow",
 )
 
 
@@ -288,7 +290,17 @@ class _Pipeline:
         data = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme != "int8":
             data = {}
-        parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data, files)
+        parts: tuple[Any, ...] = (
+            stage.kind,
+            stage.use,
+            self.keys[stage.parent],
+            parameters,
+            asdict(stage.quant),
+            data,
+            files,
+        )
+        if stage.kind == "export":  # what is written beside the file
+            parts = (*parts, self.recipe.name, self.run.manifest.classes)
         key = runs.content_key(*parts, self.recipe.seed, self.versions)
         if stage.kind == "pass":
             self._pass(stage, key, parameters)
@@ -320,6 +332,7 @@ class _Pipeline:
 
     def _export(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:
         target = self.run.folder / "artifacts" / stage.name
+        program = target.with_name(f"{stage.name}.py")
 
         def work() -> dict[str, Any]:
             self._open_data()
@@ -327,12 +340,15 @@ class _Pipeline:
                 "export", exporter=stage.component, parent=self._file(stage.parent), path=target
             )
             artifact = replace(artifact, name=stage.name, path=target)
-            program = sample_code(artifact, self.opening["preprocessing"], self.run.manifest.classes)
-            runs.write_atomically(target.with_name(f"{stage.name}.py"), program.encode())
+            preprocessing, classes = self.opening["preprocessing"], self.run.manifest.classes
+            runs.write_atomically(program, sample_code(artifact, preprocessing, classes).encode())
+            origin = make_origin(artifact, self.recipe.name, stage.quant.granularity, self.versions)
+            contract = make_contract(artifact, preprocessing, classes, origin)
+            runs.write_atomically(contract_path(target), dump(contract))
             self._record_artifact(stage, artifact)
             return {"notes": artifact.notes}
 
-        self._once(stage, key, parameters, (target, target.with_name(f"{stage.name}.py")), work)
+        self._once(stage, key, parameters, (target, program, contract_path(target)), work)
         self.artifacts[stage.name] = self._artifact(stage.name)
 
     def _once(

@@ -23,8 +23,8 @@ def point_sample(image: Array, size: tuple[int, int], method: str) -> Array:
     for axis, wanted in enumerate(size):
         places, weights = taps(image.shape[axis], wanted, method)
         shape = (wanted, 1, 1) if axis == 0 else (1, wanted, 1)
-        parts = (np.take(image, places[:, i], axis) * weights[:, i].reshape(shape) for i in range(places.shape[1]))
-        image = sum(parts, np.float32(0))
+        parts = [np.take(image, places[:, i], axis) * weights[:, i].reshape(shape) for i in range(places.shape[1])]
+        image = np.add.reduce(parts)
     return np.clip(np.floor(image + np.float32(0.5)), 0, 255).astype(np.uint8)
 
 
