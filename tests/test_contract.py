@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -171,7 +172,7 @@ def test_eval_says_raw_where_no_contract_is(finished: Any, tmp_path: Path) -> No
     assert "preprocess raw (no contract beside the file)" in invoke("eval", alone, "--data", "digits").stdout
 
 
-def test_another_files_contract_and_other_classes_are_refused(finished: Any, tmp_path: Path) -> None:
+def test_another_files_contract_is_refused(finished: Any, tmp_path: Path) -> None:
     folder, file = finished.folder / "artifacts", tmp_path / "int8.tflite"
     file.write_bytes((folder / "int8.tflite").read_bytes())
     contract_path(file).write_bytes((folder / "original.tflite.json").read_bytes())
@@ -179,10 +180,35 @@ def test_another_files_contract_and_other_classes_are_refused(finished: Any, tmp
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "is the contract of another file" in done.stderr
     assert "is the contract of another file" in invoke("inspect", file).stdout
-    contract_path(file).write_text(json.dumps(delivered(finished, "int8.tflite") | {"classes": list("1023456789")}))
-    done = invoke("eval", file, "--data", "digits")
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "class 0 is '1' in the model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "own, data, problem",
+    [
+        ("ab", "ba", "class 0 is 'a' in m.onnx.json, 'b' in the data"),
+        ("ab", "abc", "class 2 is none in m.onnx.json, 'c' in the data"),
+        ("abc", "bc", "class 0 is 'a' in m.onnx.json, 'b' in the data"),
+        ("abc", "ab", ""),  # a sample that does not show the last class
+        ("abc", "01", ""),  # numbers for names
+        ("abc", "a1c", ""),
+        ("012", "10", "class 0 is '0' in m.onnx.json, '1' in the data"),
+    ],
+)
+def test_classes_of_the_data_are_in_the_contracts_order(own: str, data: str, problem: str) -> None:
+    from toolkit.core import Records
+    from toolkit.measuring import _named
+
+    artifact = fake_artifact()
+    contract = make_contract(artifact, Preprocessing(), tuple(own), make_origin(artifact, "r", "", {}))
+    classes = tuple(data)
+    records = Records("here", ("i",), np.zeros(1, np.int64), ("",), classes, read=lambda i: None, content=lambda i: b"")  # type: ignore[arg-type, return-value]
+    if problem:
+        with pytest.raises(InputError, match=problem):
+            _named(records, contract)
+    else:
+        assert _named(records, contract).classes == tuple(own)
+    with pytest.raises(InputError, match="class 2 is 'c'"):  # a column for each label: none may be missing
+        _named(replace(records, task="labels", classes=("a", "b")), replace(contract, classes=("a", "b", "c")))
 
 
 def test_inspect_prints_the_contract(finished: Any) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from toolkit import registry
 from toolkit.checks import fit
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
-from toolkit.data import check_classes
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import InputError
 from toolkit.inspection import FORMATS, read_artifact
@@ -214,7 +214,7 @@ def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset
 
     records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess
     if asked.contract is not None and asked.contract.outputs[0].meaning != "embedding":  # compared, not named
-        check_classes(asked.contract.classes, records.classes)
+        records = _named(records, asked.contract)
     indexes = [i for i in range(len(records)) if subset is None or records.subsets[i] == subset]
     if not indexes:
         known = ", ".join(sorted(set(records.subsets) - {""})) or "none"
@@ -225,6 +225,24 @@ def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset
         asked.contract.preprocess() if asked.contract else _checked("--preprocess", PreprocessSpec, preprocess or "raw")
     )
     return Split(subset or "all", records, indexes, spec.resolve(shape), input_name=name)
+
+
+def _named(records: Any, contract: Contract) -> Any:
+    """The records with the contract's classes; InputError where the data has others, or in another order.
+
+    Data that shows fewer classes, or has numbers for names, is read by place.
+    """
+    classes, known = contract.classes, records.classes
+    if records.task == "classes" and len(known) < len(classes):
+        known = (*known, *classes[len(known) :])
+    known = tuple(own if name == str(i) else name for i, (name, own) in enumerate(zip_longest(known, classes)))
+    place = next((i for i, (own, name) in enumerate(zip_longest(classes, known)) if own != name), None)
+    if place is not None:
+        theirs, ours = (repr(names[place]) if place < len(names) else "none" for names in (classes, known))
+        problem = f"class {place} is {theirs} in {contract_path(Path(contract.file)).name}, {ours} in the data"
+        fix = "list the data's classes in the contract's order, or give --preprocess, which sets the contract aside"
+        raise InputError("--data", problem, fix)
+    return replace(records, classes=classes)
 
 
 def _records(data: str) -> Any:
