@@ -14,7 +14,8 @@ from typing import Any
 
 from toolkit.errors import InputError, UnsupportedError
 
-TRUSTED = ("keras.", "keras_core.", "tf_keras.", "tensorflow.python.keras.")
+INITIALIZERS = "tensorflow.python.ops.init_ops_v2."  # EfficientNetV2 of Keras 2 has one of these
+TRUSTED = ("keras.", "keras_core.", "tf_keras.", "tensorflow.python.keras.", INITIALIZERS)
 # Keras classes that hold code of the file's author
 CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "DenseFeatures")
 COMPILED = ("compile_config", "training_config")  # of the model itself: loaders are told not to compile
