@@ -33,21 +33,21 @@ from toolkit.plan import source_of
 from toolkit.stages import answers
 
 IMAGES = 4
-REAL = (  # in DIR/models, with what their input needs to be told
-    ("mobilenet_v1_025_224_imagenet.keras", {}),
-    ("mobilenet_v2_100_224_imagenet_from_int8.keras", {}),
-    ("mlperf_resnet8_cifar10.keras", {}),
-    ("mnv2_trashnet6_160.keras", {}),
-    ("resnet8_cifar10_jpeg.keras", {}),
-    ("resnet20_cifar10_jpeg.keras", {}),
-    ("mnv2_cifar10_96.keras", {}),
-    ("legacy/pretrainedResnet.h5", {}),
-    ("legacy/vww_96.h5", {}),
-    ("legacy/mobilenet_v1_0.25_224.h5", {}),
-    ("legacy/mnist_dw.h5", {}),
-    ("legacy/mnist_resnet.h5", {}),
-    ("onnx/resnet20_cifar10_torch.onnx", {}),
-    ("onnx/resnet20_cifar10_dynamo.onnx", {}),
+REAL = (  # in DIR/models
+    "mobilenet_v1_025_224_imagenet.keras",
+    "mobilenet_v2_100_224_imagenet_from_int8.keras",
+    "mlperf_resnet8_cifar10.keras",
+    "mnv2_trashnet6_160.keras",
+    "resnet8_cifar10_jpeg.keras",
+    "resnet20_cifar10_jpeg.keras",
+    "mnv2_cifar10_96.keras",
+    "legacy/pretrainedResnet.h5",
+    "legacy/vww_96.h5",
+    "legacy/mobilenet_v1_0.25_224.h5",
+    "legacy/mnist_dw.h5",
+    "legacy/mnist_resnet.h5",
+    "onnx/resnet20_cifar10_torch.onnx",
+    "onnx/resnet20_cifar10_torch_dynamo.onnx",
 )
 LEGACY = {  # tf_keras.applications, by the smallest square they take
     "MobileNetV2": 96,
@@ -76,7 +76,7 @@ def legacy(name: str, side: int, suffix: str) -> Row:
 
         tf_keras.utils.set_random_seed(0)
         application = getattr(tf_keras.applications, name)
-        model = application(weights=None, input_shape=(side, side, 3), classes=10)
+        model = application(weights=None, input_shape=(side, side, 3), classes=10, classifier_activation=None)
         return saved(model, folder, f"{name}{suffix}")
 
     return Row(f"tf_keras {name}{suffix or ' SavedModel'}", make)
@@ -95,7 +95,7 @@ def transferred(suffix: str) -> Row:
         x = tf_keras.applications.mobilenet_v2.preprocess_input(x)
         backbone = tf_keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(96, 96, 3))
         x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(backbone(x, training=False)))
-        model = tf_keras.Model(image, layers.Dense(5, activation="softmax")(x))
+        model = tf_keras.Model(image, layers.Dense(5)(x))
         return saved(model, folder, f"transferred{suffix}")
 
     return Row(f"tf_keras transfer learning, nested{suffix or ' SavedModel'}", make)
@@ -109,11 +109,14 @@ def keras3(name: str, suffix: str, policy: str = "float32") -> Row:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:
-            model = getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
+            model = getattr(keras.applications, name)(
+                weights=None, input_shape=(96, 96, 3), classes=10, classifier_activation=None
+            )
         finally:
             keras.config.set_dtype_policy(before)
         if suffix == ".export":
             path = folder / f"{name}-exported"
+            enliven(model)
             model.export(path, verbose=False)
             return path
         return saved(model, folder, f"{name}-{policy}{suffix}")
@@ -128,7 +131,10 @@ def as_tflite() -> Row:
         import tensorflow as tf
 
         keras.utils.set_random_seed(0)
-        model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=10)
+        model = keras.applications.MobileNetV2(
+            weights=None, input_shape=(96, 96, 3), classes=10, classifier_activation=None
+        )
+        enliven(model)
         model.export(folder / "source", verbose=False)
         path = folder / "MobileNetV2.tflite"
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "source")).convert())
@@ -138,13 +144,29 @@ def as_tflite() -> Row:
 
 
 def saved(model: Any, folder: Path, name: str) -> Path:
+    enliven(model)
     path = folder / name
     model.save(path)
     return path
 
 
+def enliven(model: Any) -> None:
+    """Weights of a size that keeps activations alive (He et al. 2015): fresh ones give the same answer to any image."""
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        name = str(getattr(weight, "path", weight.name)).rsplit("/", 1)[-1].split(":")[0]
+        if len(shape) > 1:
+            fan_in = np.prod(shape[:2]) if name == "depthwise_kernel" else np.prod(shape[:-1])
+            weight.assign(rng.normal(0, np.sqrt(2 / fan_in), shape))
+        elif name in ("gamma", "moving_variance", "variance"):
+            weight.assign(rng.uniform(0.8, 1.2, shape))
+        elif weight.dtype in ("float32", np.float32):
+            weight.assign(rng.normal(0, 0.1, shape))
+
+
 def real(data: Path) -> Iterator[Row]:
-    for name, _ in REAL:
+    for name in REAL:
         yield Row(name, lambda folder, name=name: data / "models" / name)
 
 

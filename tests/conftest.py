@@ -104,7 +104,7 @@ def judged(finished: Any) -> Any:
     import numpy as np
 
     from toolkit.data import load_splits
-    from toolkit.recipe import load_recipe
+    from toolkit.recipe_reader import load_recipe
 
     recipe = load_recipe(finished.folder / "recipe.toml")
     splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)
@@ -116,7 +116,7 @@ def parsed(text: str) -> Any:
     import tomllib
 
     from toolkit.documents import Document
-    from toolkit.recipe import parse_recipe
+    from toolkit.recipe_reader import parse_recipe
 
     return parse_recipe(Document("small.toml", tomllib.loads(text)), Path.cwd())
 

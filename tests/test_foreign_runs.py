@@ -11,7 +11,7 @@ import pytest
 
 from toolkit import pipeline
 from toolkit.plan import make_plan
-from toolkit.recipe import load_recipe
+from toolkit.recipe_reader import load_recipe
 
 RECIPE = """
 schema = 1

@@ -14,7 +14,8 @@ from toolkit.devices import shipped
 from toolkit.documents import Document
 from toolkit.errors import InputError
 from toolkit.passes.prune import Prune
-from toolkit.recipe import Recipe, check_file, load_recipe, parse_recipe
+from toolkit.recipe import Recipe
+from toolkit.recipe_reader import check_file, load_recipe, parse_recipe
 
 WHOLE = """\
 schema = 1

@@ -116,7 +116,7 @@ def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
     from toolkit.plan import make_plan
     from toolkit.planned import as_dict, lines
-    from toolkit.recipe import load_recipe
+    from toolkit.recipe_reader import load_recipe
 
     made = make_plan(load_recipe(recipe, **options))
     _print(as_json, lambda: as_dict(made), lambda: lines(made))
@@ -128,7 +128,7 @@ def plan(recipe: str, as_json: bool, **options: Any) -> None:
 @json_option
 def check(file: str, as_json: bool) -> None:
     """Check FILE, a recipe or a device profile, and name every mistake with its line."""
-    from toolkit.recipe import check_file
+    from toolkit.recipe_reader import check_file
 
     found = check_file(file)
     _print(as_json, lambda: found, lambda: [f"{file}: a valid {found['kind']}, {found['name']!r}"])
@@ -192,7 +192,9 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
     "--preprocess", default="raw", show_default=True, help="raw, unit, signed, imagenet, caffe, or {scale=...}."
 )
 @click.option("--subset", help="Only the part of the data that is called this (train, test, eval, ...).")
-@click.option("--head", default="auto", show_default=True, help="auto, logits, softmax or sigmoid.")
+@click.option(
+    "--head", default="auto", show_default=True, help="auto, logits, softmax, sigmoid, sigmoids, embedding, regression."
+)
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
 @json_option

@@ -130,7 +130,9 @@ class Records:
     or (n, columns) float32 (values; `classes` then names the columns). subsets: for each record the name of the part
     the data itself puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x
     channels; safe to call from several threads. content(i): bytes that identify the image, for fingerprints and
-    duplicate checks.
+    duplicate checks. encoded: content(i) is an encoded file, which can be looked at without decoding it. groups: for
+    each record the name of what it must stay together with (a person, a scene), "" for none; empty where nothing is
+    grouped. faults(): index -> what the container's own checksums say against a record. notes: worth a warning.
     """
 
     source: str
@@ -141,6 +143,10 @@ class Records:
     read: Callable[[int], Array]
     content: Callable[[int], bytes]
     task: Task = "classes"
+    encoded: bool = False
+    groups: tuple[str, ...] = ()
+    faults: Callable[[], Mapping[int, str]] = dict
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -357,6 +363,42 @@ class Budget(Component):
     """Largest tensor arena, in KiB (TFLite files)."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of the whole run's statistical verdicts, before correction for their number."""
+
+
+# ---------------------------------------------------------------- metrics
+
+
+class Metric(Protocol):
+    """A number of a model's outputs: statistics of each example, then their reduction.
+
+    So any metric can be paired with another model's, resampled and sharded. A frozen pydantic model whose fields are
+    its parameters. estimate: what `reduce` is: a "share" of examples (values of 0 and 1), a "mean" of values, or a
+    number of the "whole" split. against: whether it needs the original's outputs.
+    """
+
+    heads: ClassVar[tuple[Meaning, ...]]
+    tasks: ClassVar[tuple[Task, ...]]  # of the data it can be computed on
+    unit: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    estimate: ClassVar[Literal["share", "mean", "whole"]]
+    against: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """What its measurement is called."""
+        ...
+
+    def per_example(self, outputs: Array, targets: Array, head: Meaning, *, original: Array | None = None) -> Array:
+        """Statistics, (n, ...), in the examples' order; NaN in a (n,) array for one that does not count."""
+        ...
+
+    def reduce(self, values: Array) -> float:
+        """The number, from any selection of `per_example`'s rows; NaN where these cannot tell."""
+        ...
+
+    def left_out(self, values: Array) -> str:
+        """What `reduce` leaves out of these rows and why, in words; "" for nothing."""
+        ...
 
 
 # ---------------------------------------------------------------- what comes out

@@ -15,21 +15,25 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from toolkit import doctor, runs
+from toolkit.checks import fit
 from toolkit.core import Artifact, Measurement, Model, Progress
-from toolkit.data import load_splits
+from toolkit.data import check_classes, class_names, load_splits
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
 from toolkit.judging import Judge
 from toolkit.plan import Plan, Stage, make_plan
-from toolkit.recipe import Recipe, load_recipe
+from toolkit.recipe import Recipe
+from toolkit.recipe_reader import load_recipe
 from toolkit.sample_code import sample_code
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
+    from toolkit.datasets.stream import Split
 
 log = logging.getLogger(__name__)
 Emit = Callable[[Progress], None]
 
+SOME = 50  # names of left-out images in the manifest itself
 # packages whose version is part of what a stage is
 VERSIONED = (
     "edgekit",
@@ -190,7 +194,12 @@ class _Pipeline:
     def _work(self) -> None:
         self.emit(Progress(f"run directory {self.run.folder}", keep=True))
         self.run.keep_only({stage.name for stage in self.plan.stages})
-        splits = self._data(self._source(self.plan.stages[0]))
+        contract = self._source(self.plan.stages[0])
+        budgets = [check.budget for check in self.plan.checks]
+        metrics = [step.component for step in self.recipe.metrics]
+        fit.require(contract.head, budgets, metrics)
+        splits = self._data(contract)
+        fit.require(contract.head, budgets, metrics, splits.test.task)
         for stage in self.plan.stages[1:]:
             self._stage(stage, splits)
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
@@ -228,26 +237,49 @@ class _Pipeline:
             "preprocessing": contract.preprocessing,
             "seed": self.recipe.seed,
             "input_name": contract.signature.inputs[0].name,
+            "allow_code": self.recipe.allow_code,
         }
+        named = class_names(self.recipe.model.classes, self.recipe.model.classes_file)
         splits = load_splits(**self.opening)
-        _check_classes(contract, len(splits.test.classes))
-        records = tuple(
-            runs.DataRecord(
-                split=name,
-                images=len(split),
-                fingerprint=split.fingerprint,
-                source=split.source,
-                per_class=_count(split.labels, len(split.classes)),
-            )
-            for name in ("train", "selection", "calibration", "test")
-            if (split := getattr(splits, name)) is not None
+        self.opening["chosen"] = splits.chosen
+        fit.check_data(contract.signature.outputs[0], splits.test)
+        if named:
+            check_classes(named, splits.test.classes)
+        records = tuple(self._data_record(split) for split in splits.present())
+        left_out = tuple(
+            runs.LeftOutRecord(left.source, left.reason, len(left.names), left.names[:SOME]) for left in splits.left_out
         )
-        self.run.update(data=records, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings))
+        if splits.left_out:
+            self._list("left-out", [asdict(left) for left in splits.left_out])
+        self.run.update(
+            data=records, left_out=left_out, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings)
+        )
         for warning in splits.warnings:
             self.emit(Progress(f"warning: {warning}", keep=True))
         self.fingerprints = {record.split: record.fingerprint for record in records}
         self._data_open = False
         return splits
+
+    def _data_record(self, split: Split) -> runs.DataRecord:
+        """What the manifest says of a split; its images are listed in a file beside."""
+        content = {"name": split.drawn, "fingerprint": split.fingerprint, "ids": split.ids}
+        return runs.DataRecord(
+            split=split.name,
+            images=len(split),
+            fingerprint=split.fingerprint,
+            source=split.source,
+            per_class=split.per_class,
+            name=split.drawn,
+            ids=self._list(split.name, content),
+        )
+
+    def _list(self, name: str, content: Any) -> str:
+        """Write what a split holds to the run's samples/; the path from the run directory."""
+        path = self.run.folder / "samples" / f"{name}.json"
+        runs.write_atomically(
+            path, json.dumps(content, indent=0, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        )
+        return path.relative_to(self.run.folder).as_posix()
 
     def _stage(self, stage: Stage, splits: Splits) -> None:
         parameters = stage.component.model_dump(mode="json")
@@ -382,22 +414,7 @@ class _Pipeline:
         return store.path_of(self.run.folder / "artifacts", stage, self.plan.kind)
 
 
-def _check_classes(contract: Model, classes: int) -> None:
-    """Raise InputError, before any work, when the data has other classes than the model."""
-    columns = contract.signature.outputs[0].shape[-1]
-    known = 2 if columns == 1 else columns
-    if known != classes:
-        problem = f"the model has {known} classes, the data has {classes}"
-        raise InputError("data", problem, "give the data all classes of the model, in its order")
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute()) if value.exists() else str(value)
     return list(value) if isinstance(value, tuple | list) else value
-
-
-def _count(labels: Any, classes: int) -> tuple[int, ...]:
-    import numpy as np
-
-    return tuple(int(count) for count in np.bincount(labels, minlength=classes))

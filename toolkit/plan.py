@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit import registry
+from toolkit.checks import fit
 from toolkit.core import Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
@@ -97,6 +98,7 @@ def make_plan(recipe: Recipe) -> Plan:
             checks += _checks(recipe, stage, problems, notes)
     problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
+    problems += _head_problems(recipe)
     missing = [*_missing(checks), *_missing_for(stages, kind)]
     unique = {(check.artifact, check.device.name): check for check in checks}  # two targets may share a device
     return Plan(recipe, stages, tuple(unique.values()), _once(problems), _once(missing), _once(notes), kind)
@@ -215,7 +217,7 @@ def _suffixes() -> dict[str, str]:
 
 def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
     """The source with what [model] says, as far as it has the field; the rest is noted when it says something."""
-    given = recipe.model.model_dump(exclude={"source"})
+    given = recipe.model.model_dump(exclude={"source", "classes", "classes_file"})  # those are for the data
     defaults = type(recipe.model).model_fields
     problems += [
         f"{recipe.where('model', name)}: says nothing to this kind of model. Fix: leave it out"
@@ -290,6 +292,16 @@ def _split_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]:
                 yield f"{stage.where}: {stage.use} needs the {need} split. Fix: set data.splits.{need}"
     if "test" not in given:
         yield f"{recipe.where('data', 'splits')}: there is no test split to judge on. Fix: set data.splits.test"
+
+
+def _head_problems(recipe: Recipe) -> Iterator[str]:
+    """Limits and metrics that such a head cannot have, where the recipe says what the head is."""
+    if recipe.model.head == "auto":
+        return
+    found = [problem for target in recipe.targets for problem in fit.budget_problems(recipe.model.head, target.budget)]
+    found += fit.metric_problems(recipe.model.head, [step.component for step in recipe.metrics])
+    for where, problem, fix in found:
+        yield f"{recipe.where(*where.split('.')[:1])}: {where.split('.')[1]}: {problem}. Fix: {fix}"
 
 
 def _missing(checks: list[Check]) -> Iterator[str]:

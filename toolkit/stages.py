@@ -70,11 +70,11 @@ class Stages:
         facts = self._save(replace(model, preprocessing=contract), save_as)
         return replace(facts, notes=model.notes)
 
-    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
-        """Open the splits that later stages read."""
+    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, **options: Any) -> None:
+        """Open the splits that later stages read; options as `load_splits` takes them."""
         from toolkit.data import load_splits
 
-        self._splits = load_splits(spec, preprocessing, seed=seed, input_name=input_name)
+        self._splits = load_splits(spec, preprocessing, **options)
 
     def run_pass(self, *, component: Any, parent: Path, original: Path, save_as: Path, seed: int) -> ModelFacts:
         """Run one pass on the model saved at `parent`."""
@@ -85,7 +85,7 @@ class Stages:
             train=splits.train,
             selection=splits.selection,
             calibration=splits.calibration,
-            evaluate=self._accuracy if splits.selection else None,
+            evaluate=self._score(self._model(original)) if splits.selection else None,
             load=_load_any,
             emit=self._emit,
         )
@@ -144,16 +144,30 @@ class Stages:
         parameters, macs = _counts(self._models[path])
         return ModelFacts(model.signature, model.preprocessing, parameters, macs)
 
-    def _accuracy(self, model: Model) -> float:
-        """Top-1 on the selection split, 0..1."""
+    def _score(self, original: Model) -> Callable[[Model], float]:
+        """A model's score on the selection split, larger is better: its head's, or minus its error.
+
+        An embedding without class labels is scored by its likeness to the original's.
+        """
         from toolkit.engine.predict import predict_batches
-        from toolkit.metrics.classification import Top1
+        from toolkit.metrics import chosen
+        from toolkit.metrics.vectors import Cosine
 
         selection = self._opened().selection
         if selection is None:
             raise RuntimeError("there is no selection split to evaluate on")
-        outputs = predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))
-        return float(Top1().per_example(outputs[0], selection.labels, model.head).mean())
+
+        def answers(model: Model) -> Any:
+            return predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))[0]
+
+        metric: Any = chosen.score(original.head, selection.task) or Cosine()
+        reference = answers(original) if metric.against else None
+
+        def score(model: Model) -> float:
+            values = metric.per_example(answers(model), selection.labels, model.head, original=reference)
+            return float(metric.reduce(values)) * (1 if metric.higher_is_better else -1)
+
+        return score
 
 
 def _load_any(path: Path) -> Model:

@@ -27,6 +27,13 @@ def check_weights(where: str, weights: Iterable[Any]) -> None:
             raise InputError(where, problem, "train again, or load an earlier checkpoint")
 
 
+def check_complete(where: str, values: int, model: Any) -> None:
+    """InputError where a file holds fewer values than the model has weights: Keras leaves the others random."""
+    if values < model.count_params():
+        problem = f"holds {values:,} weight values, the network {model.count_params():,}"
+        raise InputError(where, problem, "save the model again; the file is not whole, or another network's")
+
+
 def check_same(where: str, before: Answer, flat: Any, inputs: Sequence[Any], precision: str) -> Agreement:
     """How far the flat model is from the one it was made from; UnsupportedError if further than rounding explains.
 

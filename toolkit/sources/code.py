@@ -25,8 +25,11 @@ ACTIVATIONS = frozenset(
     "log_sigmoid log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus softsign sparse_plus "
     "sparse_sigmoid sparsemax squareplus swish tanh tanh_shrink threshold".split()
 )
-BYTECODE = ("__lambda__", "Lambda of Python bytecode")
-FIX_BYTECODE = "replace it by built-in layers, or by a function in a module of yours, which --allow-code can name"
+FIXES = {
+    "Lambda of Python bytecode": "replace it by built-in layers, or by a function in a module of yours (--allow-code)",
+    "__lambda__": "replace it by built-in layers, or by a function in a module of yours (--allow-code)",
+    "Lambda of Keras 2": "put a function with the layer's name into a module, and name that: --allow-code MODULE",
+}
 FIX = "replace it by built-in layers, or name the module that defines it: allow_code = ['MODULE'] (--allow-code)"
 
 
@@ -66,7 +69,7 @@ def check(where: str, config: Mapping[str, Any], allowed: Allowed) -> None:
         if what is None:
             continue
         problem = f"layer {layer!r} holds code of its own ({what}), which is not run from a model file"
-        raise UnsupportedError(where, problem, FIX_BYTECODE if what in BYTECODE else FIX)
+        raise UnsupportedError(where, problem, FIXES.get(what, FIX))
 
 
 def register(config: Mapping[str, Any], allowed: Allowed) -> None:
@@ -99,9 +102,9 @@ def classes(node: Any, layer: str) -> Iterator[tuple[str, dict[str, Any]]]:
         item, owner = pending.pop()
         if isinstance(item, dict):
             inner = item.get("config")
-            if "class_name" in item and isinstance(inner, dict) and isinstance(inner.get("name"), str):
-                owner = inner["name"]
             if "class_name" in item:
+                names = (inner.get("name") if isinstance(inner, dict) else None, item.get("name"))
+                owner = next((name for name in names if isinstance(name, str)), owner)
                 yield owner, item
             pending += [(value, owner) for value in item.values()]
         elif isinstance(item, list):
@@ -132,12 +135,34 @@ def _foreign(entry: Mapping[str, Any], allowed: Allowed) -> str | None:
 
 
 def _lambda(config: Any, allowed: Allowed) -> str | None:
-    """Keras 3 writes a function as a table or as bytecode, Keras 2 as its name or, in a list, as bytecode."""
+    """Keras 3 writes a named function as a table, a lambda as bytecode. Keras 2 writes bytecode whatever it was.
+
+    A function of the user's that has the name of the layer stands in for the bytecode of Keras 2 (`without_bytecode`).
+    """
     function = config.get("function") if isinstance(config, dict) else None
-    if isinstance(function, list) or (isinstance(function, dict) and function.get("class_name") == "__lambda__"):
+    if isinstance(function, dict) and function.get("class_name") == "__lambda__":
         return "Lambda of Python bytecode"
+    if _is_bytecode(function):
+        return None if allowed.knows(str(config.get("name"))) else "Lambda of Keras 2"
     name = function.get("config") if isinstance(function, dict) else function
     return None if isinstance(name, str) and allowed.knows(name) else "Lambda"
+
+
+def without_bytecode(config: Any) -> Any:
+    """A configuration of Keras 2 in which every Lambda calls a function by the layer's own name."""
+    if isinstance(config, list):
+        return [without_bytecode(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    found = {key: without_bytecode(value) for key, value in config.items()}
+    inner = found.get("config")
+    if found.get("class_name") == "Lambda" and isinstance(inner, dict) and _is_bytecode(inner.get("function")):
+        inner |= {"function": inner.get("name"), "function_type": "function", "module": None}
+    return found
+
+
+def _is_bytecode(function: Any) -> bool:
+    return isinstance(function, list) or (isinstance(function, dict) and function.get("class_name") == "__tuple__")
 
 
 def _activation(config: Any, allowed: Allowed) -> str | None:

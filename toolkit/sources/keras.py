@@ -12,7 +12,7 @@ from toolkit.core import Model
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.schema import Component
 from toolkit.sources import archive, code, hdf5, legacy, saved
-from toolkit.sources.checked import check_same, check_weights
+from toolkit.sources.checked import check_complete, check_same, check_weights
 from toolkit.sources.signature import meaning_of, signature
 
 Side = Annotated[int, Field(ge=1)]
@@ -41,10 +41,12 @@ class Keras(Component):
         found = archive.check(path, allowed) if form == ".keras" else hdf5.check(path, allowed)
         if found.legacy:
             return legacy.load(path, found, allowed, head=self.head, input_shape=self.input_shape)
-        if form == ".keras":
-            hdf5.check_weights(str(path), archive.weights(path))
+        values = hdf5.check_weights(str(path), archive.weights(path)) if form == ".keras" else None
         code.register(found.config, allowed)
-        return flattened(str(path), _load(path), self.head, self.input_shape)
+        loaded = _load(path)
+        if values is not None:
+            check_complete(str(path), values, loaded)
+        return flattened(str(path), loaded, self.head, self.input_shape)
 
 
 def flattened(where: str, loaded: Any, head: str, input_shape: tuple[int, int] | None) -> Model:

@@ -16,7 +16,7 @@ from typing import Any
 from toolkit.core import Meaning, Model
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.sources import archive, code, hdf5
-from toolkit.sources.checked import check_same, check_weights
+from toolkit.sources.checked import check_complete, check_same, check_weights
 from toolkit.sources.saved import MAX_CONFIG, Saved, parse_json
 from toolkit.sources.signature import signature
 
@@ -98,11 +98,14 @@ def _from_config(saved: Saved, objects: Mapping[str, Any]) -> Any:
     from tf_keras.src.saving import serialization_lib
     from tf_keras.src.saving.legacy import model_config
     from tf_keras.src.saving.legacy.saved_model import json_utils
+    from tf_keras.utils import custom_object_scope
 
-    config = {key: value for key, value in saved.config.items() if key not in code.COMPILED}
-    if saved.form == ".keras":
-        return serialization_lib.deserialize_keras_object(config, dict(objects), safe_mode=True)
-    return model_config.model_from_config(json_utils.decode(json.dumps(config)), dict(objects))
+    whole = {key: value for key, value in saved.config.items() if key not in code.COMPILED}
+    config = code.without_bytecode(whole)
+    with custom_object_scope(dict(objects)):
+        if saved.form == ".keras":
+            return serialization_lib.deserialize_keras_object(config, safe_mode=True)
+        return model_config.model_from_config(json_utils.decode(json.dumps(config)))
 
 
 def _give_weights(path: Path, form: str, model: Any) -> None:
@@ -123,18 +126,20 @@ def _give_weights(path: Path, form: str, model: Any) -> None:
             file = Path(folder) / archive.WEIGHTS
             file.write_bytes(data)
             model.load_weights(str(file))
-        if values != model.count_params():
-            raise ValueError(f"the file holds {values:,} weight values, the model {model.count_params():,}")
+        check_complete(str(path), values, model)
 
 
 def _check_known(where: str, config: Mapping[str, Any], tf_keras: Any, allowed: code.Allowed) -> None:
-    """Every class is one of Keras' own or allowed, every TensorFlow function one that can be carried over."""
+    """Every class is one of Keras' own or allowed, every TensorFlow function one that can be carried over.
+
+    What holds code was refused before, by `code.check`.
+    """
     from tf_keras.src.layers import serialization
 
     from toolkit.engine import carry_ops
 
     serialization.populate_deserializable_objects()
-    known = {name for name in serialization.LOCAL.ALL_OBJECTS if name not in (*REACHING, *code.CODE)}
+    known = {name for name in serialization.LOCAL.ALL_OBJECTS if name not in REACHING}
     known |= {name for family in FAMILIES for name in dir(getattr(tf_keras, family, None))}
     known |= {*VALUES, *POLICIES, *carry_ops.KINDS}
     whole = {key: value for key, value in config.items() if key not in code.COMPILED}

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ SUFFIXES: dict[Kind, str] = {
     "tflite": ".model.tflite",
     "onnx": ".model.onnx",
 }
+
+# packages whose classes and functions any process has
+NOT_CODE = ("keras", "keras_core", "tensorflow", "numpy", "builtins", "toolkit")
 
 
 def path_of(folder: Path, stage: str, kind: Kind) -> Path:
@@ -72,6 +76,8 @@ def restore(path: Path) -> Model:
         return replace(contract, graph=path)
     import keras
 
+    for name, module in json.loads(contract_path(path).read_text()).get("code", {}).items():
+        keras.saving.get_custom_objects().setdefault(name, getattr(import_module(module), name))
     graph = keras.models.load_model(path, compile=False)
     return replace(contract, graph=graph)
 
@@ -83,6 +89,7 @@ def save_contract(model: Model, path: Path) -> None:
         "signature": asdict(model.signature),
         "preprocessing": asdict(model.preprocessing),
         "quant": asdict(model.quant),
+        "code": _code(model.graph),
     }
     target = contract_path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -105,6 +112,17 @@ def read_contract(path: Path) -> Model:
         preprocessing=TypeAdapter(Preprocessing).validate_python(data["preprocessing"]),
         quant=TypeAdapter(QuantSpec).validate_python(data["quant"]),
     )
+
+
+def _code(graph: Any) -> dict[str, str]:
+    """Name -> module of the classes and functions in a graph that are the user's own (allow_code)."""
+    found: dict[str, str] = {}
+    for layer in getattr(graph, "layers", ()):
+        for item in (type(layer), getattr(layer, "function", None), getattr(layer, "activation", None)):
+            module = str(getattr(item, "__module__", "keras"))
+            if callable(item) and hasattr(item, "__name__") and module.partition(".")[0] not in NOT_CODE:
+                found[item.__name__] = module
+    return found
 
 
 def contract_path(path: Path) -> Path:
