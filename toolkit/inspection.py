@@ -58,14 +58,18 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
 def read_artifact(path: Path) -> Artifact:
     """A delivered file as an artifact, everything read from the file itself; InputError if it is not one."""
     from toolkit.runs import file_sha256
+    from toolkit.sources import opening
 
     _require_file(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(str(path), "is neither a .tflite nor an .onnx file", "export the model first")
+    opening.check_kind(path, "a .tflite file" if kind == "tflite" else "an .onnx file")
     read = _read_tflite if kind == "tflite" else _read_onnx
     try:
         signature, scheme, _ = read(path)
+        if not signature.inputs or not signature.outputs:
+            raise InputError(str(path), f"is not a readable .{kind} file (it has no inputs or no outputs)")
     except InputError:
         raise
     except Exception as error:  # whatever a parser makes of bytes that are not its format
