@@ -2,7 +2,7 @@
 
 tf.data: list files, map(read, decode_jpeg, resize) in parallel, batch, prefetch. Both resize to the same size: `equal`
 is the same work (bilinear, antialiased), `plain` what `tf.image.resize` does unless told otherwise (bilinear between
-four neighbours, which drops pixels when it shrinks: less work, other images). Blocks of all alternate in one process, so
+four neighbours, which drops pixels when it shrinks: less work, other images). Blocks of all alternate in one process so
 that they share the machine's moods; the ratio is that of the best blocks, as on a shared machine only the undisturbed
 ones compare; CPU time stands beside. Target: at least 0.95.
 
