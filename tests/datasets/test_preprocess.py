@@ -54,7 +54,7 @@ def test_spec_refuses_what_contradicts_itself(spec: object, problem: str) -> Non
 
 def test_resolve_takes_size_and_channels_from_the_model() -> None:
     spec = PreprocessSpec.model_validate("unit")
-    assert spec.resolve((None, 8, 6, 1)) == Preprocessing((8, 6), "gray", (1 / 255,), (0.0,))
+    assert spec.resolve((None, 8, 6, 1)) == Preprocessing((8, 6), color="gray", scale=(1 / 255,))
     assert spec.resolve((None, None, None, 3)).size is None
     assert PreprocessSpec(size=(4, 5)).resolve((None, 8, 8, 3)).size == (4, 5)
 
