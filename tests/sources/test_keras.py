@@ -284,3 +284,25 @@ def test_manifest_says_how_far_the_model_is_from_its_file(finished: Any) -> None
     original = next(stage for stage in finished.manifest.stages if stage.name == "original")
     assert original.notes[0].startswith("made flat: largest output difference 0 of ")
     assert original.notes[0].endswith("over 2 random images")
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+@pytest.mark.filterwarnings("ignore")
+def test_model_that_would_fill_the_memory_is_refused(tmp_path: Path, name: str) -> None:
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, layers.Flatten()(layers.UpSampling2D(10_000, name="blown")(image)))
+    with pytest.raises(InputError, match=r"'blown' gives a tensor of \?x80000x80000x1"):
+        Keras().load(saved(model, tmp_path, name))
+
+
+def test_layer_wider_than_the_weights_of_its_file_is_refused(tmp_path: Path) -> None:
+    import zipfile
+
+    path = saved(small(), tmp_path)
+    wide = tmp_path / "wide.keras"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(wide, "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            new.writestr(member.filename, content.replace(b'"units": 3', b'"units": 3000000000'))
+    with pytest.raises(InputError, match="'answer' has units = 3,000,000,000"):
+        Keras().load(wide)
