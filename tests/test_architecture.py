@@ -35,6 +35,7 @@ FLOORS = {
     "recipe_file": 6,
     "overrides": 6,
     "recipe": 6,
+    "recipe_reader": 6,
     "data": 6,
     "checks": 6,
     "plan": 7,

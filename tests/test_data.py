@@ -1,4 +1,4 @@
-"""Data and model must speak of the same classes in the same order, and of the same kind of truth."""
+"""Data and model must speak of the same classes in the same order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.core import TensorSpec
-from toolkit.data import check_classes, check_target, class_names
+from toolkit.data import check_classes, class_names
 from toolkit.errors import InputError
 from toolkit.overrides import dataset_kind
 
@@ -40,45 +39,6 @@ def test_class_names_come_from_the_recipe_or_a_file(tmp_path: Path) -> None:
     assert class_names((), tmp_path / "names.txt") == ("cat", "dog")
     assert class_names(("a",), None) == ("a",)
     assert class_names((), None) == ()
-
-
-def output(meaning: Any, columns: int | None) -> TensorSpec:
-    return TensorSpec("y", (None, columns), "float32", meaning)
-
-
-@pytest.mark.parametrize(
-    "meaning, columns, task, names",
-    [
-        ("softmax", 3, "classes", "abc"),
-        ("logits", 3, "classes", "abc"),
-        ("sigmoid", 1, "classes", "ab"),
-        ("sigmoids", 3, "labels", "abc"),
-        ("sigmoids", 1, "labels", "a"),
-        ("regression", 2, "values", "xy"),
-        ("embedding", 128, "classes", "abc"),
-        ("softmax", None, "classes", "abc"),
-    ],
-)
-def test_data_that_can_judge_a_head_passes(meaning: str, columns: int | None, task: Any, names: str) -> None:
-    check_target(output(meaning, columns), task, tuple(names))
-
-
-@pytest.mark.parametrize(
-    "meaning, columns, task, names, problem",
-    [
-        ("softmax", 10, "classes", "abc", "the model has 10 classes, the data has 3"),
-        ("sigmoid", 1, "classes", "abc", "the model has 2 classes, the data has 3"),
-        ("regression", 1, "values", "xy", "the model has 1 values, the data has 2"),
-        ("softmax", 3, "labels", "abc", "the data gives labels that may hold together, and the model's softmax output"),
-        ("sigmoids", 3, "classes", "abc", "the data gives one class an image, and the model's sigmoids output"),
-        ("logits", 2, "values", "xy", "the data gives values to be predicted"),
-    ],
-)
-def test_data_that_cannot_judge_a_head_is_refused(
-    meaning: str, columns: int, task: Any, names: str, problem: str
-) -> None:
-    with pytest.raises(InputError, match=problem):
-        check_target(output(meaning, columns), task, tuple(names))
 
 
 @pytest.mark.parametrize(

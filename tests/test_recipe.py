@@ -14,7 +14,8 @@ from toolkit.devices import shipped
 from toolkit.documents import Document
 from toolkit.errors import InputError
 from toolkit.passes.prune import Prune
-from toolkit.recipe import Recipe, check_file, load_recipe, parse_recipe
+from toolkit.recipe import Recipe
+from toolkit.recipe_reader import check_file, load_recipe, parse_recipe
 
 WHOLE = """\
 schema = 1
@@ -325,7 +326,7 @@ def test_load_recipe_names_every_mistake_of_every_part_at_once(tmp_path: Path) -
         "r.toml:22: variants.0.passes.0.scheme: must be 'float16', 'dynamic' or 'int8', got 'int7'. "
         "Fix: did you mean 'int8'?",
         "r.toml:23: variants.0.export.1.use: no such exporter, got 'onxx'. Fix: did you mean 'onnx'?",
-        "r.toml:30: budget.max_acuracy_drop: no such key. Fix: did you mean 'max_accuracy_drop'?",
+        "r.toml:30: budget.max_acuracy_drop: no such key. Fix: did you mean 'max_accuracy_drop' or 'max_class_drop'?",
         "r.toml:34: targets.0.device: no such device profile, got 'this-machin'. Fix: did you mean 'this-machine'?",
         "r.toml:35: targets.0.variants.0: no such variant, got 'phon'. Fix: did you mean 'phone'?",
     ]
@@ -355,7 +356,7 @@ def test_loading_a_recipe_imports_no_framework() -> None:
     import sys
 
     code = (
-        "import sys; from toolkit.recipe import load_recipe; load_recipe('digits-demo')\n"
+        "import sys; from toolkit.recipe_reader import load_recipe; load_recipe('digits-demo')\n"
         "print(sorted({'numpy', 'tensorflow', 'keras', 'onnx', 'onnxruntime', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import InputError
-from toolkit.recipe import load_recipe
+from toolkit.recipe_reader import load_recipe
 
 SHORT = 'schema = 1\nexport = ["tflite"]\n'
 

@@ -6,26 +6,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.core import Meaning, Preprocessing, Records, Task, TensorSpec
+from toolkit.core import Preprocessing, Records
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Chosen, Splits
     from toolkit.recipe import DataSpec
-
-# which data a head can be judged on; an embedding goes with any
-_TASKS: dict[Meaning, Task] = {
-    "logits": "classes",
-    "softmax": "classes",
-    "sigmoid": "classes",
-    "sigmoids": "labels",
-    "regression": "values",
-}
-_WORDS: dict[Task, str] = {
-    "classes": "one class an image",
-    "labels": "labels that may hold together",
-    "values": "values to be predicted",
-}
 
 
 def load_splits(
@@ -57,22 +43,6 @@ def load_records(dataset: Any, allow_code: Collection[str] = ()) -> Records:
     """A dataset's records. Only those that say so are told which modules they may run code of."""
     found: Records = dataset.load(allow_code) if getattr(dataset, "runs_code", False) else dataset.load()
     return found
-
-
-def check_target(output: TensorSpec, task: Task, classes: Sequence[str]) -> None:
-    """Raise InputError where the data holds no truth that this output can be judged by."""
-    fits = _TASKS.get(output.meaning)
-    if fits is None:
-        return
-    if fits != task:
-        problem = f"the data gives {_WORDS[task]}, and the model's {output.meaning} output is about {_WORDS[fits]}"
-        raise InputError("data", problem, "give data of that kind, or set model.head")
-    columns = output.shape[-1]
-    known = 2 if columns == 1 and output.meaning == "sigmoid" else columns
-    if known is not None and known != len(classes):
-        what = "values" if task == "values" else "classes"
-        problem = f"the model has {known} {what}, the data has {len(classes)}"
-        raise InputError("data", problem, f"give the data all {what} of the model, in its order")
 
 
 def check_classes(model: Sequence[str], data: Sequence[str]) -> None:

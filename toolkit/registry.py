@@ -32,6 +32,10 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",
+        "savedmodel": "toolkit.sources.savedmodel:SavedModel",
+        "tflite": "toolkit.sources.tflite:TFLite",
+        "onnx": "toolkit.sources.onnx:ONNX",
+        "applications": "toolkit.sources.applications:Applications",
     },
     "datasets": {
         "npz": "toolkit.datasets.npz:Npz",
@@ -48,6 +52,20 @@ FAMILIES: dict[str, dict[str, str]] = {
     "metrics": {
         "top1": "toolkit.metrics.classification:Top1",
         "top5": "toolkit.metrics.classification:Top5",
+        "topk": "toolkit.metrics.classification:TopK",
+        "agreement": "toolkit.metrics.classification:Agreement",
+        "precision": "toolkit.metrics.scores:Precision",
+        "recall": "toolkit.metrics.scores:Recall",
+        "f1": "toolkit.metrics.scores:F1",
+        "auc": "toolkit.metrics.scores:Auc",
+        "ece": "toolkit.metrics.scores:ExpectedCalibrationError",
+        "mean_average_precision": "toolkit.metrics.labels:MeanAveragePrecision",
+        "label_f1": "toolkit.metrics.labels:LabelF1",
+        "exact_match": "toolkit.metrics.labels:ExactMatch",
+        "cosine": "toolkit.metrics.vectors:Cosine",
+        "retrieval_at_1": "toolkit.metrics.vectors:RetrievalAt1",
+        "mae": "toolkit.metrics.regression:MeanAbsoluteError",
+        "rmse": "toolkit.metrics.regression:RootMeanSquareError",
     },
 }
 
