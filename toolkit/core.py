@@ -130,7 +130,7 @@ class Records:
     or (n, columns) float32 (values; `classes` then names the columns). subsets: for each record the name of the part
     the data itself puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x
     channels; safe to call from several threads. content(i): bytes that identify the image, for fingerprints and
-    duplicate checks. encoded: content(i) is an encoded file, which can be looked at without decoding it. groups: for
+    duplicate checks. encoded: content(i) is an encoded file, and read(i) nothing but `images.decode` of it. groups: for
     each record the name of what it must stay together with (a person, a scene), "" for none; empty where nothing is
     grouped. faults(): index -> what the container's own checksums say against a record. notes: worth a warning.
     """

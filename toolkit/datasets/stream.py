@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.core import Preprocessing, Records, Task
+from toolkit.datasets.images import picture
 from toolkit.datasets.preprocess import geometry, normalise
 from toolkit.errors import InputError
 
@@ -164,15 +165,21 @@ class Split:
             image = self._image(self._indexes[start + place])
             if image.shape != batch.shape[1:]:
                 raise InputError(self.source, "images differ in size", "give `size` in preprocess")
-            batch[place] = normalise(image, self._preprocessing)
+            normalise(image, self._preprocessing, out=batch[place])
 
     def _image(self, index: int) -> Array:
         if index in self._cache:
             return self._cache[index]
-        image = geometry(self._records.read(index), self._preprocessing)
+        image = geometry(self._decoded(index), self._preprocessing)
         if image.nbytes * len(self) <= _CACHE_BYTES:
             self._cache[index] = image
         return image
+
+    def _decoded(self, index: int) -> Any:
+        """The image as an array, or as Pillow's, which `geometry` takes without a copy."""
+        if not self._records.encoded:
+            return self._records.read(index)
+        return picture(self._records.content(index), f"{self.source}: {self._records.ids[index]}")
 
 
 def _finished(made: tuple[int, Array, list[Future[None]]]) -> tuple[int, Array]:
