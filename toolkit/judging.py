@@ -20,7 +20,7 @@ from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
 from toolkit.checks.parity import measure_parity
 from toolkit.checks.size import measure_size
-from toolkit.core import Artifact, Dataset, Meaning, Measurement, Progress, Session, Signature, Verdict
+from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
 
 HERE = "this-machine"
+# what answers for a model before any export: its name, and the packages whose versions count, its own first
+RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "keras": ("keras", ("keras", "tensorflow")),
+    "savedmodel": ("tensorflow", ("tensorflow",)),
+    "tflite": ("litert", ("ai-edge-litert",)),
+    "onnx": ("onnxruntime", ("onnxruntime",)),
+}
+EXAMPLE_IDS = "example ids"  # array beside the outputs in samples/*.answers.npz; no output is called so
 
 
 class Judge:
@@ -43,10 +51,12 @@ class Judge:
         self.original: Predictions | None = None
         self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
         self._prepared: Mapping[str, Path] | None = None
+        self._ids: tuple[str, ...] = ()
 
     def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
         """Measure everything and record the verdicts."""
         test = splits.test
+        self._ids = test.ids
         for name, path in models.items():
             self._model(name, path, test)
         for artifact in artifacts.values():
@@ -62,9 +72,10 @@ class Judge:
     # ------------------------------------------------------------ answers
 
     def _model(self, name: str, path: Path, test: Dataset) -> None:
-        """What the original or a stage's model answers, by Keras on this machine."""
-        digest = runs.file_sha256(path)
-        versions = {k: v for k, v in self.run.manifest.versions.items() if k in ("tensorflow", "keras")}
+        """What the original or a stage's model answers on this machine, by the runtime of its kind."""
+        digest = runs.content_sha256(path)
+        runtime, packages = RUNTIMES[self.plan.kind]
+        versions = {k: v for k, v in self.run.manifest.versions.items() if k in packages}
         key = runs.content_key("answers", digest, test.fingerprint, versions)
 
         def work() -> dict[str, Array]:
@@ -75,12 +86,12 @@ class Judge:
 
         outputs, seconds, reused = self._answers(name, "", key, work)
         head = self._head()
-        how = {"runtime": "keras", "version": versions.get("keras", "")}
+        how = {"runtime": runtime, "version": versions.get(packages[0], "")}
         predictions = Predictions(name, outputs[0], head, source="measured", how=how)
         if self.original is None:
             self.original = predictions
         self._compare(predictions, test)
-        self._record(f"answers:{name}", "keras", parent=name, key=key, seconds=seconds, reused=reused)
+        self._record(f"answers:{name}", runtime, parent=name, key=key, seconds=seconds, reused=reused)
 
     def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Dataset) -> None:
         """What a file answers on a device."""
@@ -119,10 +130,10 @@ class Judge:
         file = self.run.folder / "samples" / f"{subject}{f'@{device}' if device else ''}.answers.npz"
         if self.run.reusable(f"answers:{subject}{f'@{device}' if device else ''}", key) and file.is_file():
             with np.load(file) as stored:
-                return [stored[name] for name in stored.files], 0.0, True
+                return [stored[name] for name in stored.files if name != EXAMPLE_IDS], 0.0, True
         started = perf_counter()
         found = work()
-        np.savez(file, allow_pickle=False, **found)
+        np.savez(file, allow_pickle=False, **found, **{EXAMPLE_IDS: np.array(self._ids)})
         return list(found.values()), perf_counter() - started, False
 
     def _compare(self, predictions: Predictions, test: Dataset) -> None:
@@ -267,7 +278,8 @@ class Judge:
         """The original's, whose names and order every stage and file keeps."""
         from toolkit.sources import store
 
-        return store.read_contract(self.run.folder / "artifacts" / "original.keras").signature
+        path = store.path_of(self.run.folder / "artifacts", REFERENCE, self.plan.kind)
+        return store.read_contract(path).signature
 
     def _record(
         self,

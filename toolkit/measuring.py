@@ -15,6 +15,7 @@ from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, S
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import InputError
 from toolkit.inspection import read_artifact
+from toolkit.plan import source_of
 
 if TYPE_CHECKING:
     from toolkit.core import Dataset
@@ -66,7 +67,8 @@ def evaluate_file(
     device: str = "this-machine",
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
-    """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras file).
+    """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras file,
+    TensorFlow for a SavedModel folder).
 
     layout: of the file's image input, where it is not to be seen from its shape. Returns {"file", "measurements",
     "per_class", "left_out"}.
@@ -77,7 +79,7 @@ def evaluate_file(
         raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
     asked = _Asked(data, preprocess, subset, head, layout)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        if file.suffix == ".keras":
+        if file.suffix == ".keras" or file.is_dir():
             outputs, dataset, meaning, how, where = _keras_answers(file, asked, Path(folder), emit)
         else:
             profile = load_device(device)
@@ -162,24 +164,29 @@ def _keras_answers(
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.executor import Executor
 
-    source, saved = registry.load("sources", "keras")(head=asked.head), folder / "model.keras"
+    use = source_of(file)
+    if use is None:
+        raise InputError(str(file), "is no model Edgekit can read", "name a .keras, .tflite or .onnx file")
+    given = {"head": asked.head, **({"layout": asked.layout} if asked.layout and file.is_dir() else {})}
+    source, saved = registry.load("sources", use)(**given), folder / "model.keras"
     with Executor(folder / "log.txt", emit) as executor:
         facts = executor.call(
             "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
         )
         first, output = facts.signature.inputs[0], facts.signature.outputs[0]
-        dataset = _dataset(asked, first.shape, first.name)
+        dataset = _dataset(asked, _channels_last(first), first.name)
         fit.check_data(output, dataset)
         prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
         answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
-    how = {"runtime": "keras", "version": version("keras")}
+    package = "tensorflow" if getattr(source, "kind_of", lambda path: "keras")(file) == "savedmodel" else "keras"
+    how = {"runtime": package, "version": version(package)}
     return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 
 def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset:
     """All images of a dataset, or those of one subset, as one split."""
     from toolkit.datasets.preprocess import PreprocessSpec
-    from toolkit.datasets.splits import Split
+    from toolkit.datasets.stream import Split
     from toolkit.overrides import toml_value
 
     records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess

@@ -32,11 +32,21 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",
+        "savedmodel": "toolkit.sources.savedmodel:SavedModel",
+        "tflite": "toolkit.sources.tflite:TFLite",
+        "onnx": "toolkit.sources.onnx:ONNX",
+        "applications": "toolkit.sources.applications:Applications",
     },
     "datasets": {
         "npz": "toolkit.datasets.npz:Npz",
         "folder": "toolkit.datasets.folder:Folder",
         "csv": "toolkit.datasets.csv:Csv",
+        "jsonl": "toolkit.datasets.jsonl:Jsonl",
+        "npy": "toolkit.datasets.npy:Npy",
+        "tfrecord": "toolkit.datasets.tfrecord:TFRecord",
+        "tfds": "toolkit.datasets.tfds:Tfds",
+        "keras": "toolkit.datasets.keras:KerasDatasets",
+        "callable": "toolkit.datasets.function:Function",
         "digits": "toolkit.datasets.digits:Digits",
     },
     "metrics": {

@@ -85,6 +85,18 @@ class DataRecord:
     fingerprint: str
     source: str
     per_class: tuple[int, ...] = ()
+    name: str = ""  # of the sample: "calibration: 200 of train, seed 0"
+    ids: str = ""  # file in the run directory that lists its images
+
+
+@dataclass(frozen=True)
+class LeftOutRecord:
+    """Images that no split got. reason: "unreadable" (names say why), or "elsewhere" (equal or grouped images)."""
+
+    source: str
+    reason: str
+    images: int
+    names: tuple[str, ...]  # the first of them; samples/left-out.json has all
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,7 @@ class Manifest:
     outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE", ""] = ""
     classes: tuple[str, ...] = ()
     data: tuple[DataRecord, ...] = ()
+    left_out: tuple[LeftOutRecord, ...] = ()
     stages: tuple[StageRecord, ...] = ()
     artifacts: tuple[ArtifactRecord, ...] = ()
     measurements: tuple[Measurement, ...] = ()
@@ -222,6 +235,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_sha256(path: Path) -> str:
+    """Of a file its hash; of a folder that of the names and hashes of all its files."""
+    if not path.is_dir():
+        return file_sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = (f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside `path`, flush, then replace; on an error the old file stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -241,7 +263,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and file_sha256(path) == digest
+    return path.exists() and content_sha256(path) == digest
 
 
 def _finite(value: Any) -> Any:

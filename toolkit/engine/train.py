@@ -19,8 +19,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from toolkit.engine import augment, heads, loss
-from toolkit.engine.predict import predict_arrays
 from toolkit.engine.surgery import rebuild
+from toolkit.engine.teacher import Teacher, of_graph
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
@@ -80,6 +80,8 @@ def fit(
     watch: Watch = Watch(),
 ) -> TrainResult:
     """A trained copy of `student` (flat, one output that counts); neither model given changes.
+
+    teacher: a flat Keras model with the student's head, or a `Teacher`.
 
     images: (n, height, width, channels) float32, or a memory map of it; labels: (n,) class indexes. Without a teacher,
     on labels alone. evaluate: a score to be large, on other images; the best epoch is kept, the later one of equals,
@@ -162,7 +164,9 @@ class _Trainer:
 
     def __init__(self, student: Any, teacher: Any | None, batches: _Batches, how: Teaching) -> None:
         self.student = heads.learner(student, how.head, batches.steps)
-        self._teacher = heads.learner(teacher, how.head) if teacher is not None and how.alpha > 0 else None
+        if teacher is not None and not isinstance(teacher, Teacher):
+            teacher = of_graph(teacher, how.head)
+        self._teacher: Teacher | None = teacher if how.alpha > 0 else None
         self._batches, self._how = batches, how
         self._alpha = how.alpha if self._teacher else 0.0
         _check_labels(self.student.graph, batches.labels)
@@ -189,10 +193,10 @@ class _Trainer:
         """The teacher's outputs, once for all epochs; None where views differ, or where they would fill the memory."""
         if self._teacher is None or self._how.augment != "none":
             return None
-        graph, images = self._teacher.graph, self._batches.images
-        if 4 * len(images) * math.prod(graph.outputs[0].shape[1:]) > MOST_ANSWERS:
+        images = self._batches.images
+        if 4 * len(images) * self._teacher.columns > MOST_ANSWERS:
             return None
-        return predict_arrays(graph, {graph.inputs[0].name: images})[0]
+        return self._teacher.answers(images)
 
     def _compute(self, images: Any, labels: Any, answers: Any, seeds: Any) -> Any:
         """The loss of a batch, before the step that follows it. `answers`: the teacher's, where they are known."""
@@ -200,7 +204,7 @@ class _Trainer:
         seen = augment.view(images, how.augment, seeds)
         taught = None
         if self._teacher is not None:
-            outputs = answers if self._answers is not None else _first(self._teacher.graph(seen, training=False))
+            outputs = answers if self._answers is not None else self._teacher.look(seen)
             taught = loss.as_logits(outputs, self._teacher.head)
         with tf.GradientTape() as tape:
             logits = loss.as_logits(_first(model(seen, training=True)), self.student.head)

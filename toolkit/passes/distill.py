@@ -7,11 +7,12 @@ consistent", Beyer et al. 2022, arXiv:2106.05237).
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress
+from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.schema import Component
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from toolkit.core import Dataset
     from toolkit.engine.hold import Held
+    from toolkit.engine.teacher import Teacher
     from toolkit.engine.train import Teaching, TrainResult, Watch
 
 BATCH = 256  # images decoded together
@@ -27,7 +29,7 @@ KEPT_LINES = 10  # of progress, in a log
 
 
 class Distill(Component):
-    """Trains the model with the original as teacher; chooses the best epoch on the selection split."""
+    """Trains the model with the original, or another one, as teacher; chooses the best epoch on selection."""
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
     needs: ClassVar[tuple[str, ...]] = ("train",)
@@ -42,8 +44,8 @@ class Distill(Component):
     """Softens both models' probabilities, so that the teacher's second thoughts count."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Weight of the teacher's part of the loss; the labels have the rest."""
-    teacher: Literal["original"] = "original"
-    """Who teaches: the model as it was read."""
+    teacher: Literal["original"] | Path = "original"
+    """Who teaches: the model as it was read, or the path of another trained one, of any kind, for the same images."""
     augment: Literal["none", "shift", "flip_shift"] = "none"
     """Random views of the images; flip_shift also mirrors them, which is wrong for digits and text."""
     patience: Annotated[int, Field(ge=0)] = 0
@@ -62,7 +64,7 @@ class Distill(Component):
         held = _images(train, model.signature.inputs[0].name, context)
         result = fit(
             model.graph,
-            teacher.graph,
+            _teacher(teacher),
             held.rows,
             train.labels,
             how=self._teaching(model, context),
@@ -74,9 +76,8 @@ class Distill(Component):
 
     def _checked(self, model: Model, context: PassContext) -> tuple[Model, Dataset]:
         """Teacher and train split, when this model and this recipe can be distilled."""
-        original, train = context.original, context.train
-        if original is None:
-            raise InputError("distill", "there is no original to teach", "run it from a recipe")
+        train = context.train
+        teacher = self._who_teaches(context)
         if train is None:
             raise InputError("distill", "there is no train split", "set data.splits.train")
         if self.patience and context.evaluate is None:
@@ -88,12 +89,28 @@ class Distill(Component):
         if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
             problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
             raise UnsupportedError(f"distill.augment {self.augment!r}", problem, 'set augment = "none"')
-        ours, theirs, data = _columns(model), _columns(original), len(train.classes)
+        _check_same_images(model, teacher)
+        ours, theirs, data = _columns(model), _columns(teacher), len(train.classes)
         if ours != theirs:
             raise InputError("distill", f"the student has {ours} classes, the teacher {theirs}")
         if data and data != ours:
             raise InputError("distill", f"the model has {ours} classes, the data has {data}")
-        return original, train
+        return teacher, train
+
+    def _who_teaches(self, context: PassContext) -> Model:
+        """The original, or the other model that `teacher` names."""
+        if self.teacher == "original":
+            if context.original is None:
+                raise InputError("distill", "there is no original to teach", "run it from a recipe")
+            return context.original
+        if context.load is None:
+            raise InputError("distill.teacher", "nothing here can read a model file", "run it from a recipe")
+        teacher = context.load(Path(self.teacher))
+        if len(teacher.signature.inputs) != 1 or teacher.head not in ("logits", "softmax", "sigmoid"):
+            got = f"{len(teacher.signature.inputs)} inputs, its first output {teacher.head}"
+            problem = f"the teacher needs one input and one decision (softmax, sigmoid, logits), got {got}"
+            raise UnsupportedError(str(self.teacher), problem)
+        return teacher
 
     def _teaching(self, model: Model, context: PassContext) -> Teaching:
         from toolkit.engine.train import Teaching
@@ -147,10 +164,41 @@ def _evaluation(model: Model, context: PassContext) -> Callable[[Any], float] | 
 
 def _columns(model: Model) -> int:
     """Classes the first output tells apart: 2 for one column."""
+    columns = _values(model)
+    return 2 if columns == 1 else columns
+
+
+def _values(model: Model) -> int:
     from math import prod
 
-    columns = prod(size or 1 for size in model.graph.outputs[0].shape[1:])
-    return 2 if columns == 1 else columns
+    return prod(size or 1 for size in model.signature.outputs[0].shape[1:])
+
+
+def _teacher(teacher: Model) -> Teacher:
+    """The teacher as the training engine asks it."""
+    from toolkit.engine import foreign
+    from toolkit.engine.teacher import of_graph, of_network
+
+    if teacher.kind == "keras":
+        return of_graph(teacher.graph, teacher.head)
+    (image,), outputs = teacher.signature.inputs, teacher.signature.outputs
+    port, names = foreign.Port(image.name, image.layout == "NCHW"), tuple(spec.name for spec in outputs)
+    network = foreign.Network(teacher.kind, teacher.graph, (port,), names)
+    return of_network(network, teacher.head, _values(teacher))
+
+
+def _check_same_images(student: Model, teacher: Model) -> None:
+    """Raise where teacher and student do not take images of one size."""
+    ours, theirs = (_sides(model.signature.inputs[0]) for model in (student, teacher))
+    pairs = zip(ours, theirs, strict=False)
+    if len(ours) != len(theirs) or any(None not in pair and len(set(pair)) > 1 for pair in pairs):
+        raise InputError("distill.teacher", f"takes inputs of {list(theirs)}, the student of {list(ours)}")
+
+
+def _sides(spec: TensorSpec) -> tuple[int | None, ...]:
+    """The shape of one example, channels last."""
+    shape = spec.shape[1:]
+    return (*shape[1:], shape[0]) if spec.layout == "NCHW" else shape
 
 
 def _thawed(graph: Any) -> tuple[LayerChange, ...]:
