@@ -60,7 +60,7 @@ FLOORS = {
 SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
-    *("sklearn", "PIL", "scipy"),
+    *("sklearn", "PIL", "scipy", "h5py", "tf_keras"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}
 LONGEST = 450  # lines of a file

@@ -284,3 +284,44 @@ def test_manifest_says_how_far_the_model_is_from_its_file(finished: Any) -> None
     original = next(stage for stage in finished.manifest.stages if stage.name == "original")
     assert original.notes[0].startswith("made flat: largest output difference 0 of ")
     assert original.notes[0].endswith("over 2 random images")
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+@pytest.mark.filterwarnings("ignore")
+def test_model_that_would_fill_the_memory_is_refused(tmp_path: Path, name: str) -> None:
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, layers.Flatten()(layers.UpSampling2D(10_000, name="blown")(image)))
+    with pytest.raises(InputError, match=r"'blown' gives a tensor of \?x80000x80000x1"):
+        Keras().load(saved(model, tmp_path, name))
+
+
+def test_layer_wider_than_the_weights_of_its_file_is_refused(tmp_path: Path) -> None:
+    import zipfile
+
+    path = saved(small(), tmp_path)
+    wide = tmp_path / "wide.keras"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(wide, "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            new.writestr(member.filename, content.replace(b'"units": 3', b'"units": 3000000000'))
+    with pytest.raises(InputError, match="'answer' has units = 3,000,000,000"):
+        Keras().load(wide)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_h5_of_keras_3_with_bare_operations_comes_in(tmp_path: Path) -> None:
+    """Keras writes such a file and cannot load it: it takes the operation Add for the layer."""
+    image = keras.Input((8, 8, 3))
+    x = keras.applications.resnet.preprocess_input(image / 2.0 + 1.0)
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()], name="inner")
+    x = layers.TimeDistributed(layers.Dense(4))(inner(x))
+    x = layers.Add()([x, keras.ops.relu6(x) * 0.5])
+    model = keras.Model(image, layers.Dense(2, kernel_regularizer="l2")(keras.ops.mean(x[..., ::-1], axis=(1, 2))))
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).uniform(0.5, 1.5, weight.shape))
+    path = saved(model, tmp_path, "m.h5")
+    with pytest.raises(Exception):  # noqa: B017 - whatever Keras says; the day it does not, h5_operations can go
+        keras.models.load_model(path, compile=False)
+    found = Keras().load(path)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(found.graph(images), model(images), rtol=1e-5)

@@ -34,12 +34,13 @@ def check(path: Path, allowed: code.Allowed) -> Saved:
     _try(str(path), path)
     try:
         with h5py.File(path, "r") as file:
-            _check_objects(str(path), file, path.stat().st_size)
+            total = max(_check_objects(str(path), file, path.stat().st_size), path.stat().st_size)
             config = _config(path, file)
             version = _text(file.attrs.get("keras_version", ""))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:  # of the HDF5 library
         raise InputError(str(path), f"is damaged or no HDF5 file ({_line(error)})", AGAIN) from error
     code.check(str(path), config, allowed)
+    code.check_widths(str(path), config, total)
     return Saved(".h5", version, config)
 
 
