@@ -15,6 +15,7 @@ from toolkit.errors import InputError
 from toolkit.executor import Executor
 from toolkit.plan import no_graph, source_of
 
+SHOWN = 10  # class names in a line
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 
@@ -51,6 +52,10 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
         counts = (("parameters", found.get("parameters")), ("MACs", found.get("macs")))
         yield "  counts  " + ", ".join(f"{'unknown' if n is None else f'{n:,}'} {name}" for name, n in counts)
         yield "  operators: " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
+    if found.get("pixels"):
+        yield "  takes   uint8 pixels as decoded: colour order, scale and offset are inside the file"
+    if found.get("metadata"):
+        yield from _metadata_lines(found["metadata"])
     if found.get("takes"):
         yield ""
         yield "what can take it:"
@@ -76,11 +81,22 @@ def read_artifact(path: Path) -> Artifact:
         raise
     except Exception as error:  # whatever a parser makes of bytes that are not its format
         raise InputError(str(path), f"is not a readable .{kind} file ({type(error).__name__})") from error
-    return Artifact(path.name, path, kind, scheme, path.stat().st_size, file_sha256(path), signature)
+    pixels = _takes_pixels(path, signature)
+    return Artifact(path.name, path, kind, scheme, path.stat().st_size, file_sha256(path), signature, pixels=pixels)
+
+
+def _takes_pixels(path: Path, signature: Signature) -> bool:
+    """Whether a file takes uint8 pixels as decoded."""
+    if signature.inputs[0].dtype != "uint8" or path.suffix.lower() == ".onnx":
+        return signature.inputs[0].dtype == "uint8"
+    from toolkit.exporters import tflite_file, tflite_intake
+
+    return tflite_intake.is_embedded(tflite_file.read(path))
 
 
 def _inspect_artifact(path: Path) -> dict[str, Any]:
     from toolkit.exporters import file_cost
+    from toolkit.exporters.metadata import read_metadata
 
     artifact = read_artifact(path)
     read = _read_tflite if artifact.format == "tflite" else _read_onnx
@@ -92,6 +108,7 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
         for name in registry.names("runtimes")
         if artifact.format in registry.load("runtimes", name).formats
     }
+    said = read_metadata(path)
     return {
         "file": str(path),
         "kind": artifact.format,
@@ -103,6 +120,8 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
         "parameters": parameters,
         "macs": macs,
         "operators": dict(operators.most_common()),
+        "pixels": artifact.pixels,
+        "metadata": said.parts() if said else None,
         "takes": {**_takers(kind, artifact.scheme), **runtimes},
     }
 
@@ -232,6 +251,20 @@ def _layer_lines(found: dict[str, Any]) -> Iterator[str]:
         left = "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True))
         right = "  ".join(cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
         yield f"  {left}  {right}".rstrip()
+
+
+def _metadata_lines(said: dict[str, Any]) -> Iterator[str]:
+    """What the file says of itself."""
+    yield ""
+    yield "the file says of itself:"
+    names = said["classes"]
+    if names:
+        shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
+        yield f"  classes: {shown}"
+    if said["head"]:
+        yield f"  head: {said['head']}"
+    for part in ("preprocessing", "provenance"):
+        yield from (f"  {part} {key}: {value}" for key, value in said[part].items())
 
 
 def _require_file(path: Path, *, or_folder: bool = False) -> None:

@@ -19,6 +19,7 @@ from toolkit.plan import source_of
 
 if TYPE_CHECKING:
     from toolkit.core import Dataset
+    from toolkit.datasets.stream import Split
 
 HEADS = ("auto", *fit.TARGETS)
 Emit = Callable[[Progress], None]
@@ -131,12 +132,17 @@ def _file_answers(
     first = artifact.signature.inputs[0]
     shape = _channels_last(first)
     dataset = _dataset(asked, shape, first.name, emit)
+    data: Dataset = dataset
+    if artifact.pixels:
+        emit(Progress("the file takes pixels: colour order, scale and offset are inside it", keep=True))
+        data = dataset.pixels()
     if asked.head != "auto":
         fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
     with closing(open_session(profile)) as session:
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
-        prepared = inference.prepare(dataset, (_as_nhwc(first, shape),), folder / "inputs").paths
+        wanted = replace(_as_nhwc(first, shape), dtype="uint8" if artifact.pixels else "float32")
+        prepared = inference.prepare(data, (wanted,), folder / "inputs").paths
         answer = inference.run(
             artifact,
             session,
@@ -183,7 +189,7 @@ def _keras_answers(
     return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 
-def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str, emit: Emit) -> Dataset:
+def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str, emit: Emit) -> Split:
     """All images of a dataset, or those of one subset, as one split; those that cannot be read are named, left out."""
     from toolkit.datasets.census import checked, take_census
     from toolkit.datasets.preprocess import PreprocessSpec

@@ -46,6 +46,7 @@ VERSIONED = (
     "ai-edge-litert",
     "ai-edge-quantizer",
 )
+PROVENANCE = ("edgekit", "tensorflow", "keras")  # of those, what a file's metadata names
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class _Pipeline:
         self.keys: dict[str, str] = {}  # stage -> content hash
         self.graph_of: dict[str, str] = {}  # stage -> the stage whose graph it kept
         self.artifacts: dict[str, Artifact] = {}
+        self.origin = ""  # hash of the model that was read
         self.done = 0
 
     def carry_out(self) -> Result:
@@ -218,6 +220,7 @@ class _Pipeline:
         parameters = {**stage.component.model_dump(mode="json"), "preprocess": wanted.model_dump(mode="json")}
         files = (*section.files(), *allowed.files(self.recipe.allow_code))
         digests = [runs.content_sha256(path) for path in files]
+        self.origin = digests[0] if section.files() else ""
         key = runs.content_key("source", stage.use, section.application, digests, parameters, self.versions)
         target = self._file(stage.name)
         what = section.application or section.source.absolute()
@@ -288,9 +291,11 @@ class _Pipeline:
         parameters = stage.component.model_dump(mode="json")
         files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
-        data = {name: self.fingerprints.get(name) for name in uses}
+        data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme != "int8":
             data = {}
+        if getattr(stage.component, "metadata", False):
+            data |= {"classes": self.run.manifest.classes, "provenance": self._provenance(stage)}
         parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data, files)
         key = runs.content_key(*parts, self.recipe.seed, self.versions)
         if stage.kind == "pass":
@@ -327,7 +332,11 @@ class _Pipeline:
         def work() -> dict[str, Any]:
             self._open_data()
             artifact = self.executor.call(
-                "export", exporter=stage.component, parent=self._file(stage.parent), path=target
+                "export",
+                exporter=stage.component,
+                parent=self._file(stage.parent),
+                path=target,
+                provenance=self._provenance(stage),
             )
             artifact = replace(artifact, name=stage.name, path=target)
             program = sample_code(artifact, self.opening["preprocessing"], self.run.manifest.classes)
@@ -337,6 +346,13 @@ class _Pipeline:
 
         self._once(stage, key, parameters, (target, target.with_name(f"{stage.name}.py")), work)
         self.artifacts[stage.name] = self._artifact(stage.name)
+
+    def _provenance(self, stage: Stage) -> dict[str, str]:
+        """Where a file comes from, for its metadata: the model it was made of, and what made it."""
+        source = self.recipe.model.source
+        origin = {"model": source.name, "sha256": self.origin} if source else {}
+        made = {name: version for name in PROVENANCE if (version := self.versions.get(name))}
+        return {**origin, "recipe": self.recipe.name, "stage": stage.parent, **made}
 
     def _once(
         self, stage: Stage, key: str, parameters: dict[str, Any], files: tuple[Path, ...], work: Callable[[], Any]
@@ -398,6 +414,7 @@ class _Pipeline:
             inputs=artifact.signature.inputs,
             outputs=artifact.signature.outputs,
             notes=artifact.notes,
+            pixels=artifact.pixels,
         )
         others = (known for known in self.run.manifest.artifacts if known.name != stage.name)
         self.run.update(artifacts=(*others, record))
