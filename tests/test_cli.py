@@ -179,6 +179,25 @@ def test_eval_of_the_original_equals_the_run(finished: Any, digits_model: Path) 
     )
 
 
+def test_eval_names_the_images_it_cannot_read(tmp_path: Path, finished: Any) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for index in range(300):
+        path = tmp_path / "images" / f"digit {index % 10}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), index % 17, np.uint8)).save(path)
+    (tmp_path / "images" / "digit 3" / "13.png").write_bytes(b"")
+    file = finished.folder / "artifacts" / "int8.onnx"
+    options = ("--data", tmp_path / "images", "--preprocess", "{scale = 0.0625}", "--json")
+    result = invoke("eval", file, *options)
+    assert sum(row["total"] for row in json.loads(result.stdout)["per_class"]) == 299
+    assert "left out: digit 3/13.png: cannot be read as an image: the file is empty" in result.stderr
+    for index in range(23, 73, 10):
+        (tmp_path / "images" / "digit 3" / f"{index}.png").write_bytes(b"no image")
+    assert_one_line(invoke("eval", file, *options), 2, "6 of 300 images cannot be read")
+
+
 def test_damaged_files_are_one_line(tmp_path: Path, finished: Any) -> None:
     whole = (finished.folder / "artifacts" / "int8.tflite").read_bytes()
     for name, content in (("cut.tflite", whole[:1000]), ("text.onnx", b"hello"), ("empty.tflite", b"")):
@@ -273,3 +292,30 @@ def test_interrupt_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pipeline, "run", interrupted)
     result = invoke("run", "digits-demo")
     assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("e.onnx", b"", "is empty"),
+        ("t.onnx", b"\x1c\x00\x00\x00TFL3" + bytes(40), "is a .tflite file, not an .onnx file"),
+        ("o.tflite", b"\x08\x08\x12\x07pytorch" + bytes(9), "damaged or not a .tflite file"),
+        ("z.onnx", b"\x08\x08", "has no inputs or no outputs"),
+    ],
+)
+def test_file_of_another_kind_or_none_is_one_line(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    for command in (["inspect"], ["eval", "--data", "digits"], ["bench"]):
+        assert_one_line(invoke(*command, tmp_path / name), 2, words)
+
+
+def test_inspect_and_eval_a_savedmodel_folder(digits_files: dict[str, Path]) -> None:
+    found = json.loads(invoke("inspect", digits_files["savedmodel"], "--json").stdout)
+    assert (found["kind"], found["parameters"], found["macs"]) == ("SavedModel without Keras", 4470, None)
+    assert found["operators"]["Conv2D"] == 2
+    assert found["takes"]["pass prune"] == "no: needs a Keras graph; a SavedModel without Keras has none"
+    assert found["takes"]["exporter onnx"] == "yes, as float32, float16, int8"
+    told = invoke("eval", digits_files["savedmodel"], "--data", "digits", "--preprocess", "{scale=0.0625}", "--json")
+    top1 = json.loads(told.stdout)["measurements"][0]
+    assert top1["value"] > 0.85
+    assert top1["how"]["runtime"] == "tensorflow"

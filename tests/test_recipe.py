@@ -141,6 +141,20 @@ def test_train_is_what_is_left_unless_another_split_is(tmp_path: Path) -> None:
     assert load_recipe(write(tmp_path, WHOLE)).data.splits.train == "rest"
 
 
+def test_what_is_expected_of_the_images_stands_beside_the_dataset(tmp_path: Path) -> None:
+    keys = 'use = "digits"\nmax_corrupt = 0.25\nverify = "decode"\n[data.splits]\ntest = 9\n'
+    data = load_recipe(write(tmp_path, SHORT + "[data]\n" + keys)).data
+    assert (data.census.max_corrupt, data.census.verify) == (0.25, "decode")
+    assert data.resolved()["max_corrupt"] == 0.25
+    plain = load_recipe(write(tmp_path, SHORT + '[data]\nuse = "digits"\n[data.splits]\ntest = 9\n')).data
+    assert (plain.census.max_corrupt, plain.census.verify) == (0.01, "structure")
+
+
+def test_class_names_of_the_model_come_from_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, SHORT + '[model]\nclasses_file = "names.txt"\n'))
+    assert recipe.model.classes_file == tmp_path / "names.txt"
+
+
 def test_held_out_data_has_its_own_source_and_pool(tmp_path: Path) -> None:
     text = SHORT + '[data]\nuse = "digits"\n[data.held_out]\npath = "test.npz"\n[data.splits]\ncalibration = 9\n'
     data = load_recipe(write(tmp_path, text)).data

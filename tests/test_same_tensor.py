@@ -67,6 +67,7 @@ class Identity:
     """A network that gives back what it gets, and its files by name."""
 
     keras: Any
+    signature: Signature
     files: Mapping[str, Artifact]
 
 
@@ -94,7 +95,7 @@ def identity(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     quantized = replace(model, quant=QuantSpec("int8", io="uint8"))
     ramp = ExportContext(Ramp(shape))
     files["q.tflite"] = replace(TFLite().export(quantized, folder / "q.tflite", ramp), name="q.tflite")
-    return Identity(graph, files)
+    return Identity(graph, signature, files)
 
 
 class Ramp:
@@ -115,7 +116,7 @@ class Ramp:
             yield Batch({"image": np.full((1, *self.shape), -130 + 55 * i, np.float32)}, {}, (str(i),))
 
 
-def split(pictures: list[Path], contract: Preprocessing) -> Dataset:
+def split(pictures: list[Path], contract: Preprocessing) -> Any:
     """The folder of pictures, as a recipe's data gives it."""
     from toolkit.datasets.folder import Folder
     from toolkit.datasets.stream import Split
@@ -149,6 +150,10 @@ def program(artifact: Artifact, contract: Preprocessing) -> Any:
     """The sample program of a file, imported."""
     path = artifact.path.with_name(f"{artifact.name}.py")
     path.write_text(sample_code(artifact, contract, ("a",)))
+    return imported(path)
+
+
+def imported(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("sample", path)
     assert spec is not None
     assert spec.loader is not None
@@ -196,6 +201,38 @@ def test_integer_input_gets_the_same_steps(identity: Identity, pictures: list[Pa
             assert steps.dtype == np.uint8
             real = (steps.astype(np.float32) - module.ZERO_POINT) * np.float32(module.SCALE)
             assert np.array_equal(real.ravel(), row), (name, path.name)
+
+
+@pytest.mark.parametrize("name", ["p.tflite", "pq.tflite", "p.onnx"])
+def test_file_that_takes_pixels_gets_them_from_the_program(
+    identity: Identity, pictures: list[Path], tmp_path: Path, name: str
+) -> None:
+    """The program gives what `Split.pixels` gives, and the network behind the intake sees what Keras sees."""
+    from toolkit import beside
+    from toolkit.contract import make_origin, read_contract_file
+    from toolkit.exporters.onnx import ONNX
+    from toolkit.exporters.tflite import TFLite
+
+    channels = identity.keras.input_shape[-1]
+    contract = contracts_for(identity)["gray" if channels == 1 else "stretched"]  # caffe: bgr, and an offset a channel
+    quant = QuantSpec("int8" if name == "pq.tflite" else "float32")
+    model = Model("keras", identity.keras, identity.signature, contract, quant)
+    data = split(pictures, contract)
+    exporter = ONNX(layout="NCHW", embed_preprocessing=True) if name == "p.onnx" else TFLite(embed_preprocessing=True)
+    artifact = replace(exporter.export(model, tmp_path / name, ExportContext(data)), name=name)
+    assert artifact.pixels
+    beside.write(artifact, contract, ("a",), make_origin(artifact, "r", "", {}))
+    stated = read_contract_file(beside.paths(artifact.path)[0])
+    assert (stated.inputs[0].dtype, stated.inputs[0].quantization) == ("uint8", None)
+    assert (stated.preprocessing.scale, stated.preprocessing.color) == ((1.0,), "gray" if channels == 1 else "rgb")
+    module = imported(beside.paths(artifact.path)[1])
+    plain, wanted = (next(iter(each.batches(64))).inputs["image"] for each in (data.pixels(), data))
+    for path, pixels, row in zip(pictures, plain, wanted, strict=True):
+        tensor = module.preprocess(path)
+        assert tensor.dtype == np.uint8
+        assert np.array_equal(tensor[0].transpose(1, 2, 0) if name == "p.onnx" else tensor[0], pixels), path.name
+        step = np.ptp(wanted) / 255 if name == "pq.tflite" else 1e-4  # int8 inside: one step of its range
+        assert np.abs(module.answer(tensor) - row.ravel()).max() <= step, path.name
 
 
 def test_tensorflows_decoder_gives_the_same_pixels(pictures: list[Path]) -> None:

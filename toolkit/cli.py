@@ -161,7 +161,7 @@ def show(name: str, as_json: bool) -> None:
 @code_option
 @json_option
 def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...]) -> None:
-    """Show what MODEL is (.keras, .tflite, .onnx): layers, parameters, MACs, inputs, outputs, and what can take it."""
+    """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
     from toolkit.inspection import inspect_file, inspection_lines
 
     found = inspect_file(model, allow_code=allow_code)
@@ -200,7 +200,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
-    """Evaluate ARTIFACT (.tflite, .onnx or .keras) on labelled images."""
+    """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""
     from toolkit.measuring import evaluate_file, measurement_lines
     from toolkit.progress import shown
 

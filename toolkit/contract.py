@@ -35,7 +35,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class End:
-    """One input or output, as the file has it. quantization: None for floats, and for integers that are not scaled."""
+    """One input or output, as the file has it. quantization: None for floats, and for pixels as decoded."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -126,7 +126,7 @@ def make_contract(artifact: Artifact, preprocessing: Preprocessing, classes: Seq
         schema=SCHEMA,
         file=artifact.path.name,
         format=artifact.format,
-        inputs=tuple(_end(spec, steps) for spec in artifact.signature.inputs),
+        inputs=tuple(_end(spec, {} if artifact.pixels else steps) for spec in artifact.signature.inputs),
         preprocessing=stated,
         outputs=tuple(_end(spec, steps) for spec in artifact.signature.outputs),
         classes=tuple(classes),

@@ -130,7 +130,7 @@ class Records:
     or (n, columns) float32 (values; `classes` then names the columns). subsets: for each record the name of the part
     the data itself puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x
     channels; safe to call from several threads. content(i): bytes that identify the image, for fingerprints and
-    duplicate checks. encoded: content(i) is an encoded file, which can be looked at without decoding it. groups: for
+    duplicate checks. encoded: content(i) is an encoded file, and read(i) nothing but `images.decode` of it. groups: for
     each record the name of what it must stay together with (a person, a scene), "" for none; empty where nothing is
     grouped. faults(): index -> what the container's own checksums say against a record. notes: worth a warning.
     """
@@ -240,7 +240,7 @@ class Pass(Protocol):
 class Artifact:
     """One file a run produced. layout and names are the file's own, in its signature.
 
-    notes: what was changed or skipped on the way, in words.
+    notes: what was changed or skipped on the way, in words. pixels: it takes uint8 pixels as decoded, RGB or gray.
     """
 
     name: str
@@ -251,14 +251,17 @@ class Artifact:
     sha256: str
     signature: Signature
     notes: tuple[str, ...] = ()
+    pixels: bool = False
 
 
 @dataclass(frozen=True)
 class ExportContext:
-    """calibration: images for schemes that need ranges. emit: progress."""
+    """calibration: images for schemes that need ranges. classes, provenance (what -> what it was): for metadata."""
 
     calibration: Dataset | None = None
     emit: Callable[[Progress], None] = lambda progress: None
+    classes: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 class Exporter(Protocol):
@@ -406,8 +409,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; confidence 0 for a range that claims none. method: the estimator, by its name in the
-    literature."""
+    """A confidence interval; confidence 0 for a range that claims none. method: the estimator's usual name."""
 
     low: float
     high: float

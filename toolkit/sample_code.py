@@ -185,7 +185,7 @@ def _arithmetic(contract: Preprocessing, artifact: Artifact) -> str:
         lines.append("pixels = pixels.transpose(2, 0, 1)")
     if image.dtype in ("int8", "uint8"):
         low, high = ("0", "255") if image.dtype == "uint8" else ("-128", "127")
-        if artifact.format == "tflite":
+        if artifact.format == "tflite" and not artifact.pixels:
             lines.append("if SCALE:  # 0 where the file takes plain integers")
             lines.append("    pixels = np.round(pixels / np.float32(SCALE)) + np.float32(ZERO_POINT)")
         lines.append(f"pixels = np.clip(pixels, {low}, {high}).astype(np.{image.dtype})")
@@ -198,7 +198,7 @@ def _arithmetic(contract: Preprocessing, artifact: Artifact) -> str:
 def _run(artifact: Artifact, names: dict[str, str]) -> str:
     image, output = artifact.signature.inputs[0], artifact.signature.outputs[0]
     scaled = artifact.format == "tflite" and not output.dtype.startswith("float")
-    quantization = STEPS.format(**names) if not image.dtype.startswith("float") else ""
+    quantization = "" if image.dtype.startswith("float") or artifact.pixels else STEPS.format(**names)
     quantization += OUT_STEPS.format(**names) if scaled else ""
     scores = "output.astype(np.float32).ravel()"
     if scaled:

@@ -93,6 +93,7 @@ def test_an_image_cut_anywhere_is_never_called_whole(kind: str) -> None:
             decode(whole[:length], "x")  # all of its pixels were there
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_images_between_pillows_limits_are_refused_too() -> None:
     side = int(MAX_PIXELS**0.5) + 10
     with pytest.raises(InputError, match="89,478,485"):

@@ -43,13 +43,15 @@ def test_weights_for_other_classes_are_refused(weights: Path) -> None:
         Applications(weights=str(weights), classes=9, input_shape=SIZE).load("MobileNet")
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
 def test_weights_of_another_network_are_refused(weights: Path) -> None:
     with pytest.raises(InputError, match="weights"):
         Applications(weights=str(weights), classes=7, input_shape=SIZE).load("MobileNetV2")
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"), [(b"\x89HDF\r\n\x1a\n cut", "not in HDF5"), (b"text", "not in HDF5"), (b"", "not in HDF5")]
+    ("content", "problem"),
+    [(b"\x89HDF\r\n\x1a\n cut", "no HDF5 file"), (b"text", "no HDF5 file"), (b"", "no HDF5 file")],
 )
 def test_damaged_weights_are_one_line(tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "bad.h5"

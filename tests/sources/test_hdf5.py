@@ -146,6 +146,31 @@ def test_weights_only_and_other_hdf5_are_told_apart(tmp_path: Path) -> None:
         check(tmp_path / "data.h5")
 
 
+def test_file_that_crashes_the_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library crashes on some damaged files (a flipped byte in an attribute's header); here its stand-in does."""
+    crashing = tmp_path / "trial.py"
+    crashing.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    path = write(tmp_path / "m.h5")
+    assert check(path)
+    monkeypatch.setattr(hdf5.hdf5_trial, "__file__", str(crashing))
+    with pytest.raises(InputError, match="reading it crashes the HDF5 library"):
+        check(path)
+
+
+def test_damage_inside_arrays_is_found(tmp_path: Path) -> None:
+    """A chunk whose checksum does not match is damage that only reading it shows."""
+    path = write(tmp_path / "m.h5")
+    marked = np.full((1000,), 1234.5, np.float32)
+    with h5py.File(path, "a") as file:
+        file["model_weights"].create_dataset("chunked", data=marked, chunks=(1000,), fletcher32=True)
+    check(path)
+    content = path.read_bytes()
+    place = content.index(marked.tobytes())
+    path.write_bytes(content[: place + 8] + b"\0\0\0\1" + content[place + 12 :])
+    with pytest.raises(InputError, match="is damaged or no HDF5 file"):
+        check(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem", "fix"),
     [

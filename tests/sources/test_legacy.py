@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
-from toolkit.sources import legacy
+from toolkit.sources import legacy, store
 from toolkit.sources.keras import Keras
 
 tf = pytest.importorskip("tensorflow")
@@ -109,6 +109,8 @@ def test_every_form_of_file_comes_over_with_equal_outputs(tmp_path: Path, make: 
     assert isinstance(found.graph, keras.Model)
     assert not any(isinstance(layer, keras.Model) for layer in found.graph.layers)
     check_outputs(model, found.graph)
+    store.save(found, tmp_path / "stage.keras")
+    check_outputs(found.graph, store.restore(tmp_path / "stage.keras").graph, 1e-7)
     assert found.notes[0].startswith("carried from Keras 2.21.0 " + (suffix or "SavedModel"))
     assert "largest output difference" in found.notes[0]
 
@@ -199,3 +201,32 @@ def test_damaged_saved_model_is_one_line(tmp_path: Path, part: str) -> None:
     with pytest.raises(InputError) as caught:
         legacy.load_saved_model(tmp_path / "m")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrapper", ["LSTM", "GRU", "SimpleRNN", "MultiHeadAttention", "LayerNormalization", "PReLU"])
+def test_layers_beyond_convolutions_come_over(tmp_path: Path, wrapper: str) -> None:
+    image = L.Input((6, 4))
+    if wrapper == "MultiHeadAttention":
+        x = L.MultiHeadAttention(2, 3)(image, image)
+    else:
+        x = getattr(L, wrapper)(*([5] if wrapper in ("LSTM", "GRU", "SimpleRNN") else []))(image)
+    model = shaken(tfk.Model(image, L.Dense(2)(L.Flatten()(x))))
+    model.save(tmp_path / "m.h5")
+    check_outputs(model, Keras().load(tmp_path / "m.h5").graph)
+
+
+def test_hard_sigmoid_of_a_recurrent_layer_is_refused(tmp_path: Path) -> None:
+    """Keras 3 computes relu6(x + 3) / 6 under that name, Keras 2 clip(0.2 x + 0.5, 0, 1)."""
+    image = L.Input((6, 4))
+    tfk.Model(image, L.LSTM(3, recurrent_activation="hard_sigmoid", name="gated")(image)).save(tmp_path / "m.h5")
+    with pytest.raises(UnsupportedError, match=r"'gated'.*hard_sigmoid"):
+        Keras().load(tmp_path / "m.h5")
+
+
+def test_version_is_named_as_the_file_has_it(tmp_path: Path) -> None:
+    import h5py
+
+    caffe().save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file.attrs["keras_version"] = b"2.4.0"
+    assert Keras().load(tmp_path / "m.h5").notes[0].startswith("carried from Keras 2.4.0 .h5: ")

@@ -153,7 +153,11 @@ def _error(facts: Facts, limit: float, confidence: float) -> Judged:
 
     def words(limit: float, value: float, interval: Interval) -> str:
         show = _points(limit, value, interval)
-        grew = f"mean absolute error grew by {show(value)}%" if value >= 0 else f"it shrank by {show(-value)}%"
+        grew = (
+            f"mean absolute error grew by {show(value)}%"
+            if value >= 0
+            else f"mean absolute error shrank by {show(-value)}%"
+        )
         span = f"({show(interval.low)} .. {show(interval.high)} at {_percent(interval.confidence)})"
         return f"{grew} {span if value >= 0 else '(growth ' + span[1:]}, budget {show(limit)}%"
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from toolkit.core import Array
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
@@ -24,25 +26,32 @@ def decode(content: bytes, where: str) -> Array:
     Transparency is dropped, EXIF orientation is not applied (as in TensorFlow's decoders), CMYK becomes RGB, of an
     animation the first frame is taken. Refused: more than 8 bits a channel, more than MAX_PIXELS.
     """
+    import numpy as np
+
+    pixels = np.asarray(picture(content, where))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def picture(content: bytes, where: str) -> Image:
+    """The same as Pillow's image of mode L or RGB, which need not be copied to be cropped and resized."""
     import io
 
-    import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.mode in _DEEP_MODES or (content.startswith(PNG) and content[24] > 8):
-                raise InputError(where, f"image of mode {image.mode} has more than 8 bits", "convert it to 8 bits")
-            if image.width * image.height > MAX_PIXELS:
-                problem = f"image of {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
-                raise InputError(where, problem, "make it smaller")
-            wanted = "L" if image.mode in _GRAY_MODES else "RGB"
-            pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if image.mode in _DEEP_MODES or (content.startswith(PNG) and content[24] > 8):
+            raise InputError(where, f"image of mode {image.mode} has more than 8 bits", "convert it to 8 bits")
+        if image.width * image.height > MAX_PIXELS:
+            problem = f"image of {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
+            raise InputError(where, problem, "make it smaller")
+        image.load()
+        wanted = "L" if image.mode in _GRAY_MODES else "RGB"
+        return image if image.mode == wanted else image.convert(wanted)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         problem = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
         problem = problem if content else "the file is empty"
         raise InputError(where, f"cannot be read as an image: {problem}", "replace or remove it") from error
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def read_bytes(path: str | Path) -> bytes:

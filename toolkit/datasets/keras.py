@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
@@ -37,7 +39,8 @@ class KerasDatasets(Component):
         where = f"keras.datasets.{self.name}"
         parts: tuple[tuple[Array, Array], ...]
         try:
-            parts = import_module(where).load_data()
+            with redirect_stdout(sys.stderr):  # its progress is no result
+                parts = import_module(where).load_data()
         except ImportError as error:
             raise UnavailableError(where, f"cannot be imported: {error}", "pip install keras") from error
         except Exception as error:  # keras.utils.get_file raises a bare Exception for a URL it cannot fetch

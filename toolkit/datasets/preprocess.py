@@ -22,6 +22,8 @@ from toolkit.errors import InputError
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from toolkit.core import Array
 
 Preset = Literal["raw", "unit", "signed", "imagenet", "caffe"]
@@ -120,8 +122,15 @@ def apply(image: Array, preprocessing: Preprocessing) -> Array:
     return normalise(geometry(image, preprocessing), preprocessing)
 
 
-def geometry(image: Array, preprocessing: Preprocessing) -> Array:
-    """Crop, resize and channels, still uint8. A float image must have its size and channels already."""
+def geometry(image: Array | Image, preprocessing: Preprocessing) -> Array:
+    """Crop, resize and channels, still uint8. A float image must have its size and channels already.
+
+    image: height x width x channels, or Pillow's own image of mode L or RGB, which is not copied first.
+    """
+    import numpy as np
+
+    if not isinstance(image, np.ndarray):
+        return _color(_placed(image, preprocessing), preprocessing.color)
     height, width, channels = image.shape
     size = preprocessing.size or (height, width)
     wanted = 1 if preprocessing.color == "gray" else 3
@@ -132,26 +141,25 @@ def geometry(image: Array, preprocessing: Preprocessing) -> Array:
         return image
     if channels not in (1, 3):
         raise InputError("preprocess", f"image of {channels} channels", "give gray or RGB images")
-    top, left, rows, columns = crop_box(height, width, preprocessing)
-    image = image[top : top + rows, left : left + columns]  # not resize's `box`, whose filter reads beyond the crop
-    if preprocessing.size is not None and (rows, columns) != size:
-        image = _resize(image, size, preprocessing)
-    return _color(image, preprocessing.color)
+    return _color(_placed(image, preprocessing), preprocessing.color)
 
 
-def normalise(images: Array, preprocessing: Preprocessing) -> Array:
-    """float32 of x * scale + offset for uint8 images (..., channels); float images are taken as already done."""
+def normalise(images: Array, preprocessing: Preprocessing, *, out: Array | None = None) -> Array:
+    """float32 of x * scale + offset for uint8 images (..., channels); float images are taken as already done.
+
+    out: where to put it, an array of that shape.
+    """
     import numpy as np
 
     if images.dtype.kind == "f":
-        return images.astype(np.float32)
+        return np.positive(images, out=out, dtype=np.float32, casting="same_kind")
     for values in (preprocessing.scale, preprocessing.offset):
         if len(values) not in (1, images.shape[-1]):
             problem = f"{len(values)} scales or offsets for {images.shape[-1]} channels"
             raise InputError("preprocess", problem, "give one, or one for each channel")
     scale, offset = np.asarray(preprocessing.scale, np.float32), np.asarray(preprocessing.offset, np.float32)
-    scaled: Array = images.astype(np.float32) * scale + offset
-    return scaled
+    scaled: Array = np.multiply(images, scale, out=out, dtype=np.float32)
+    return np.add(scaled, offset, out=scaled)
 
 
 def crop_box(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
@@ -166,19 +174,28 @@ def crop_box(height: int, width: int, preprocessing: Preprocessing) -> tuple[int
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
-def _resize(image: Array, size: tuple[int, int], preprocessing: Preprocessing) -> Array:
-    """By Pillow, whose filters are antialiased; what it has not, or not as TensorFlow has it, by NumPy."""
+def _placed(image: Array | Image, preprocessing: Preprocessing) -> Array:
+    """The part that counts, at its size: cut first, and not by resize's `box`, whose filter reads beyond the cut.
+
+    By Pillow, whose filters are antialiased; what it has not, or not as TensorFlow has it, by NumPy.
+    """
     import numpy as np
     from PIL import Image
 
     from toolkit.datasets.resample import point_sample
 
-    method, (rows, columns) = preprocessing.resize, size
-    if method == "nearest" or not preprocessing.antialias:
-        return point_sample(image, size, method)
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    resized = np.asarray(picture.resize((columns, rows), Image.Resampling[method.upper()]))
-    return resized.reshape(rows, columns, image.shape[2])
+    height, width = image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
+    top, left, rows, columns = crop_box(height, width, preprocessing)
+    size, method = preprocessing.size or (rows, columns), preprocessing.resize
+    if (rows, columns) == size or method == "nearest" or not preprocessing.antialias:
+        pixels = np.asarray(image).reshape(height, width, -1)[top : top + rows, left : left + columns]
+        return pixels if (rows, columns) == size else point_sample(pixels, size, method)
+    if isinstance(image, np.ndarray):
+        part = image[top : top + rows, left : left + columns]
+        picture = Image.fromarray(part[:, :, 0] if part.shape[2] == 1 else part)
+    else:
+        picture = image if (rows, columns) == (height, width) else image.crop((left, top, left + columns, top + rows))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling[method.upper()])).reshape(*size, -1)
 
 
 def _color(image: Array, color: str) -> Array:

@@ -11,10 +11,12 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.core import Preprocessing, Records, Task
+from toolkit.datasets.images import picture
 from toolkit.datasets.preprocess import geometry, normalise
 from toolkit.errors import InputError
 
@@ -121,6 +123,28 @@ class Split:
             whole.update(f"{len(name)}:{name}={label};".encode() + digest)
         return whole.hexdigest()
 
+    def pixels(self) -> Split:
+        """The same images as uint8 pixels, RGB or gray: what a file takes that does the rest itself.
+
+        Raises InputError where images are floats, whose pixels nobody knows.
+        """
+        if self.is_float():
+            problem = "images are float arrays, and the file takes uint8 pixels"
+            raise InputError(self.source, problem, "give the images as uint8, or export without embed_preprocessing")
+        color: Literal["gray", "rgb"] = "gray" if self._preprocessing.color == "gray" else "rgb"
+        plain = replace(self._preprocessing, color=color, scale=(1.0,), offset=(0.0,))
+        known, drawn, threads = self._known, self._drawn, self._threads
+        return Split(
+            self._name,
+            self._records,
+            self._indexes,
+            plain,
+            input_name=self._input,
+            digests=known,
+            drawn=drawn,
+            threads=threads,
+        )
+
     def is_float(self) -> bool:
         """Whether images are floats, that is inputs already (told from the first)."""
         if self._records.encoded:
@@ -164,15 +188,21 @@ class Split:
             image = self._image(self._indexes[start + place])
             if image.shape != batch.shape[1:]:
                 raise InputError(self.source, "images differ in size", "give `size` in preprocess")
-            batch[place] = normalise(image, self._preprocessing)
+            normalise(image, self._preprocessing, out=batch[place])
 
     def _image(self, index: int) -> Array:
         if index in self._cache:
             return self._cache[index]
-        image = geometry(self._records.read(index), self._preprocessing)
+        image = geometry(self._decoded(index), self._preprocessing)
         if image.nbytes * len(self) <= _CACHE_BYTES:
             self._cache[index] = image
         return image
+
+    def _decoded(self, index: int) -> Any:
+        """The image as an array, or as Pillow's, which `geometry` takes without a copy."""
+        if not self._records.encoded:
+            return self._records.read(index)
+        return picture(self._records.content(index), f"{self.source}: {self._records.ids[index]}")
 
 
 def _finished(made: tuple[int, Array, list[Future[None]]]) -> tuple[int, Array]:

@@ -7,6 +7,8 @@ TFRecord, and are read here.
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,8 @@ class Tfds(Component):
         if not self.download:
             raise UnavailableError(where, f"is not in {builder.data_dir}", "prepare it there, or set download = true")
         try:
-            builder.download_and_prepare()
+            with redirect_stdout(sys.stderr):  # its progress is no result
+                builder.download_and_prepare()
         except Exception as error:  # whatever a network, a server or one of 1,000 scripts may raise
             reason = str(error).split("\n")[0] or type(error).__name__
             fix = "prepare it where there is a network, and set data_dir"

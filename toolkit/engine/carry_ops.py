@@ -25,6 +25,8 @@ def apply(symbol: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: s
     if function is None:
         raise ValueError(f"tf.{symbol} is not among the functions that can be carried over")
     given = {key: value for key, value in kwargs.items() if key != "name" and value is not None}
+    while args and args[-1] is None:  # a name, or what TensorFlow 1 also took
+        args = args[:-1]
     return function(name, *args, **given)
 
 
@@ -155,7 +157,9 @@ def _reduction(pool: Any, reduce: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _pad(name: str, tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0) -> Any:
+def _pad(name: str, tensor: Any, paddings: Any, mode: str = "CONSTANT", *rest: Any, constant_values: Any = 0) -> Any:
+    """rest: a name and the value, in either order (compat.v1.pad and pad)."""
+    constant_values = next((value for value in rest if value is not None), constant_values)
     pairs = [tuple(int(n) for n in pair) for pair in np.asarray(paddings).tolist()]
     zero = mode.upper() == "CONSTANT" and _number(constant_values) == 0
     if zero and len(pairs) == 4 and pairs[0] == pairs[3] == (0, 0):
@@ -183,7 +187,7 @@ def _split(name: str, value: Any, num_or_size_splits: Any, axis: Any = 0) -> Any
     return ops.split(value, int(sizes) if sizes.ndim == 0 else np.cumsum(sizes)[:-1].tolist(), axis=int(axis))
 
 
-def _transpose(name: str, a: Any, perm: Any = None) -> Any:
+def _transpose(name: str, a: Any, perm: Any = None, conjugate: bool = False) -> Any:
     axes = None if perm is None else [int(p) for p in np.asarray(perm).tolist()]
     if axes and axes[0] == 0:
         return layers.Permute(tuple(axes[1:]), name=name)(a)

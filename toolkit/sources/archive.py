@@ -29,10 +29,12 @@ def check(path: Path, allowed: code.Allowed = NOTHING) -> Saved:
             _check_members(path, archive)
             config = _json(path, archive, "config.json")
             metadata = _json(path, archive, "metadata.json")
+            room = archive.getinfo(WEIGHTS).file_size
     except DAMAGE as error:
         problem = f"is damaged or not a .keras file ({error})"
         raise InputError(str(path), problem, "save the model again with model.save('name.keras')") from error
     code.check(str(path), config, allowed)
+    code.check_widths(str(path), config, room)
     return Saved(".keras", str(metadata.get("keras_version", "")), config)
 
 

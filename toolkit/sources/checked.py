@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import InputError, UnsupportedError
+
+MAX_TENSOR = 2**28  # values: far more than a network for an edge device; 1024 x 1024 images, 64 channels: 2**26
 
 if TYPE_CHECKING:
     from toolkit.engine.agree import Agreement, Answer
@@ -27,6 +30,20 @@ def check_weights(where: str, weights: Iterable[Any]) -> None:
             raise InputError(where, problem, "train again, or load an earlier checkpoint")
 
 
+def _check_sizes(where: str, flat: Any) -> None:
+    """InputError for a tensor that fills the memory by itself: a few bytes of a file can ask for it."""
+    import keras
+
+    for layer in flat.layers:
+        for tensor in keras.tree.flatten([node.outputs for node in layer._inbound_nodes]):
+            if prod(size or 1 for size in tensor.shape) > MAX_TENSOR:
+                shape = "x".join("?" if size is None else str(size) for size in tensor.shape)
+                problem = (
+                    f"layer {layer.name!r} gives a tensor of {shape}, over {MAX_TENSOR * 4 >> 30} GiB for one image"
+                )
+                raise InputError(where, problem, "give smaller images to a smaller model")
+
+
 def check_complete(where: str, values: int, model: Any) -> None:
     """InputError where a file holds fewer values than the model has weights: Keras leaves the others random."""
     if values < model.count_params():
@@ -41,6 +58,7 @@ def check_same(where: str, before: Answer, flat: Any, inputs: Sequence[Any], pre
     """
     from toolkit.engine.agree import TOLERANCE, agreement, keras_answer, random_inputs
 
+    _check_sizes(where, flat)
     whole = any("int" in str(getattr(tensor.dtype, "name", tensor.dtype)) for tensor in inputs)
     images = random_inputs([tuple(tensor.shape) for tensor in flat.inputs], whole)
     found = agreement(before, keras_answer(flat), images)

@@ -14,9 +14,11 @@ from typing import Any
 
 from toolkit.errors import InputError, UnsupportedError
 
-TRUSTED = ("keras.", "keras_core.", "tf_keras.", "tensorflow.python.keras.")
+INITIALIZERS = "tensorflow.python.ops.init_ops_v2."  # EfficientNetV2 of Keras 2 has one of these
+TRUSTED = ("keras.", "keras_core.", "tf_keras.", "tensorflow.python.keras.", INITIALIZERS)
 # Keras classes that hold code of the file's author
 CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "DenseFeatures")
+WIDTHS = ("units", "filters", "output_dim")
 COMPILED = ("compile_config", "training_config")  # of the model itself: loaders are told not to compile
 FUNCTIONS = ("keras.activations.", "keras.ops.", "tf_keras.activations.")  # where Keras' own functions live
 # keras.activations of Keras 2 and 3
@@ -70,6 +72,22 @@ def check(where: str, config: Mapping[str, Any], allowed: Allowed) -> None:
             continue
         problem = f"layer {layer!r} holds code of its own ({what}), which is not run from a model file"
         raise UnsupportedError(where, problem, FIXES.get(what, FIX))
+
+
+def check_widths(where: str, config: Mapping[str, Any], room: int) -> None:
+    """InputError for a layer wider than the file has weights for: building it would fill the memory.
+
+    room: bytes of the file's weights. Each unit or filter has a weight of its own, of at least one byte.
+    """
+    for layer, entry in classes(config, "the model"):
+        inner = entry.get("config")
+        if not isinstance(inner, dict):
+            continue
+        for key in WIDTHS:
+            value = inner.get(key)
+            if isinstance(value, int | float) and value > room:
+                problem = f"layer {layer!r} has {key} = {value:,}, and the file {room:,} bytes of weights"
+                raise InputError(where, problem, "save the model again")
 
 
 def register(config: Mapping[str, Any], allowed: Allowed) -> None:

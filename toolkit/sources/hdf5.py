@@ -7,6 +7,8 @@ no Keras model needs either. Format: the HDF5 File Format Specification; what Ke
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from math import prod
@@ -14,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import InputError
-from toolkit.sources import code
+from toolkit.sources import code, hdf5_trial
 from toolkit.sources.saved import MAX_CONFIG, MAX_RATIO, MAX_TOTAL, SMALL, Saved, parse_json
 
 if TYPE_CHECKING:
     import h5py
 
+TRIAL_SECONDS = 300  # a gigabyte takes a few
 MAX_OBJECTS = 100_000  # groups and datasets; EfficientNetV2L's file has about 5,000
 AGAIN = "save the model again"
 
@@ -28,15 +31,16 @@ def check(path: Path, allowed: code.Allowed) -> Saved:
     """What the file holds. Raises InputError for an unsound file, UnsupportedError (by layer) for one with code."""
     import h5py
 
+    _try(str(path), path)
     try:
         with h5py.File(path, "r") as file:
-            _check_objects(str(path), file, path.stat().st_size)
+            total = max(_check_objects(str(path), file, path.stat().st_size), path.stat().st_size)
             config = _config(path, file)
             version = _text(file.attrs.get("keras_version", ""))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:  # of the HDF5 library
-        problem = f"is damaged or no HDF5 file ({_line(error)})"
-        raise InputError(str(path), problem, AGAIN) from error
+        raise InputError(str(path), f"is damaged or no HDF5 file ({_line(error)})", AGAIN) from error
     code.check(str(path), config, allowed)
+    code.check_widths(str(path), config, total)
     return Saved(".h5", version, config)
 
 
@@ -45,13 +49,34 @@ def check_weights(where: str, source: Path | bytes) -> int:
     import h5py
 
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    _try(where, source)
     try:
         with h5py.File(BytesIO(source) if isinstance(source, bytes) else source, "r") as file:
             found = _check_objects(where, file, size)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        problem = f"its weights are damaged or not in HDF5 ({_line(error)})"
-        raise InputError(where, problem, AGAIN) from error
+        raise InputError(where, f"is damaged or no HDF5 file ({_line(error)})", AGAIN) from error
     return found
+
+
+def _try(where: str, source: Path | bytes) -> None:
+    """Read all of it in a process of its own, since the HDF5 library may crash on a damaged file."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    command = [sys.executable, hdf5_trial.__file__, str(_limit(size))]
+    data = source if isinstance(source, bytes) else None
+    command += [] if isinstance(source, bytes) else [str(source.absolute())]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=TRIAL_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise InputError(where, f"is damaged: reading it takes more than {TRIAL_SECONDS} s", AGAIN) from None
+    if done.returncode:
+        crash = "reading it crashes the HDF5 library"
+        reason = crash if done.returncode < 0 else _line(RuntimeError(done.stderr.decode(errors="replace")))
+        raise InputError(where, f"is damaged or no HDF5 file ({reason})", AGAIN)
+
+
+def _limit(size: int) -> int:
+    """Most bytes that the arrays in a file of that size may have together."""
+    return min(MAX_TOTAL, max(SMALL, MAX_RATIO * size))
 
 
 def _check_objects(where: str, file: h5py.File, size: int) -> int:
@@ -63,7 +88,7 @@ def _check_objects(where: str, file: h5py.File, size: int) -> int:
             _check_dataset(where, name, item)
             total += prod(item.shape) * item.dtype.itemsize
             values += 0 if name.startswith(("/optimizer", "//optimizer")) else prod(item.shape)
-        if total > min(MAX_TOTAL, max(SMALL, MAX_RATIO * size)):
+        if total > _limit(size):
             problem = f"declares arrays of {total:,} bytes by {name!r} in a file of {size:,}, as no trained model does"
             raise InputError(where, problem, AGAIN)
     return values

@@ -11,7 +11,7 @@ from pydantic import Field
 from toolkit.core import Model
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.schema import Component
-from toolkit.sources import archive, code, hdf5, legacy, saved
+from toolkit.sources import archive, code, h5_operations, hdf5, legacy, saved
 from toolkit.sources.checked import check_complete, check_same, check_weights
 from toolkit.sources.signature import meaning_of, signature
 
@@ -43,36 +43,42 @@ class Keras(Component):
             return legacy.load(path, found, allowed, head=self.head, input_shape=self.input_shape)
         values = hdf5.check_weights(str(path), archive.weights(path)) if form == ".keras" else None
         code.register(found.config, allowed)
-        loaded = _load(path)
-        if values is not None:
-            check_complete(str(path), values, loaded)
-        return flattened(str(path), loaded, self.head, self.input_shape)
+        return flattened(str(path), _load(path, found), self.head, self.input_shape, values=values)
 
 
-def flattened(where: str, loaded: Any, head: str, input_shape: tuple[int, int] | None) -> Model:
-    """A Keras 3 model as a flat float32 one with equal outputs; how equal is in its notes."""
+def flattened(
+    where: str, loaded: Any, head: str, input_shape: tuple[int, int] | None, *, values: int | None = None
+) -> Model:
+    """A Keras 3 model as a flat float32 one with equal outputs; how equal is in its notes.
+
+    values: how many weight values its file holds, where that is known.
+    """
     from toolkit.engine import agree
     from toolkit.engine.augment_layers import passes_through
     from toolkit.engine.flatten import flatten
 
     _check_graph(where, loaded)
+    if values is not None:
+        check_complete(where, values, loaded)
     check_weights(where, loaded.weights)
     flat = flatten(loaded, input_shape)
     precision = agree.coarsest([getattr(layer, "compute_dtype", None) for layer in loaded._flatten_layers()])
     found = check_same(where, agree.keras_answer(loaded), flat, loaded.inputs, precision)
     what = "made flat" if precision == "float32" else f"made flat, and float32 from {precision}"
     notes = [f"{what}: {found}"]
-    dropped = [layer.name for layer in loaded._flatten_layers() if passes_through(type(layer).__name__)]
+    dropped = sorted(layer.name for layer in loaded._flatten_layers() if passes_through(type(layer).__name__))
     if dropped:
         notes.append(f"augmentation left out, it does nothing in inference: {', '.join(dropped)}")
     ends = signature(flat, [tensor.name for tensor in loaded.inputs], _output_names(loaded), head)
     return Model("keras", flat, ends, notes=tuple(notes))
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, found: saved.Saved) -> Any:
     import keras
 
     try:
+        if found.form == ".h5" and h5_operations.has_operations(found.config):
+            return h5_operations.load(path, found.config)
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever Keras makes of a file that is not sound
         lines = str(error).strip().splitlines() or [type(error).__name__]

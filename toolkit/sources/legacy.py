@@ -64,6 +64,7 @@ def load_saved_model(
     allowed = code.allow(allow_code)
     config = _saved_model_config(path)
     code.check(str(path), config, allowed)
+    code.check_widths(str(path), config, sum(file.stat().st_size for file in (path / "variables").glob("*")))
     saved = Saved("SavedModel", str(config.pop("keras_version", "")), config)
     return load(path, saved, allowed, head=head, input_shape=input_shape)
 

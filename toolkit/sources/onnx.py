@@ -69,10 +69,7 @@ class ONNX(Component):
 
 def read(path: Path) -> Any:
     """The ModelProto of a sound file, weights that lie beside it left there; nothing of it has run."""
-    start = opening.head_of(path, "an .onnx file")
-    what = opening.other_kind(start)
-    if what:
-        raise InputError(str(path), f"is {what}, not an .onnx file", "give it the name of its own kind")
+    opening.check_kind(path, "an .onnx file")
     import onnx
 
     try:

@@ -8,6 +8,7 @@ from toolkit.core import Layout
 from toolkit.errors import InputError
 
 LARGEST = 2**31 - 1  # bytes: what one protobuf message or flatbuffer can hold (protobuf.dev, "Size limits")
+TFLITE = b"TFL3"  # file identifier of schema.fbs, after four bytes
 IMAGE_CHANNELS = (1, 3, 4)  # gray, RGB, RGBA: what tells channels from heights and widths
 # how other kinds of model begin, so that a wrong name is called what it is
 BEGINNINGS = {b"PK": "a zip archive (.keras)", b"\x89HDF": "an HDF5 file (.h5)", b"\x80\x02": "a PyTorch pickle"}
@@ -32,11 +33,19 @@ def head_of(path: Path, what: str) -> bytes:
     return start
 
 
-def other_kind(start: bytes) -> str | None:
-    """What a file that is not of its name's kind is, by its first bytes."""
-    if start[4:8] == b"TFL3":
-        return "a .tflite file"
-    return next((what for begin, what in BEGINNINGS.items() if start.startswith(begin)), None)
+def check_kind(path: Path, what: str) -> None:
+    """`head_of`, and that the file does not begin like one of another kind. what: "an .onnx file", "a .tflite file"."""
+    start = head_of(path, what)
+    found = next((kind for begin, kind in BEGINNINGS.items() if start.startswith(begin)), None)
+    if start[4:8] == TFLITE:
+        found = "a .tflite file"
+    elif found is None and what == "a .tflite file":
+        found = "damaged"
+    if found not in (None, what):
+        fix = "export the model again" if found == "damaged" else "give it the name of its own kind"
+        raise InputError(
+            str(path), f"is {found}, not {what}" if found != "damaged" else f"is damaged or not {what}", fix
+        )
 
 
 def layout_of(shape: tuple[int | None, ...], asked: str, where: str) -> Layout:

@@ -99,10 +99,7 @@ class Read:
 
 def read(path: Path) -> Read:
     """A sound file of built-in operators with one image at a time; nothing of it has run."""
-    start = opening.head_of(path, "a .tflite file")
-    if start[4:8] != b"TFL3":
-        what = opening.other_kind(start)
-        raise InputError(str(path), f"is {what or 'damaged or not'}{', not' if what else ''} a .tflite file")
+    opening.check_kind(path, "a .tflite file")
     from ai_edge_litert import schema_py_generated as schema
 
     try:
