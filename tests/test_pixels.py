@@ -120,3 +120,13 @@ def test_pixels_are_rgb_as_decoded_whatever_the_model_takes(tmp_path: Path) -> N
     (batch,) = split.pixels().batches(4)
     np.testing.assert_array_equal(batch.inputs["image"], images)
     assert split.pixels().ids == split.ids
+
+
+def test_run_on_float_images_stops_before_any_file_is_made(digits_model: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((600, 8, 8, 1), dtype=np.float32)
+    np.savez(tmp_path / "f.npz", images=images, labels=np.arange(600) % 10)
+    recipe = RECIPE.replace('use = "digits"', f'use = "npz"\npath = "{tmp_path / "f.npz"}"')
+    (tmp_path / "floats.toml").write_text(recipe)
+    with pytest.raises(InputError, match="float arrays, and the file takes uint8 pixels"):
+        pipeline.run(tmp_path / "floats.toml", model=digits_model, out=tmp_path / "run")
+    assert not list((tmp_path / "run" / "artifacts").glob("float.*"))
