@@ -160,7 +160,7 @@ def enliven(model: Any) -> None:
             fan_in = np.prod(shape[:2]) if name == "depthwise_kernel" else np.prod(shape[:-1])
             weight.assign(rng.normal(0, np.sqrt(2 / fan_in), shape))
         elif name in ("gamma", "moving_variance", "variance"):
-            weight.assign(rng.uniform(0.8, 1.2, shape))
+            weight.assign(rng.uniform(0.4, 0.6, shape) if name == "gamma" else rng.uniform(0.8, 1.2, shape))
         elif weight.dtype in ("float32", np.float32):
             weight.assign(rng.normal(0, 0.1, shape))
 

@@ -43,6 +43,8 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
             shape = "x".join("?" if size is None else str(size) for size in spec["shape"])
             about = " ".join(filter(None, (spec["meaning"], spec["layout"] if spec["layout"] != "none" else "")))
             yield f"  {end[:-1]:<7} {spec['name']}: {shape} {spec['dtype']} ({about})"
+    for note in found.get("notes", ()):
+        yield f"  note    {note}"
     if "layers" in found:
         yield from _layer_lines(found)
     else:
@@ -163,7 +165,8 @@ def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, A
     return {
         "file": str(path),
         "kind": f"{use} model",
-        "size_bytes": path.stat().st_size,
+        "size_bytes": _size(path),
+        "notes": list(model.notes),
         "inputs": [asdict(spec) for spec in model.signature.inputs],
         "outputs": [asdict(spec) for spec in model.signature.outputs],
         "parameters": model.graph.count_params(),
@@ -173,13 +176,18 @@ def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, A
     }
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
 def _inspect_savedmodel(path: Path, model: Model) -> dict[str, Any]:
     from toolkit.sources import savedmodel
 
     return {
         "file": str(path),
         "kind": "SavedModel without Keras",
-        "size_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "size_bytes": _size(path),
         "inputs": [asdict(spec) for spec in model.signature.inputs],
         "outputs": [asdict(spec) for spec in model.signature.outputs],
         "parameters": savedmodel.variables(path),

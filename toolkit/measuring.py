@@ -131,7 +131,7 @@ def _file_answers(
     artifact = _in_layout(read_artifact(file), asked.layout)
     first = artifact.signature.inputs[0]
     shape = _channels_last(first)
-    dataset = _dataset(asked, shape, first.name)
+    dataset = _dataset(asked, shape, first.name, emit)
     data: Dataset = dataset
     if artifact.pixels:
         emit(Progress("the file takes pixels: colour order, scale and offset are inside it", keep=True))
@@ -180,7 +180,7 @@ def _keras_answers(
             "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
         )
         first, output = facts.signature.inputs[0], facts.signature.outputs[0]
-        dataset = _dataset(asked, _channels_last(first), first.name)
+        dataset = _dataset(asked, _channels_last(first), first.name, emit)
         fit.check_data(output, dataset)
         prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
         answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
@@ -189,13 +189,14 @@ def _keras_answers(
     return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 
-def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Split:
-    """All images of a dataset, or those of one subset, as one split."""
+def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str, emit: Emit) -> Split:
+    """All images of a dataset, or those of one subset, as one split; those that cannot be read are named, left out."""
+    from toolkit.datasets.census import checked, take_census
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.stream import Split
     from toolkit.overrides import toml_value
 
-    records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess
+    records, subset, preprocess = checked(_records(asked.data)), asked.subset, asked.preprocess
     indexes = [i for i in range(len(records)) if subset is None or records.subsets[i] == subset]
     if not indexes:
         known = ", ".join(sorted(set(records.subsets) - {""})) or "none"
@@ -203,7 +204,11 @@ def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Split:
     if isinstance(preprocess, str) and preprocess.startswith("{"):
         preprocess = toml_value(preprocess)
     spec = _checked("--preprocess", PreprocessSpec, preprocess)
-    return Split(subset or "all", records, indexes, spec.resolve(shape), input_name=name)
+    census = take_census(records, indexes)
+    for unread in census.named(records):
+        emit(Progress(f"warning: left out: {unread}", keep=True))
+    kept = [index for index in indexes if index not in census.corrupt]
+    return Split(subset or "all", records, kept, spec.resolve(shape), input_name=name)
 
 
 def _records(data: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import doctor, runs
+from toolkit import allowed, doctor, runs
 from toolkit.checks import fit
 from toolkit.core import Artifact, Measurement, Model, Progress
 from toolkit.data import check_classes, class_names, load_splits
@@ -214,23 +214,26 @@ class _Pipeline:
         """Read the model; its contract, without the graph."""
         from toolkit.sources import store
 
-        path = self.recipe.model.source
-        if path is None:
+        section, wanted = self.recipe.model, self.recipe.data.preprocess
+        if section.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
-        wanted = self.recipe.data.preprocess
         parameters = {**stage.component.model_dump(mode="json"), "preprocess": wanted.model_dump(mode="json")}
-        self.origin = runs.content_sha256(path)
-        key = runs.content_key("source", stage.use, self.origin, parameters, self.versions)
+        files = (*section.files(), *allowed.files(self.recipe.allow_code))
+        digests = [runs.content_sha256(path) for path in files]
+        self.origin = digests[0] if section.files() else ""
+        key = runs.content_key("source", stage.use, section.application, digests, parameters, self.versions)
         target = self._file(stage.name)
+        what = section.application or section.source.absolute()
 
         def work() -> dict[str, Any]:
             facts = self.executor.call(
-                "load_source", source=stage.component, path=path.absolute(), preprocess=wanted, save_as=target
+                "load_source", source=stage.component, path=what, preprocess=wanted, save_as=target
             )
             self._model_facts(stage.name, facts)
             return {"notes": facts.notes}
 
-        self._once(stage, key, {**parameters, "file": path.name}, (target, store.contract_path(target)), work)
+        named = {**parameters, "file": section.source.name}
+        self._once(stage, key, named, (target, store.contract_path(target)), work)
         return store.read_contract(target)
 
     def _data(self, contract: Model) -> Splits:

@@ -11,7 +11,7 @@ from pydantic import Field
 from toolkit.core import Model
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.schema import Component
-from toolkit.sources import archive, code, hdf5, legacy, saved
+from toolkit.sources import archive, code, h5_operations, hdf5, legacy, saved
 from toolkit.sources.checked import check_complete, check_same, check_weights
 from toolkit.sources.signature import meaning_of, signature
 
@@ -43,7 +43,7 @@ class Keras(Component):
             return legacy.load(path, found, allowed, head=self.head, input_shape=self.input_shape)
         values = hdf5.check_weights(str(path), archive.weights(path)) if form == ".keras" else None
         code.register(found.config, allowed)
-        return flattened(str(path), _load(path), self.head, self.input_shape, values=values)
+        return flattened(str(path), _load(path, found), self.head, self.input_shape, values=values)
 
 
 def flattened(
@@ -73,10 +73,12 @@ def flattened(
     return Model("keras", flat, ends, notes=tuple(notes))
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, found: saved.Saved) -> Any:
     import keras
 
     try:
+        if found.form == ".h5" and h5_operations.has_operations(found.config):
+            return h5_operations.load(path, found.config)
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever Keras makes of a file that is not sound
         lines = str(error).strip().splitlines() or [type(error).__name__]
