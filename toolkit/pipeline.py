@@ -250,6 +250,8 @@ class _Pipeline:
         splits = load_splits(**self.opening)
         self.opening["chosen"] = splits.chosen
         fit.check_data(contract.signature.outputs[0], splits.test)
+        if any(getattr(stage.component, "embed_preprocessing", False) for stage in self.plan.stages):
+            splits.test.pixels()  # raises now, rather than after hours, where images have no pixels
         if named:
             check_classes(named, splits.test.classes)
         records = tuple(self._data_record(split) for split in splits.present())

@@ -77,6 +77,20 @@ def test_image_with_nan_is_named(tmp_path: Path) -> None:
         inference.prepare(Holed(), (TensorSpec("image", (1, 1, 2, 3), "float32"),), tmp_path)
 
 
+def test_inputs_of_pixels_are_written_as_uint8_and_nothing_else_is_taken_for_them(tmp_path: Path) -> None:
+    spec = TensorSpec("image", (1, 1, 2, 3), "uint8")
+    found = np.load(inference.prepare(Data(), (spec,), tmp_path).paths["image"])
+    assert (found.dtype, found[129, 0, 1, 2]) == (np.uint8, 129)
+
+    class Scaled(Data):
+        def batches(self, size: int) -> Iterator[Batch]:
+            for batch in super().batches(size):
+                yield Batch({"image": batch.inputs["image"] / 2}, batch.targets, batch.ids)
+
+    with pytest.raises(InputError, match="1: input 'image' is no uint8 pixels"):
+        inference.prepare(Scaled(), (spec,), tmp_path)
+
+
 def test_data_that_gives_fewer_images_than_it_says_is_refused(tmp_path: Path) -> None:
     class Short(Data):
         def __len__(self) -> int:

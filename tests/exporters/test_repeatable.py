@@ -96,13 +96,13 @@ def test_canonical_hash_ignores_inner_names_but_not_a_weight(folders: tuple[Path
 
 def test_tflite_canonical_hash_sees_a_scale_but_not_a_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
     source, path = folders[0] / "int8.tflite", tmp_path / "changed.tflite"
-    model = tflite_file._parse(source.read_bytes())
+    model = tflite_file.parse(source.read_bytes())
     graph = model.subgraphs[0]
     inner = next(t for i, t in enumerate(graph.tensors) if i not in (*graph.inputs, *graph.outputs))
     inner.name = b"renamed"
-    path.write_bytes(tflite_file._pack(model))
+    path.write_bytes(tflite_file.pack(model))
     assert tflite_file.canonical_hash(path) == tflite_file.canonical_hash(source)
     scaled = next(t for t in graph.tensors if t.quantization is not None and t.quantization.scale is not None)
     scaled.quantization.scale = [2 * scale for scale in scaled.quantization.scale]
-    path.write_bytes(tflite_file._pack(model))
+    path.write_bytes(tflite_file.pack(model))
     assert tflite_file.canonical_hash(path) != tflite_file.canonical_hash(source)

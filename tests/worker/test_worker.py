@@ -72,6 +72,29 @@ def test_image_is_turned_for_a_channels_first_file(tmp_path: Path, files: dict[s
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), [[84.0, 92.0, 100.0]])
 
 
+def test_file_of_pixels_takes_uint8_exactly_and_refuses_floats(tmp_path: Path) -> None:
+    import onnx
+    import tensorflow as tf
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], "g", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(made, tmp_path / "pixels.onnx")
+    cast = tf.function(lambda x: {"y": tf.cast(x, tf.float32) + 1.0}, [tf.TensorSpec((1, 3), tf.uint8, name="x")])
+    function = cast.get_concrete_function()
+    converted = tf.lite.TFLiteConverter.from_concrete_functions([function], cast).convert()
+    (tmp_path / "pixels.tflite").write_bytes(converted)
+    rows = np.array([[0, 127, 255], [1, 2, 3]], np.uint8)
+    for name, more in (("pixels.onnx", 0.0), ("pixels.tflite", 1.0)):
+        code, _ = run(tmp_path, question(tmp_path, tmp_path / name, rows))
+        assert code == 0
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), rows + np.float32(more))
+        code, result = run(tmp_path, question(tmp_path, tmp_path / name, rows.astype(np.float32)))
+        assert code == 1 and "takes uint8 pixels, the data is float32" in result["error"]
+
+
 @pytest.mark.parametrize("name", ["float.tflite", "float.onnx"])
 def test_bench_keeps_raw_samples_and_says_what_ran(tmp_path: Path, files: dict[str, Path], name: str) -> None:
     runtime, delegate = RUNTIME[Path(name).suffix]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ def read(content: bytes, where: str) -> FileMetadata | None:
         if own is not None:
             return from_parts(json.loads(own))
         return _foreign(bytes(model.buffers[entry.buffer].data), content)
-    except (ValueError, IndexError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, IndexError, TypeError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(where, f"its metadata is not readable ({error})", "write the file again") from error
 
 
@@ -236,8 +237,6 @@ class _Table:
         return [_Table(self._content, int(self._table.Indirect(at))) for at in self._places(place)]
 
     def floats(self, place: int) -> list[float]:
-        import struct
-
         return [float(struct.unpack_from("<f", self._content, at)[0]) for at in self._places(place)]
 
     def _places(self, place: int) -> range:

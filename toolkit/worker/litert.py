@@ -136,6 +136,8 @@ class Runner:
         dtype = detail["dtype"]
         if array.dtype == dtype:
             return numpy.ascontiguousarray(array)
+        if dtype == numpy.uint8 and not scale:
+            raise common.JobError("input %r takes uint8 pixels, the data is %s" % (name, array.dtype))
         return common.quantize(array, dtype, scale, zero) if scale else array.astype(dtype)
 
     def _as_float(self, detail: Dict[str, Any], array: Any) -> Any:
