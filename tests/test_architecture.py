@@ -38,6 +38,7 @@ FLOORS = {
     "recipe_reader": 6,
     "data": 6,
     "checks": 6,
+    "allowed": 7,
     "plan": 7,
     "runs": 7,
     "catalogue": 8,

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import doctor, runs
+from toolkit import allowed, doctor, runs
 from toolkit.checks import fit
 from toolkit.core import Artifact, Measurement, Model, Progress
 from toolkit.data import check_classes, class_names, load_splits
@@ -46,6 +46,7 @@ VERSIONED = (
     "ai-edge-litert",
     "ai-edge-quantizer",
 )
+PROVENANCE = ("edgekit", "tensorflow", "keras")  # of those, what a file's metadata names
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class _Pipeline:
         self.keys: dict[str, str] = {}  # stage -> content hash
         self.graph_of: dict[str, str] = {}  # stage -> the stage whose graph it kept
         self.artifacts: dict[str, Artifact] = {}
+        self.origin = ""  # hash of the model that was read
         self.done = 0
 
     def carry_out(self) -> Result:
@@ -212,22 +214,26 @@ class _Pipeline:
         """Read the model; its contract, without the graph."""
         from toolkit.sources import store
 
-        path = self.recipe.model.source
-        if path is None:
+        section, wanted = self.recipe.model, self.recipe.data.preprocess
+        if section.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
-        wanted = self.recipe.data.preprocess
         parameters = {**stage.component.model_dump(mode="json"), "preprocess": wanted.model_dump(mode="json")}
-        key = runs.content_key("source", stage.use, runs.content_sha256(path), parameters, self.versions)
+        files = (*section.files(), *allowed.files(self.recipe.allow_code))
+        digests = [runs.content_sha256(path) for path in files]
+        self.origin = digests[0] if section.files() else ""
+        key = runs.content_key("source", stage.use, section.application, digests, parameters, self.versions)
         target = self._file(stage.name)
+        what = section.application or section.source.absolute()
 
         def work() -> dict[str, Any]:
             facts = self.executor.call(
-                "load_source", source=stage.component, path=path.absolute(), preprocess=wanted, save_as=target
+                "load_source", source=stage.component, path=what, preprocess=wanted, save_as=target
             )
             self._model_facts(stage.name, facts)
             return {"notes": facts.notes}
 
-        self._once(stage, key, {**parameters, "file": path.name}, (target, store.contract_path(target)), work)
+        named = {**parameters, "file": section.source.name}
+        self._once(stage, key, named, (target, store.contract_path(target)), work)
         return store.read_contract(target)
 
     def _data(self, contract: Model) -> Splits:
@@ -285,9 +291,11 @@ class _Pipeline:
         parameters = stage.component.model_dump(mode="json")
         files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
-        data = {name: self.fingerprints.get(name) for name in uses}
+        data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme != "int8":
             data = {}
+        if getattr(stage.component, "metadata", False):
+            data |= {"classes": self.run.manifest.classes, "provenance": self._provenance(stage)}
         parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data, files)
         key = runs.content_key(*parts, self.recipe.seed, self.versions)
         if stage.kind == "pass":
@@ -324,7 +332,11 @@ class _Pipeline:
         def work() -> dict[str, Any]:
             self._open_data()
             artifact = self.executor.call(
-                "export", exporter=stage.component, parent=self._file(stage.parent), path=target
+                "export",
+                exporter=stage.component,
+                parent=self._file(stage.parent),
+                path=target,
+                provenance=self._provenance(stage),
             )
             artifact = replace(artifact, name=stage.name, path=target)
             program = sample_code(artifact, self.opening["preprocessing"], self.run.manifest.classes)
@@ -334,6 +346,13 @@ class _Pipeline:
 
         self._once(stage, key, parameters, (target, target.with_name(f"{stage.name}.py")), work)
         self.artifacts[stage.name] = self._artifact(stage.name)
+
+    def _provenance(self, stage: Stage) -> dict[str, str]:
+        """Where a file comes from, for its metadata: the model it was made of, and what made it."""
+        source = self.recipe.model.source
+        origin = {"model": source.name, "sha256": self.origin} if source else {}
+        made = {name: version for name in PROVENANCE if (version := self.versions.get(name))}
+        return {**origin, "recipe": self.recipe.name, "stage": stage.parent, **made}
 
     def _once(
         self, stage: Stage, key: str, parameters: dict[str, Any], files: tuple[Path, ...], work: Callable[[], Any]
@@ -395,6 +414,7 @@ class _Pipeline:
             inputs=artifact.signature.inputs,
             outputs=artifact.signature.outputs,
             notes=artifact.notes,
+            pixels=artifact.pixels,
         )
         others = (known for known in self.run.manifest.artifacts if known.name != stage.name)
         self.run.update(artifacts=(*others, record))

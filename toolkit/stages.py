@@ -95,9 +95,10 @@ class Stages:
         facts = self._save(result.model, save_as, graph_of=parent if same else None)
         return replace(facts, changes=result.changes, curves=dict(result.curves), same_graph=same)
 
-    def export(self, *, exporter: Any, parent: Path, path: Path) -> Artifact:
-        """Write the model saved at `parent` to one file."""
-        context = ExportContext(calibration=self._opened().calibration, emit=self._emit)
+    def export(self, *, exporter: Any, parent: Path, path: Path, provenance: Mapping[str, str]) -> Artifact:
+        """Write the model saved at `parent` to one file. provenance: where it comes from, for the file's metadata."""
+        splits = self._opened()
+        context = ExportContext(splits.calibration, self._emit, splits.test.classes, provenance)
         artifact: Artifact = exporter.export(self._model(parent), path, context)
         return artifact
 
