@@ -189,3 +189,16 @@ def test_text_counts_what_is_the_same() -> None:
 def test_text_has_no_escape_sequence() -> None:
     found = comparing.compare(made(name="\x1b[31m"), made(recipe={"\x1b": "\x07"}))
     assert all(char.isprintable() or char == "\n" for char in comparing.text(found))
+
+
+@pytest.mark.parametrize("name", ["f1", "mean_average_precision", "mae", "a_metric_of_ones_own"])
+def test_metrics_are_compared_on_the_same_test_images_only(name: str) -> None:
+    other = DataRecord("test", 100, "sha256:bb", "folder")
+    change = only(made(number(name, 0.5)), made(number(name, 0.6), data=(other,)))
+    assert (change.judgement, change.reason) == ("not compared", "the test images differ")
+
+
+def test_an_error_that_grows_is_worse_and_a_score_that_grows_is_better() -> None:
+    for name, judgement in (("mae", "worse"), ("ece", "worse"), ("retrieval_at_1", "better"), ("cosine", "better")):
+        change = only(made(number(name, 0.2, 0.19, 0.21)), made(number(name, 0.6, 0.59, 0.61)))
+        assert change.judgement == judgement, name

@@ -35,16 +35,16 @@ class Rows(Component):
 
     def load(self):
         rng = np.random.default_rng(0)
-        held = rng.random((240, 4)) < 0.4
+        held = rng.random((300, 4)) < 0.4
         if self.task == "classes":
-            held = np.eye(4, dtype=bool)[np.arange(240) % 4]
+            held = np.eye(4, dtype=bool)[np.arange(300) % 4]
         light = np.where(held, rng.uniform(0.6, 1.0, held.shape), rng.uniform(0.0, 0.45, held.shape))
         images = (255 * np.repeat(light, 2, axis=1)[:, :, None, None] * np.ones((1, 1, 8, 1))).astype(np.uint8)
-        labels = {"classes": np.arange(240) % 4, "labels": held.astype(np.uint8), "values": light.astype(np.float32)}
-        names = tuple(map(str, range(240)))
-        subsets = ("train",) * 40 + ("test",) * 200
+        labels = {"classes": np.arange(300) % 4, "labels": held.astype(np.uint8), "values": light.astype(np.float32)}
+        names = tuple(map(str, range(300)))
+        subsets = ("train",) * 100 + ("test",) * 200
         read = lambda index: images[index]
-        content = lambda index: images[index].tobytes() + bytes([index])
+        content = lambda index: images[index].tobytes()
         return Records("rows", names, labels[self.task], subsets, tuple("abcd"), read, content, self.task)
 
 
@@ -86,7 +86,7 @@ task = "{task}"
 preprocess = "unit"
 
 [data.splits]
-train = "train"
+calibration = "train"
 test = "test"
 
 [[variants]]
@@ -100,6 +100,14 @@ export = ["tflite"]
 [[variants.passes]]
 use = "quantize"
 scheme = "float16"
+
+[[variants]]
+name = "int8"
+export = ["tflite"]
+
+[[variants.passes]]
+use = "quantize"
+scheme = "int8"
 
 [budget]
 {budget}
@@ -177,7 +185,7 @@ def test_a_whole_run_judges_the_heads_own_score(tmp_path: Path, case: Case) -> N
     assert values["float.tflite", case.score] == pytest.approx(values["original", case.score], abs=1e-4)
     gates = {verdict.gate for verdict in manifest.verdicts}
     assert gates == {line.partition(" ")[0] for line in case.budget.splitlines()}
-    assert len(manifest.verdicts) == 3 * len(gates)
+    assert len(manifest.verdicts) == 4 * len(gates)
     answers = np.load(result.folder / "samples" / "small.tflite@this-machine.answers.npz")["out"]
     assert values["small.tflite", "largest"] == pytest.approx(answers.max(axis=1).mean())
     details = manifest.details["small.tflite"]
@@ -206,7 +214,8 @@ def test_eval_prints_the_metrics_of_the_head(tmp_path: Path) -> None:
     found = evaluate_file(source, data="rows", preprocess="unit", subset="test")
     values = {row["name"]: row["value"] for row in found["measurements"]}
     assert set(values) == {"mean_average_precision", "label_f1", "exact_match", "ties"}
-    assert values["mean_average_precision"] == values["exact_match"] == 1.0
+    assert values["mean_average_precision"] == pytest.approx(1)
+    assert values["exact_match"] == 1.0
     assert [row["correct"] for row in found["per_class"]] == [200] * THINGS
     assert any("mean_average_precision  100.0%" in line for line in measurement_lines(found))
     with pytest.raises(InputError, match="head is 'softmax', which needs one class an image; the data gives several"):
@@ -250,3 +259,36 @@ def _nothing(folder: Path) -> Path:
     path = folder / "model.keras"
     path.write_bytes(b"")
     return path
+
+
+@pytest.mark.parametrize(
+    "head, task, expected, worse",
+    [("sigmoids", "labels", 1.0, 0.5), ("embedding", "classes", 1.0, 0.5), ("regression", "values", -0.05, -1.0)],
+)
+def test_passes_are_scored_by_the_heads_own_number_larger_is_better(
+    tmp_path: Path, head: str, task: str, expected: float, worse: float
+) -> None:
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from toolkit.core import Batch
+    from toolkit.sources.keras import Keras
+    from toolkit.stages import Stages
+
+    light = np.random.default_rng(0).uniform(0, 0.4, (40, THINGS)).astype(np.float32)
+    labels = np.arange(40) % THINGS
+    light[np.arange(40), labels] += 0.6
+    images = np.repeat(light, 2, axis=1)[:, :, None, None] * np.ones((1, 1, 8, 1), np.float32)
+    targets = {"labels": np.eye(THINGS, dtype=np.uint8)[labels], "classes": labels, "values": light}[task]
+    batch = Batch({"image": images}, {}, tuple(map(str, range(40))))
+    selection = SimpleNamespace(labels=targets, task=task, batches=lambda size: iter((batch,)))
+    stages = Stages(lambda progress: None)
+    stages._splits = SimpleNamespace(selection=selection)  # type: ignore[assignment]
+    network = Keras(head=head).load(model(tmp_path, head))  # type: ignore[arg-type]
+    score = stages._score(network)
+    assert score(network) == pytest.approx(expected, abs=1e-3)
+    import keras
+
+    blind = keras.models.clone_model(network.graph)
+    blind.get_layer("out").set_weights([np.ones((64, THINGS)), np.ones(THINGS)])
+    assert score(replace(network, graph=blind)) < worse

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,10 +163,10 @@ class Stages:
             return predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))[0]
 
         metric: Any = chosen.score(original.head, selection.task) or Cosine()
-        reference = answers(original) if metric.against else None
+        reference = cache(lambda: answers(original) if metric.against else None)  # when a pass asks, and once
 
         def score(model: Model) -> float:
-            values = metric.per_example(answers(model), selection.labels, model.head, original=reference)
+            values = metric.per_example(answers(model), selection.labels, model.head, original=reference())
             return float(metric.reduce(values)) * (1 if metric.higher_is_better else -1)
 
         return score

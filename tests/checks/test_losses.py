@@ -9,6 +9,7 @@ import pytest
 
 from toolkit.checks import gate
 from toolkit.checks.accuracy import Accuracy, Predictions, measure_accuracy
+from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
 from toolkit.checks.parity import measure_parity
 from toolkit.core import Budget, Measurement, Verdict
@@ -252,3 +253,35 @@ def test_metrics_asked_for_stand_beside_the_heads_own() -> None:
     assert {"top1", "top2", "top3", "precision", "recall", "f1", "f1_weighted", "auc", "ece", "ties"} == set(named)
     assert named["top2"].how["ties"] == 4  # a wrong answer's label ties with the two classes that are left
     assert named["top1"].value == pytest.approx(20 / 24)
+
+
+# ---------------------------------------------------------------- no better than guessing
+
+
+@pytest.mark.parametrize(
+    "head, task, classes, words",
+    [
+        ("logits", "classes", 4, "guessing among 4 classes gives 25.0%"),
+        ("embedding", "classes", 4, "finds an image of the same class for"),
+        ("sigmoids", "labels", 4, "with a mean average precision of"),
+        ("regression", "values", 4, "always answering the median gives"),
+    ],
+)
+def test_an_original_that_guesses_is_warned_of_and_one_that_does_not_is_not(
+    head: Any, task: str, classes: int, words: str
+) -> None:
+    rng = np.random.default_rng(5)
+    labels = np.arange(200) % 4
+    truth = {"classes": labels, "labels": np.eye(4, dtype=np.uint8)[labels], "values": 1.0 * np.eye(4)[labels]}[task]
+    data: Any = Targets(truth, classes, task)
+    blind = -rng.random((200, 4)) if head == "regression" else np.roll(np.eye(4)[labels], 1, axis=1)
+    if head == "embedding":
+        blind = rng.normal(size=(200, 4))
+    seeing = np.eye(4)[labels] + 0.1 * rng.random((200, 4))
+    said = []
+    for outputs in (blind, seeing):
+        score = measure_accuracy(Predictions("original", outputs.astype(np.float32), head), data).measurements[0]
+        said.append(chance_warning(score, data))
+    assert words in said[0]
+    assert "data.preprocess" in said[0]
+    assert said[1] == ""

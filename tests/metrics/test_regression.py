@@ -30,7 +30,7 @@ def test_images_without_a_number_are_left_out_and_counted() -> None:
     given[0, 0] = math.nan
     values = MeanAbsoluteError().per_example(given, WANTED, "regression")
     assert MeanAbsoluteError().reduce(values) == pytest.approx((2 + 1) / 2)
-    assert MeanAbsoluteError().left_out(values) == "1 images: without a finite output"
+    assert MeanAbsoluteError().left_out(values) == "images without a finite output: 1"
     assert math.isnan(once(RootMeanSquareError(), np.full((2, 1), math.inf), np.zeros((2, 1))))
 
 

@@ -22,7 +22,7 @@ def test_retrieval_looks_at_the_nearest_other_image() -> None:
     assert math.isnan(values[2])  # alone in its class
     assert values.tolist()[3:] == [0, 1]
     assert RetrievalAt1().reduce(values) == pytest.approx(3 / 4)
-    assert RetrievalAt1().left_out(values) == "1 images: alone in their class"
+    assert RetrievalAt1().left_out(values) == "images alone in their class: 1"
 
 
 def test_of_equally_near_images_the_lowest_index_is_taken() -> None:

@@ -93,3 +93,28 @@ def test_significant_rounds_up_to_the_next_power(value: float, shown: str) -> No
 @pytest.mark.parametrize(("value", "shown"), [(0.84, "0.84 s"), (83.4, "1 min 23 s"), (7800.0, "2 h 10 min")])
 def test_seconds_reads_as_a_duration(value: float, shown: str) -> None:
     assert numbers.seconds(value).replace(numbers.SPACE, " ") == shown
+
+
+@pytest.mark.parametrize(
+    "name, value, text",
+    [
+        ("auc", 0.98765, "0.988"),
+        ("auc", 0.99996, "0.99996"),
+        ("cosine", 1.0, "1.000"),
+        ("cosine", -0.25, "\u22120.250"),
+        ("top3", 0.5, "50.0%"),
+        ("mae", 12.3456, "12.3"),
+        ("mean_average_precision", 0.4916, "49.2%"),
+        ("mae_increase", 0.034, "3.4%"),
+        ("min_cosine", 0.99, "0.990"),
+        ("max_error_increase", 0.05, "5.0%"),
+        ("max_class_drop", 0.05, "5.0\u00a0points"),
+    ],
+)
+def test_numbers_of_every_head_have_their_digits(name: str, value: float, text: str) -> None:
+    assert numbers.show(name, value) == text
+
+
+def test_growth_of_an_error_has_its_sign() -> None:
+    assert numbers.show_change("mae_increase", 0.034) == "+3.4%"
+    assert numbers.show_change("mae_increase", -0.0002) == "\u22120.02%"

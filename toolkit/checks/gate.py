@@ -224,7 +224,7 @@ def _worst_class(facts: Facts, limit: float, confidence: float) -> Judged:
     place = int(np.argmax(each.low if outcome == "FAIL" else each.high))
     table, own = classes.table(place), Interval(float(each.low[place]), float(each.high[place]), confidence, method)
     across = f"all {count} classes at once" if count > 1 else "its one class"
-    reason = f"class {classes.names[place]!r} ({table.total:g} images): {_lost_words(limit, table.drop, own)}; {across}"
+    reason = f"class {classes.names[place]!r} ({_images(table.total)}): {_lost_words(limit, table.drop, own)}; {across}"
     if outcome == "FAIL":
         reason += _others(int(np.count_nonzero(each.low > limit)), "over the budget")
     if outcome == "INCONCLUSIVE":
@@ -232,6 +232,10 @@ def _worst_class(facts: Facts, limit: float, confidence: float) -> Judged:
         reason += _others(int(np.count_nonzero(each.high > limit)), "undecided")
         reason += _more(statistics.images_needed(table, limit, share), table.total, f" of {classes.names[place]!r}")
     return Judged(outcome, reason, value, interval)
+
+
+def _images(count: float) -> str:
+    return f"{count:g} image{'s' * (count != 1)}"
 
 
 def _others(count: int, what: str) -> str:

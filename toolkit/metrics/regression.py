@@ -29,7 +29,7 @@ class OfValues(Component):
         import numpy as np
 
         broken = int(np.count_nonzero(np.isnan(values)))
-        return f"{broken} images: without a finite output" if broken else ""
+        return f"images without a finite output: {broken}" if broken else ""
 
 
 class MeanAbsoluteError(OfValues):

@@ -74,4 +74,4 @@ class RetrievalAt1(Share):
         import numpy as np
 
         alone = int(np.count_nonzero(np.isnan(values)))
-        return f"{alone} images: alone in their class" if alone else ""
+        return f"images alone in their class: {alone}" if alone else ""

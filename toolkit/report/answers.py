@@ -97,7 +97,8 @@ def _pictures(view: View, subjects: Sequence[str], name: str) -> Markup | None:
         return _columns(view, subjects)
     if head == "embedding":
         return _figures(_cosines(found, subjects))
-    plots = [*_reliability(found, subjects, name), *_roc(found, name)]
+    delivered = [item.name for item in view.delivered if item.name in found]
+    plots = [*_reliability(found, [ORIGINAL, *delivered, *subjects], name), *_roc(found, name)]
     return join(_figures(plots), confusions.of(view, name), confusions.others(view, name))
 
 
@@ -117,7 +118,7 @@ def _chosen(subjects: Sequence[str], name: str) -> list[str]:
 
 
 def _reliability(found: Mapping[str, Details], subjects: Sequence[str], name: str) -> Iterator[Markup]:
-    chosen = [subject for subject in _chosen(subjects, name) if found[subject].reliability]
+    chosen = [each for each in _chosen(subjects, name) if each in found and found[each].reliability]
     if not chosen:
         return
     lines = {
