@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace, path: Path) -> None:
     import numpy as np
 
     from toolkit.data import load_splits
-    from toolkit.recipe import load_recipe
+    from toolkit.recipe_reader import load_recipe
 
     recipe = load_recipe("post-training-int8", overrides=overrides(args), model=args.model, data=str(args.calibration))
     shape = _input_shape(args.model)

@@ -58,7 +58,7 @@ def main() -> None:
     import keras
 
     from toolkit.data import load_splits
-    from toolkit.recipe import load_recipe
+    from toolkit.recipe_reader import load_recipe
 
     recipe = load_recipe(ROOT / "recipes" / "digits-demo.toml")
     splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)

@@ -104,7 +104,7 @@ def judged(finished: Any) -> Any:
     import numpy as np
 
     from toolkit.data import load_splits
-    from toolkit.recipe import load_recipe
+    from toolkit.recipe_reader import load_recipe
 
     recipe = load_recipe(finished.folder / "recipe.toml")
     splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)
@@ -116,6 +116,26 @@ def parsed(text: str) -> Any:
     import tomllib
 
     from toolkit.documents import Document
-    from toolkit.recipe import parse_recipe
+    from toolkit.recipe_reader import parse_recipe
 
     return parse_recipe(Document("small.toml", tomllib.loads(text)), Path.cwd())
+
+
+@pytest.fixture(scope="session")
+def digits_files(digits_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The digits CNN as other kinds of model: a SavedModel folder, a float .tflite, an .onnx with channels first."""
+    from toolkit.core import ExportContext
+    from toolkit.exporters.onnx import ONNX
+    from toolkit.exporters.tflite import TFLite
+    from toolkit.sources.keras import Keras
+
+    folder = tmp_path_factory.mktemp("files")
+    model = Keras().load(digits_model)
+    model.graph.export(folder / "saved", verbose=False)
+    TFLite().export(model, folder / "digits.tflite", ExportContext())
+    ONNX(layout="NCHW", dynamic_batch=True).export(model, folder / "digits.onnx", ExportContext())
+    return {
+        "savedmodel": folder / "saved",
+        "tflite": folder / "digits.tflite",
+        "onnx": folder / "digits.onnx",
+    }

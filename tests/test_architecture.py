@@ -35,6 +35,7 @@ FLOORS = {
     "recipe_file": 6,
     "overrides": 6,
     "recipe": 6,
+    "recipe_reader": 6,
     "data": 6,
     "checks": 6,
     "plan": 7,
@@ -59,7 +60,7 @@ FLOORS = {
 SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
-    *("sklearn", "PIL", "scipy"),
+    *("sklearn", "PIL", "scipy", "h5py", "tf_keras"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}
 LONGEST = 450  # lines of a file

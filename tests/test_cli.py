@@ -273,3 +273,30 @@ def test_interrupt_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pipeline, "run", interrupted)
     result = invoke("run", "digits-demo")
     assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("e.onnx", b"", "is empty"),
+        ("t.onnx", b"\x1c\x00\x00\x00TFL3" + bytes(40), "is a .tflite file, not an .onnx file"),
+        ("o.tflite", b"\x08\x08\x12\x07pytorch" + bytes(9), "damaged or not a .tflite file"),
+        ("z.onnx", b"\x08\x08", "has no inputs or no outputs"),
+    ],
+)
+def test_file_of_another_kind_or_none_is_one_line(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    for command in (["inspect"], ["eval", "--data", "digits"], ["bench"]):
+        assert_one_line(invoke(*command, tmp_path / name), 2, words)
+
+
+def test_inspect_and_eval_a_savedmodel_folder(digits_files: dict[str, Path]) -> None:
+    found = json.loads(invoke("inspect", digits_files["savedmodel"], "--json").stdout)
+    assert (found["kind"], found["parameters"], found["macs"]) == ("SavedModel without Keras", 4470, None)
+    assert found["operators"]["Conv2D"] == 2
+    assert found["takes"]["pass prune"] == "no: needs a Keras graph; a SavedModel without Keras has none"
+    assert found["takes"]["exporter onnx"] == "yes, as float32, float16, int8"
+    told = invoke("eval", digits_files["savedmodel"], "--data", "digits", "--preprocess", "{scale=0.0625}", "--json")
+    top1 = json.loads(told.stdout)["measurements"][0]
+    assert top1["value"] > 0.85
+    assert top1["how"]["runtime"] == "tensorflow"

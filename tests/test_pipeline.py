@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -205,6 +206,55 @@ def test_interrupt_says_so_in_the_manifest_and_leaves_no_process(
     assert (manifest.status, manifest.error) == ("failed", "interrupted by the user")
     assert not converter_processes()
     assert not (tmp_path / "run" / "scratch").exists()
+
+
+def test_every_split_is_a_named_sample_whose_images_are_listed(finished: Any) -> None:
+    for record in finished.manifest.data:
+        listed = json.loads((finished.folder / record.ids).read_text(encoding="utf-8"))
+        assert (listed["name"], listed["fingerprint"]) == (record.name, record.fingerprint)
+        assert len(set(listed["ids"])) == record.images
+    names = {record.split: record.name for record in finished.manifest.data}
+    assert names["calibration"] == "calibration: 100 of 1797, seed 0"
+
+
+def test_answers_carry_the_ids_of_their_images(finished: Any) -> None:
+    test = next(record for record in finished.manifest.data if record.split == "test")
+    listed = json.loads((finished.folder / test.ids).read_text(encoding="utf-8"))["ids"]
+    files = sorted((finished.folder / "samples").glob("*.answers.npz"))
+    assert len(files) >= 5
+    for file in files:
+        with np.load(file) as answers:
+            assert answers["example ids"].tolist() == listed
+            assert len(answers["classes"]) == len(listed)
+
+
+def test_left_out_images_are_in_the_manifest_and_the_order_of_classes_is_checked(
+    tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    """200 digits as files, one cut short; the model is said to list its classes the other way round."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    for index, (image, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):
+        if index < 200:
+            path = tmp_path / "digits" / f"digit {label}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.reshape(8, 8).astype(np.uint8)).save(path)
+    (tmp_path / "digits" / "digit 0" / "0.png").write_bytes(b"cut")
+    options: dict[str, Any] = {"model": digits_model, "data": str(tmp_path / "digits")}
+    splits = ["data.splits.test=50", "data.splits.selection=20", "data.splits.calibration=100"]
+    names = json.dumps([f"digit {9 - index}" for index in range(10)])
+    with pytest.raises(InputError, match=r"class 0 is 'digit 9' in the model \(the data's class 9\), 'digit 0' in the"):
+        pipeline.run(recipe_file, **options, overrides=[*splits, f"model.classes={names}"], out=tmp_path / "run")
+    names = json.dumps([f"digit {index}" for index in range(10)])
+    short = ["passes=[]", 'variants=[{name="a", export=["tflite"]}]', "measure.processes=0", f"model.classes={names}"]
+    done = pipeline.run(recipe_file, **options, overrides=[*splits, *short], out=tmp_path / "done")
+    (left,) = done.manifest.left_out
+    assert (left.reason, left.images) == ("unreadable", 1)
+    assert left.names[0].startswith("digit 0/0.png: cannot be read as an image")
+    assert sum(record.images for record in done.manifest.data) == 199
+    assert json.loads((done.folder / "samples" / "left-out.json").read_text())[0]["names"] == list(left.names)
+    assert any("1 images cannot be read" in warning for warning in done.manifest.warnings)
 
 
 def test_data_of_other_classes_is_refused_before_any_work(

@@ -11,7 +11,7 @@ import pytest
 from toolkit.documents import Document
 from toolkit.errors import InputError
 from toolkit.plan import make_plan
-from toolkit.recipe import parse_recipe
+from toolkit.recipe_reader import parse_recipe
 
 DATA = '[data]\nuse = "digits"\n[data.splits]\nselection = 0.1\ncalibration = 100\ntest = 0.3\n'
 INT8 = '[[variants.passes]]\nuse = "quantize"\nscheme = "int8"\n'

@@ -14,7 +14,8 @@ from toolkit.devices import shipped
 from toolkit.documents import Document
 from toolkit.errors import InputError
 from toolkit.passes.prune import Prune
-from toolkit.recipe import Recipe, check_file, load_recipe, parse_recipe
+from toolkit.recipe import Recipe
+from toolkit.recipe_reader import check_file, load_recipe, parse_recipe
 
 WHOLE = """\
 schema = 1
@@ -138,6 +139,20 @@ def test_train_is_what_is_left_unless_another_split_is(tmp_path: Path) -> None:
     splits = load_recipe(write(tmp_path, text)).data.splits
     assert (splits.train, splits.calibration, splits.test) == (None, 50, "rest")
     assert load_recipe(write(tmp_path, WHOLE)).data.splits.train == "rest"
+
+
+def test_what_is_expected_of_the_images_stands_beside_the_dataset(tmp_path: Path) -> None:
+    keys = 'use = "digits"\nmax_corrupt = 0.25\nverify = "decode"\n[data.splits]\ntest = 9\n'
+    data = load_recipe(write(tmp_path, SHORT + "[data]\n" + keys)).data
+    assert (data.census.max_corrupt, data.census.verify) == (0.25, "decode")
+    assert data.resolved()["max_corrupt"] == 0.25
+    plain = load_recipe(write(tmp_path, SHORT + '[data]\nuse = "digits"\n[data.splits]\ntest = 9\n')).data
+    assert (plain.census.max_corrupt, plain.census.verify) == (0.01, "structure")
+
+
+def test_class_names_of_the_model_come_from_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, SHORT + '[model]\nclasses_file = "names.txt"\n'))
+    assert recipe.model.classes_file == tmp_path / "names.txt"
 
 
 def test_held_out_data_has_its_own_source_and_pool(tmp_path: Path) -> None:
@@ -311,7 +326,7 @@ def test_load_recipe_names_every_mistake_of_every_part_at_once(tmp_path: Path) -
         "r.toml:22: variants.0.passes.0.scheme: must be 'float16', 'dynamic' or 'int8', got 'int7'. "
         "Fix: did you mean 'int8'?",
         "r.toml:23: variants.0.export.1.use: no such exporter, got 'onxx'. Fix: did you mean 'onnx'?",
-        "r.toml:30: budget.max_acuracy_drop: no such key. Fix: did you mean 'max_accuracy_drop'?",
+        "r.toml:30: budget.max_acuracy_drop: no such key. Fix: did you mean 'max_accuracy_drop' or 'max_class_drop'?",
         "r.toml:34: targets.0.device: no such device profile, got 'this-machin'. Fix: did you mean 'this-machine'?",
         "r.toml:35: targets.0.variants.0: no such variant, got 'phon'. Fix: did you mean 'phone'?",
     ]
@@ -341,7 +356,7 @@ def test_loading_a_recipe_imports_no_framework() -> None:
     import sys
 
     code = (
-        "import sys; from toolkit.recipe import load_recipe; load_recipe('digits-demo')\n"
+        "import sys; from toolkit.recipe_reader import load_recipe; load_recipe('digits-demo')\n"
         "print(sorted({'numpy', 'tensorflow', 'keras', 'onnx', 'onnxruntime', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

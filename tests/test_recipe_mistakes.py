@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import InputError
-from toolkit.recipe import load_recipe
+from toolkit.recipe_reader import load_recipe
 
 SHORT = 'schema = 1\nexport = ["tflite"]\n'
 
@@ -97,7 +97,8 @@ def mistakes(folder: Path, text: str) -> list[str]:
         (
             SHORT + '[data]\npath = "a.tar"\nsplits = { test = 0.5 }\n',
             "r.toml:4: data.path: cannot tell what kind of dataset this is, got 'a.tar'. "
-            "Fix: give a .npz or .csv file or a folder, or add `use`, one of csv, digits, folder, npz.",
+            "Fix: give a .npz, .csv, .jsonl or .tfrecord file or a folder, or add `use`, one of callable, csv, digits, "
+            "folder, jsonl, keras, npy, npz, tfds, tfrecord.",
         ),
         (
             SHORT + "[data]\nnum_classes = 3\nsplits = { test = 0.5 }\n",
@@ -118,7 +119,8 @@ def mistakes(folder: Path, text: str) -> list[str]:
         ),
         (
             SHORT + '[data]\nuse = "digits"\nfolder = 3\n[data.splits]\ntest = 0.5\n',
-            "r.toml:5: data.folder: no such key. Fix: use one of held_out, preprocess, splits, use.",
+            "r.toml:5: data.folder: no such key. Fix: use one of held_out, max_corrupt, preprocess, "
+            "splits, use, verify.",
         ),
         (
             SHORT + '[data]\nuse = "digits"\n[data.preprocess]\nscale = [1, "a"]\n[data.splits]\ntest = 0.5\n',

@@ -24,7 +24,7 @@ def test_load_gives_the_registered_class() -> None:
 @pytest.mark.parametrize(
     ("family", "name", "message"),
     [
-        ("datasets", "npy", "datasets.npy: no such datasets entry. Fix: did you mean 'npz'?"),
+        ("datasets", "foldr", "datasets.foldr: no such datasets entry. Fix: did you mean 'folder'?"),
         ("transports", "xyzzy", "transports.xyzzy: no such transports entry. Fix: use one of "),
         ("dataset", "npz", "dataset: no such registry family. Fix: did you mean 'datasets'?"),
     ],

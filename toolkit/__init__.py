@@ -19,7 +19,7 @@ _WHERE = {
     "inspect_file": "toolkit.inspection:inspect_file",
     "list_names": "toolkit.catalogue:list_names",
     "load_device": "toolkit.devices:load_device",
-    "load_recipe": "toolkit.recipe:load_recipe",
+    "load_recipe": "toolkit.recipe_reader:load_recipe",
     "make_plan": "toolkit.plan:make_plan",
     "read_manifest": "toolkit.runs:read",
     "run": "toolkit.pipeline:run",

@@ -63,6 +63,12 @@ device_option = click.option(
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: passes.0.sparsity=0.6"
 )
+code_option = click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    help="Import MODULE and run its code, which a model or dataset needs; may be repeated.",
+)
 
 
 @click.group(cls=Edgekit, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,6 +83,7 @@ def cli() -> None:
 @data_option
 @device_option
 @set_option
+@code_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -103,12 +110,13 @@ def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
 @data_option
 @device_option
 @set_option
+@code_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
     from toolkit.plan import make_plan
     from toolkit.planned import as_dict, lines
-    from toolkit.recipe import load_recipe
+    from toolkit.recipe_reader import load_recipe
 
     made = make_plan(load_recipe(recipe, **options))
     _print(as_json, lambda: as_dict(made), lambda: lines(made))
@@ -120,7 +128,7 @@ def plan(recipe: str, as_json: bool, **options: Any) -> None:
 @json_option
 def check(file: str, as_json: bool) -> None:
     """Check FILE, a recipe or a device profile, and name every mistake with its line."""
-    from toolkit.recipe import check_file
+    from toolkit.recipe_reader import check_file
 
     found = check_file(file)
     _print(as_json, lambda: found, lambda: [f"{file}: a valid {found['kind']}, {found['name']!r}"])
@@ -150,12 +158,13 @@ def show(name: str, as_json: bool) -> None:
 
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
+@code_option
 @json_option
-def inspect(model: Path, as_json: bool) -> None:
-    """Show what MODEL is (.keras, .tflite, .onnx): layers, parameters, MACs, inputs, outputs, and what can take it."""
+def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...]) -> None:
+    """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
     from toolkit.inspection import inspect_file, inspection_lines
 
-    found = inspect_file(model)
+    found = inspect_file(model, allow_code=allow_code)
     _print(as_json, lambda: found, lambda: inspection_lines(found))
 
 
@@ -183,12 +192,14 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
     "--preprocess", default="raw", show_default=True, help="raw, unit, signed, imagenet, caffe, or {scale=...}."
 )
 @click.option("--subset", help="Only the part of the data that is called this (train, test, eval, ...).")
-@click.option("--head", default="auto", show_default=True, help="auto, logits, softmax or sigmoid.")
+@click.option(
+    "--head", default="auto", show_default=True, help="auto, logits, softmax, sigmoid, sigmoids, embedding, regression."
+)
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
-    """Evaluate ARTIFACT (.tflite, .onnx or .keras) on labelled images."""
+    """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""
     from toolkit.measuring import evaluate_file, measurement_lines
     from toolkit.progress import shown
 

@@ -102,6 +102,7 @@ class Model:
     signature: Signature
     preprocessing: Preprocessing = Preprocessing()
     quant: QuantSpec = QuantSpec()
+    notes: tuple[str, ...] = ()  # of its source, in words: what it was carried from, how far its outputs are from that
 
     @property
     def head(self) -> Meaning:
@@ -129,7 +130,9 @@ class Records:
     or (n, columns) float32 (values; `classes` then names the columns). subsets: for each record the name of the part
     the data itself puts it in ("train", "eval", ...), or "". read(i): record i as a uint8 array, height x width x
     channels; safe to call from several threads. content(i): bytes that identify the image, for fingerprints and
-    duplicate checks.
+    duplicate checks. encoded: content(i) is an encoded file, and read(i) nothing but `images.decode` of it. groups: for
+    each record the name of what it must stay together with (a person, a scene), "" for none; empty where nothing is
+    grouped. faults(): index -> what the container's own checksums say against a record. notes: worth a warning.
     """
 
     source: str
@@ -140,6 +143,10 @@ class Records:
     read: Callable[[int], Array]
     content: Callable[[int], bytes]
     task: Task = "classes"
+    encoded: bool = False
+    groups: tuple[str, ...] = ()
+    faults: Callable[[], Mapping[int, str]] = dict
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -197,7 +204,8 @@ class PassContext:
     """What a pass may use from above it.
 
     original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
-    split, larger is better (top-1 for classes). Splits a recipe does not have are None.
+    split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
+    Splits a recipe does not have are None.
     """
 
     seed: int = 0
@@ -206,6 +214,7 @@ class PassContext:
     selection: Dataset | None = None
     calibration: Dataset | None = None
     evaluate: Callable[[Model], float] | None = None
+    load: Callable[[Path], Model] | None = None
     emit: Callable[[Progress], None] = lambda progress: None
 
 
@@ -260,8 +269,8 @@ class Exporter(Protocol):
     takes: ClassVar[tuple[str, ...]]
     schemes: ClassVar[tuple[Scheme, ...]]
 
-    def refusal(self, quant: QuantSpec) -> str | None:
-        """Why this request cannot be written, or None. Asked by `plan`, before any work."""
+    def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
+        """Why this request cannot be written of a model of this kind, or None. Asked by `plan`, before any work."""
         ...
 
     def export(self, model: Model, path: Path, context: ExportContext) -> Artifact: ...
@@ -354,6 +363,42 @@ class Budget(Component):
     """Largest tensor arena, in KiB (TFLite files)."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of the whole run's statistical verdicts, before correction for their number."""
+
+
+# ---------------------------------------------------------------- metrics
+
+
+class Metric(Protocol):
+    """A number of a model's outputs: statistics of each example, then their reduction.
+
+    So any metric can be paired with another model's, resampled and sharded. A frozen pydantic model whose fields are
+    its parameters. estimate: what `reduce` is: a "share" of examples (values of 0 and 1), a "mean" of values, or a
+    number of the "whole" split. against: whether it needs the original's outputs.
+    """
+
+    heads: ClassVar[tuple[Meaning, ...]]
+    tasks: ClassVar[tuple[Task, ...]]  # of the data it can be computed on
+    unit: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    estimate: ClassVar[Literal["share", "mean", "whole"]]
+    against: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """What its measurement is called."""
+        ...
+
+    def per_example(self, outputs: Array, targets: Array, head: Meaning, *, original: Array | None = None) -> Array:
+        """Statistics, (n, ...), in the examples' order; NaN in a (n,) array for one that does not count."""
+        ...
+
+    def reduce(self, values: Array) -> float:
+        """The number, from any selection of `per_example`'s rows; NaN where these cannot tell."""
+        ...
+
+    def left_out(self, values: Array) -> str:
+        """What `reduce` leaves out of these rows and why, in words; "" for nothing."""
+        ...
 
 
 # ---------------------------------------------------------------- what comes out

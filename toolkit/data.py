@@ -1,32 +1,65 @@
-"""A recipe's data section to its four splits."""
+"""A recipe's data section to its four splits, and whether data and model speak of the same classes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from toolkit.core import Preprocessing
+from toolkit.core import Preprocessing, Records
+from toolkit.errors import InputError
 
 if TYPE_CHECKING:
-    from toolkit.datasets.splits import Splits
+    from toolkit.datasets.splits import Chosen, Splits
     from toolkit.recipe import DataSpec
 
 
-def load_splits(spec: DataSpec, preprocessing: Preprocessing, *, seed: int, input_name: str = "image") -> Splits:
+def load_splits(
+    spec: DataSpec,
+    preprocessing: Preprocessing,
+    *,
+    seed: int,
+    input_name: str = "image",
+    allow_code: Collection[str] = (),
+    chosen: Chosen | None = None,
+) -> Splits:
     """Train, selection, calibration and test, drawn the same way for the same seed.
 
-    Raises InputError for an empty, unreadable or mislabelled dataset, or counts it cannot give.
+    allow_code: modules a dataset may run code of. chosen: what an earlier call chose, so that no image is looked at
+    again. Raises InputError for an empty, unreadable or mislabelled dataset, or counts it cannot give.
     """
-    from toolkit.datasets.splits import make_splits
-    from toolkit.errors import InputError
+    from toolkit.datasets.splits import make_splits, open_splits
 
     if spec.records is None:
         raise InputError("recipe", "data.path is not given", "give --data PATH")
-    held_out = spec.held_out.component.load() if spec.held_out else None
-    return make_splits(
-        spec.records.component.load(),
-        held_out,
-        spec.splits,
-        preprocessing=preprocessing,
-        seed=seed,
-        input_name=input_name,
-    )
+    main = load_records(spec.records.component, allow_code)
+    held_out = load_records(spec.held_out.component, allow_code) if spec.held_out else None
+    if chosen is not None:
+        return open_splits(main, held_out, chosen, preprocessing, input_name=input_name)
+    return make_splits(main, held_out, spec.splits, preprocessing, seed, input_name=input_name, census=spec.census)
+
+
+def load_records(dataset: Any, allow_code: Collection[str] = ()) -> Records:
+    """A dataset's records. Only those that say so are told which modules they may run code of."""
+    found: Records = dataset.load(allow_code) if getattr(dataset, "runs_code", False) else dataset.load()
+    return found
+
+
+def check_classes(model: Sequence[str], data: Sequence[str]) -> None:
+    """Raise InputError, naming the first difference, where model and data do not list the same classes in one order."""
+    if len(model) != len(data):
+        problem = f"model.classes names {len(model)} classes, the data has {len(data)}"
+        raise InputError("data", problem, "give both the same classes in the same order")
+    for place, (own, other) in enumerate(zip(model, data, strict=True)):
+        if own != other:
+            moved = f" (the data's class {list(data).index(own)})" if own in data else ""
+            problem = f"class {place} is {own!r} in the model{moved}, {other!r} in the data"
+            fix = "list the data's classes in the model's order, or correct model.classes"
+            raise InputError("data", problem, fix)
+
+
+def class_names(names: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """The model's class names as [model] gives them; () where it does not."""
+    from toolkit.datasets.labels import class_list
+
+    return tuple(names) if names else tuple(class_list(file)) if file is not None else ()

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from toolkit import registry
-from toolkit.core import Artifact, Scheme, Signature, TensorSpec
+from toolkit.core import Artifact, Kind, Model, QuantSpec, Scheme, Signature, TensorSpec
 from toolkit.errors import InputError
 from toolkit.executor import Executor
+from toolkit.plan import no_graph, source_of
 
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
-    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it."""
-    _require_file(path)
-    if path.suffix.lower() in FORMATS:
+def inspect_file(path: Path, allow_code: Sequence[str] = ()) -> dict[str, Any]:
+    """Inputs, outputs, layers or operators, parameters and MACs, and what each pass and exporter can do with it.
+
+    allow_code: modules whose code the model may need; none is run otherwise.
+    """
+    _require_file(path, or_folder=True)
+    if path.is_file() and path.suffix.lower() in FORMATS:
         return _inspect_artifact(path)
     with (
         tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
         Executor(Path(folder) / "log.txt", lambda progress: None) as executor,
     ):
-        found: dict[str, Any] = executor.call("inspect", path=path)
+        found: dict[str, Any] = executor.call("inspect", path=path, allow_code=tuple(allow_code))
     return found
 
 
@@ -42,6 +46,8 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
         yield from _layer_lines(found)
     else:
         yield f"  scheme  {found['scheme']}"
+        counts = (("parameters", found.get("parameters")), ("MACs", found.get("macs")))
+        yield "  counts  " + ", ".join(f"{'unknown' if n is None else f'{n:,}'} {name}" for name, n in counts)
         yield "  operators: " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
     if found.get("takes"):
         yield ""
@@ -52,14 +58,18 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
 def read_artifact(path: Path) -> Artifact:
     """A delivered file as an artifact, everything read from the file itself; InputError if it is not one."""
     from toolkit.runs import file_sha256
+    from toolkit.sources import opening
 
     _require_file(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(str(path), "is neither a .tflite nor an .onnx file", "export the model first")
+    opening.check_kind(path, "a .tflite file" if kind == "tflite" else "an .onnx file")
     read = _read_tflite if kind == "tflite" else _read_onnx
     try:
         signature, scheme, _ = read(path)
+        if not signature.inputs or not signature.outputs:
+            raise InputError(str(path), f"is not a readable .{kind} file (it has no inputs or no outputs)")
     except InputError:
         raise
     except Exception as error:  # whatever a parser makes of bytes that are not its format
@@ -68,9 +78,13 @@ def read_artifact(path: Path) -> Artifact:
 
 
 def _inspect_artifact(path: Path) -> dict[str, Any]:
+    from toolkit.exporters import file_cost
+
     artifact = read_artifact(path)
     read = _read_tflite if artifact.format == "tflite" else _read_onnx
     operators = read(path)[2]
+    kind: Kind = "tflite" if artifact.format == "tflite" else "onnx"
+    parameters, macs = (file_cost.tflite_count if kind == "tflite" else file_cost.onnx_count)(path)
     runtimes = {
         f"runtime {name}": f"runs .{artifact.format} files"
         for name in registry.names("runtimes")
@@ -84,48 +98,44 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
         "scheme": artifact.scheme,
         "inputs": [asdict(spec) for spec in artifact.signature.inputs],
         "outputs": [asdict(spec) for spec in artifact.signature.outputs],
+        "parameters": parameters,
+        "macs": macs,
         "operators": dict(operators.most_common()),
-        "takes": runtimes,
+        "takes": {**_takers(kind, artifact.scheme), **runtimes},
     }
 
 
 def _read_tflite(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
-    from toolkit.exporters import tflite_file
+    from toolkit.exporters import tflite_file, tflite_scan
 
     file = tflite_file.read(path)
     ends = [tuple(TensorSpec(name, t.shape, t.dtype) for name, t in end) for end in (file.inputs, file.outputs)]
-    computed = {t.dtype for op in file.operators for t in op.outputs if op.kind not in ("QUANTIZE", "DEQUANTIZE")}
-    stored = {t.dtype for op in file.operators for t in op.inputs if t is not None and t.data is not None}
-    scheme: Scheme = "float32"
-    if "int8" in computed:
-        scheme = "int8"
-    elif "int8" in stored:
-        scheme = "dynamic"
-    elif "float16" in stored:
-        scheme = "float16"
+    scheme = tflite_scan.scheme_of(file)
     return Signature(ends[0], ends[1]), scheme, Counter(op.kind for op in file.operators)
 
 
 def _read_onnx(path: Path) -> tuple[Signature, Scheme, Counter[str]]:
-    from toolkit.exporters import onnx_file
+    from toolkit.exporters import onnx_file, onnx_scan
 
     file = onnx_file.read(path)
     kinds = Counter(str(node.op_type) for node in file.nodes)
-    weights = {tensor.data_type for tensor in file.constants.values()}
-    scheme: Scheme = "int8" if kinds["QuantizeLinear"] else "float16" if 10 in weights else "float32"  # 10: FLOAT16
-    return Signature(file.inputs, file.outputs), scheme, kinds
+    return Signature(file.inputs, file.outputs), onnx_scan.scheme_of(file), kinds
 
 
-def inspect_trained(path: Path) -> dict[str, Any]:
+def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
     """`inspect_file` for a trained model, in this process; imports TensorFlow."""
-    suffixes = {s: name for name in registry.names("sources") for s in registry.load("sources", name).suffixes}
-    use = suffixes.get(path.suffix.lower())
+    use = source_of(path)
     if use is None:
+        suffixes = {s for name in registry.names("sources") for s in registry.load("sources", name).suffixes}
         raise InputError(str(path), f"a model file's name ends in {', '.join(sorted({*suffixes, *FORMATS}))}")
     from toolkit.engine.cost import cost
     from toolkit.engine.graph import summarize
 
-    model = registry.load("sources", use)().load(path)
+    source = registry.load("sources", use)
+    given = {"allow_code": allow_code} if "allow_code" in source.model_fields else {}
+    model = source(**given).load(path)
+    if model.kind == "savedmodel":
+        return _inspect_savedmodel(path, model)
     rows = summarize(model.graph)
     try:
         macs: int | None = cost(model.graph).macs
@@ -140,22 +150,50 @@ def inspect_trained(path: Path) -> dict[str, Any]:
         "parameters": model.graph.count_params(),
         "macs": macs,
         "layers": [asdict(row) for row in rows],
-        "takes": _takers(model),
+        "takes": _takers("keras", model=model),
     }
 
 
-def _takers(model: Any) -> dict[str, str]:
-    """What each pass and exporter says to this model."""
+def _inspect_savedmodel(path: Path, model: Model) -> dict[str, Any]:
+    from toolkit.sources import savedmodel
+
+    return {
+        "file": str(path),
+        "kind": "SavedModel without Keras",
+        "size_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "inputs": [asdict(spec) for spec in model.signature.inputs],
+        "outputs": [asdict(spec) for spec in model.signature.outputs],
+        "parameters": savedmodel.variables(path),
+        "macs": None,
+        "scheme": model.quant.scheme,
+        "operators": savedmodel.operators(path),
+        "takes": _takers(model.kind),
+    }
+
+
+def _takers(kind: Kind, scheme: Scheme = "float32", model: Any = None) -> dict[str, str]:
+    """What each pass and exporter says to a model of this kind; model: the graph, where there is one to ask."""
     found: dict[str, str] = {}
     for name in registry.names("passes"):
-        cls = registry.load("passes", name)
-        found[f"pass {name}"] = "yes" if model.kind in cls.takes else f"no: takes {', '.join(cls.takes)} graphs"
-    found["pass prune"] = _prunable(model) if model.kind == "keras" else found["pass prune"]
+        takes = kind in registry.load("passes", name).takes
+        found[f"pass {name}"] = "yes" if takes else f"no: {no_graph(kind)}"
+    if "pass prune" in found and model is not None:
+        found["pass prune"] = _prunable(model)
+    if scheme != "float32":
+        found["pass quantize"] = f"no: it is {scheme} already"
     for name in registry.names("exporters"):
-        cls = registry.load("exporters", name)
-        able = f"yes, as {', '.join(cls.schemes)}"
-        found[f"exporter {name}"] = able if model.kind in cls.takes else f"no: takes {', '.join(cls.takes)} graphs"
+        found[f"exporter {name}"] = _exportable(registry.load("exporters", name)(), kind, scheme)
     return found
+
+
+def _exportable(exporter: Any, kind: Kind, scheme: Scheme) -> str:
+    if kind not in exporter.takes:
+        return f"no: {exporter.refusal(QuantSpec(), kind) or f'takes {chr(44).join(exporter.takes)}'}"
+    if scheme != "float32":
+        return f"yes, as it is ({scheme})"
+    asked = (QuantSpec(each) for each in exporter.schemes)
+    able = [each.scheme for each in asked if (exporter.refusal(each, kind) if kind != "keras" else None) is None]
+    return f"yes, as {', '.join(able)}"
 
 
 def _prunable(model: Any) -> str:
@@ -188,6 +226,8 @@ def _layer_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {left}  {right}".rstrip()
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path, *, or_folder: bool = False) -> None:
+    if or_folder and source_of(path) and path.is_dir():
+        return
     if not path.is_file():
         raise InputError(str(path), "is a folder, not a file" if path.is_dir() else "no such file")

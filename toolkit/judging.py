@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from toolkit import registry, runs
-from toolkit.checks import gate
+from toolkit.checks import details, gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
+from toolkit.checks.chance import chance_warning
+from toolkit.checks.evidence import Evidence
 from toolkit.checks.parity import measure_parity
 from toolkit.checks.size import measure_size
-from toolkit.core import Artifact, Dataset, Meaning, Measurement, Progress, Session, Signature, Verdict
+from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
 
 HERE = "this-machine"
+# what answers for a model before any export: its name, and the packages whose versions count, its own first
+RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "keras": ("keras", ("keras", "tensorflow")),
+    "savedmodel": ("tensorflow", ("tensorflow",)),
+    "tflite": ("litert", ("ai-edge-litert",)),
+    "onnx": ("onnxruntime", ("onnxruntime",)),
+}
+EXAMPLE_IDS = "example ids"  # array beside the outputs in samples/*.answers.npz; no output is called so
 
 
 class Judge:
@@ -38,11 +49,14 @@ class Judge:
         self.plan, self.run, self.executor, self.scratch, self.emit = plan, run, executor, scratch, emit
         self.confidence = plan.recipe.budget.confidence
         self.original: Predictions | None = None
+        self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
         self._prepared: Mapping[str, Path] | None = None
+        self._ids: tuple[str, ...] = ()
 
     def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
         """Measure everything and record the verdicts."""
         test = splits.test
+        self._ids = test.ids
         for name, path in models.items():
             self._model(name, path, test)
         for artifact in artifacts.values():
@@ -58,9 +72,10 @@ class Judge:
     # ------------------------------------------------------------ answers
 
     def _model(self, name: str, path: Path, test: Dataset) -> None:
-        """What the original or a stage's model answers, by Keras on this machine."""
-        digest = runs.file_sha256(path)
-        versions = {k: v for k, v in self.run.manifest.versions.items() if k in ("tensorflow", "keras")}
+        """What the original or a stage's model answers on this machine, by the runtime of its kind."""
+        digest = runs.content_sha256(path)
+        runtime, packages = RUNTIMES[self.plan.kind]
+        versions = {k: v for k, v in self.run.manifest.versions.items() if k in packages}
         key = runs.content_key("answers", digest, test.fingerprint, versions)
 
         def work() -> dict[str, Array]:
@@ -71,12 +86,12 @@ class Judge:
 
         outputs, seconds, reused = self._answers(name, "", key, work)
         head = self._head()
-        how = {"runtime": "keras", "version": versions.get("keras", "")}
+        how = {"runtime": runtime, "version": versions.get(packages[0], "")}
         predictions = Predictions(name, outputs[0], head, source="measured", how=how)
         if self.original is None:
             self.original = predictions
         self._compare(predictions, test)
-        self._record(f"answers:{name}", "keras", parent=name, key=key, seconds=seconds, reused=reused)
+        self._record(f"answers:{name}", runtime, parent=name, key=key, seconds=seconds, reused=reused)
 
     def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Dataset) -> None:
         """What a file answers on a device."""
@@ -115,35 +130,38 @@ class Judge:
         file = self.run.folder / "samples" / f"{subject}{f'@{device}' if device else ''}.answers.npz"
         if self.run.reusable(f"answers:{subject}{f'@{device}' if device else ''}", key) and file.is_file():
             with np.load(file) as stored:
-                return [stored[name] for name in stored.files], 0.0, True
+                return [stored[name] for name in stored.files if name != EXAMPLE_IDS], 0.0, True
         started = perf_counter()
         found = work()
-        np.savez(file, allow_pickle=False, **found)
+        np.savez(file, allow_pickle=False, **found, **{EXAMPLE_IDS: np.array(self._ids)})
         return list(found.values()), perf_counter() - started, False
 
     def _compare(self, predictions: Predictions, test: Dataset) -> None:
+        """Measure one model's answers, beside the original's, and keep what gates and pictures need of them."""
         if self.original is None:
             return
         other = None if predictions is self.original else self.original
-        accuracy = measure_accuracy(predictions, test, original=other, confidence=self.confidence)
+        metrics = [step.component for step in self.plan.recipe.metrics]
+        accuracy = measure_accuracy(predictions, test, original=other, confidence=self.confidence, metrics=metrics)
         found = list(accuracy.measurements)
         if other:
             found += measure_parity(predictions, other, test, confidence=self.confidence)
-        if other is None:
-            self._warn_of_chance(found[0], len(test.classes))
+        elif found:
+            self._warn_of_chance(found[0], test)
         self.run.add_measurements(found)
-        self.run.update(per_class={**self.run.manifest.per_class, predictions.subject: accuracy.per_class})
+        subject, manifest = predictions.subject, self.run.manifest
+        self.evidence[subject, predictions.device] = accuracy.evidence
+        self.run.update(per_class={**manifest.per_class, subject: accuracy.per_class})
+        if predictions.device or other is None:  # no pictures of the stages between
+            drawn = details.of_answers(predictions, test, original=other, left_out=accuracy.left_out)
+            self.run.update(details={**manifest.details, subject: drawn})
 
-    def _warn_of_chance(self, top1: Measurement, classes: int) -> None:
+    def _warn_of_chance(self, score: Measurement, test: Dataset) -> None:
         """Say so when the original itself guesses: labels or preprocessing are wrong then, not the compression."""
-        if top1.interval is None or top1.interval.low > 1 / classes:
-            return
-        warning = (
-            f"the original is right on {top1.value:.1%} of the test images, and guessing among {classes} classes gives "
-            f"{1 / classes:.1%}: check the order of the classes and data.preprocess"
-        )
-        self.emit(Progress(f"warning: {warning}", keep=True))
-        self.run.update(warnings=(*self.run.manifest.warnings, warning))
+        warning = chance_warning(score, test)
+        if warning:
+            self.emit(Progress(f"warning: {warning}", keep=True))
+            self.run.update(warnings=(*self.run.manifest.warnings, warning))
 
     def _inputs(self, test: Dataset) -> Mapping[str, Path]:
         """The test split as arrays on disk, prepared the first time they are needed."""
@@ -196,22 +214,23 @@ class Judge:
                 check.artifact,
                 check.device.name,
                 budget=check.budget,
-                facts=gate.gather(self._facts(check), check.artifact, check.device.name),
+                facts=self._facts(check),
                 comparisons=comparisons,
             )
         self.run.update(verdicts=tuple(verdicts), outcome=gate.run_outcome(verdicts))
 
-    def _facts(self, check: Check) -> list[Measurement]:
-        """The measurements a check is judged on: a device that cannot be reached borrows accuracy from this machine."""
-        found = list(self.run.manifest.measurements)
-        if check.device.measurable:
-            return found
-        borrowed = ("top1_drop", "agreement")
-        return [m for m in found if m.device in ("", check.device.name)] + [
-            Measurement(m.subject, m.name, m.value, m.unit, m.source, check.device.name, m.interval, m.how)
-            for m in found
-            if m.device == HERE and m.name in borrowed
-        ]
+    def _facts(self, check: Check) -> gate.Facts:
+        """What a check is judged on: a device that cannot be reached borrows the answers' numbers from this machine."""
+        found, device = list(self.run.manifest.measurements), check.device.name
+        if not check.device.measurable:
+            found = [m for m in found if m.device in ("", device)] + [
+                Measurement(m.subject, m.name, m.value, m.unit, m.source, device, m.interval, m.how)
+                for m in found
+                if m.device == HERE and m.name in gate.ON_ANSWERS
+            ]
+        answered = device if check.device.measurable else HERE
+        evidence = self.evidence.get((check.artifact, answered), Evidence())
+        return replace(gate.gather(found, check.artifact, device), evidence=evidence)
 
     # ------------------------------------------------------------ small things
 
@@ -259,7 +278,8 @@ class Judge:
         """The original's, whose names and order every stage and file keeps."""
         from toolkit.sources import store
 
-        return store.read_contract(self.run.folder / "artifacts" / "original.keras").signature
+        path = store.path_of(self.run.folder / "artifacts", REFERENCE, self.plan.kind)
+        return store.read_contract(path).signature
 
     def _record(
         self,

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
+from toolkit.checks import fit
 from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import InputError
 from toolkit.inspection import read_artifact
+from toolkit.plan import source_of
 
 if TYPE_CHECKING:
     from toolkit.core import Dataset
 
+HEADS = ("auto", *fit.TARGETS)
 Emit = Callable[[Progress], None]
 
 
@@ -64,25 +67,28 @@ def evaluate_file(
     device: str = "this-machine",
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
-    """Accuracy of one file on labelled images, in the runtime the device uses (Keras for a .keras file).
+    """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras file,
+    TensorFlow for a SavedModel folder).
 
     layout: of the file's image input, where it is not to be seen from its shape. Returns {"file", "measurements",
-    "per_class"}.
+    "per_class", "left_out"}.
     """
     from toolkit.checks.accuracy import Predictions, measure_accuracy
 
+    if head not in HEADS:
+        raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
     asked = _Asked(data, preprocess, subset, head, layout)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        if file.suffix == ".keras":
+        if file.suffix == ".keras" or file.is_dir():
             outputs, dataset, meaning, how, where = _keras_answers(file, asked, Path(folder), emit)
         else:
             profile = load_device(device)
             outputs, dataset, meaning, how, where = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
     predictions = Predictions(file.name, outputs, meaning, where, "measured", how)
     accuracy = measure_accuracy(predictions, dataset)
-    classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=True)]
+    classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
     found = [asdict(measurement) for measurement in accuracy.measurements]
-    return {"file": str(file), "measurements": found, "per_class": classes}
+    return {"file": str(file), "measurements": found, "per_class": classes, "left_out": dict(accuracy.left_out)}
 
 
 def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -101,6 +107,8 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
     if found["measurements"]:
         how = found["measurements"][0]["how"]
         yield "how: " + ", ".join(f"{key} {value}" for key, value in how.items())
+    for name, why in found.get("left_out", {}).items():
+        yield f"left out of {name}: {why}"
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ def _file_answers(
     first = artifact.signature.inputs[0]
     shape = _channels_last(first)
     dataset = _dataset(asked, shape, first.name)
+    if asked.head != "auto":
+        fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
     with closing(open_session(profile)) as session:
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
@@ -139,7 +149,7 @@ def _file_answers(
     outputs = answer.outputs[artifact.signature.outputs[0].name]
     version = registry.load("runtimes", runtime)().version()
     how = {"runtime": runtime, "version": version, "delegate": delegate}
-    return outputs, dataset, _meaning(asked.head, outputs), how, profile.name
+    return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
 
 
 def _keras_answers(
@@ -154,23 +164,29 @@ def _keras_answers(
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.executor import Executor
 
-    source, saved = registry.load("sources", "keras")(head=asked.head), folder / "model.keras"
+    use = source_of(file)
+    if use is None:
+        raise InputError(str(file), "is no model Edgekit can read", "name a .keras, .tflite or .onnx file")
+    given = {"head": asked.head, **({"layout": asked.layout} if asked.layout and file.is_dir() else {})}
+    source, saved = registry.load("sources", use)(**given), folder / "model.keras"
     with Executor(folder / "log.txt", emit) as executor:
         facts = executor.call(
             "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
         )
         first, output = facts.signature.inputs[0], facts.signature.outputs[0]
-        dataset = _dataset(asked, first.shape, first.name)
+        dataset = _dataset(asked, _channels_last(first), first.name)
+        fit.check_data(output, dataset)
         prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
         answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
-    how = {"runtime": "keras", "version": version("keras")}
+    package = "tensorflow" if getattr(source, "kind_of", lambda path: "keras")(file) == "savedmodel" else "keras"
+    how = {"runtime": package, "version": version(package)}
     return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 
 def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset:
     """All images of a dataset, or those of one subset, as one split."""
     from toolkit.datasets.preprocess import PreprocessSpec
-    from toolkit.datasets.splits import Split
+    from toolkit.datasets.stream import Split
     from toolkit.overrides import toml_value
 
     records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess
@@ -221,10 +237,12 @@ def _as_nhwc(spec: TensorSpec, shape: tuple[int | None, ...]) -> TensorSpec:
     return TensorSpec(spec.name, shape, "float32", spec.meaning, "NHWC" if len(shape) == 4 else "none")
 
 
-def _meaning(head: str, outputs: Any) -> Any:
-    """What outputs are, where nothing says: probabilities when every row is one."""
+def _meaning(head: str, outputs: Any, data: Dataset) -> Any:
+    """What outputs are, where nothing says: what the data is about; probabilities when every row is one."""
     if head != "auto":
         return head
+    if data.task != "classes":
+        return "sigmoids" if data.task == "labels" else "regression"
     import numpy as np
 
     if outputs.shape[-1] == 1:

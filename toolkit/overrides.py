@@ -91,10 +91,15 @@ def with_data(document: Document, given: str) -> Document:
 
 def dataset_kind(path: Path) -> str | None:
     """The dataset's name, as the path shows it."""
-    known = {".npz": "npz", ".csv": "csv"}
-    return known.get(path.suffix.lower()) or ("folder" if path.is_dir() or not path.suffix else None)
+    known = {".npz": "npz", ".csv": "csv", ".jsonl": "jsonl"}
+    if path.is_dir():
+        return "npy" if (path / "images.npy").is_file() else "folder"
+    if ".tfrecord" in path.name.lower():
+        return "tfrecord"
+    return known.get(path.suffix.lower()) or (None if path.suffix else "folder")
 
 
 def dataset_kinds() -> str:
     """A `Fix:` text for a path that does not show what kind of dataset it is."""
-    return f"give a .npz or .csv file or a folder, or add `use`, one of {', '.join(sorted(registry.names('datasets')))}"
+    names = ", ".join(sorted(registry.names("datasets")))
+    return f"give a .npz, .csv, .jsonl or .tfrecord file or a folder, or add `use`, one of {names}"

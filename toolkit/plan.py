@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 from toolkit import registry
-from toolkit.core import Budget, MeasureSpec, QuantSpec
+from toolkit.checks import fit
+from toolkit.core import Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.recipe import Recipe, Step, Variant
 
 REFERENCE = "original"  # the variant of files written from the original, float32, to compare with; no gate judges it
+
+NO_GRAPH: dict[Kind, str] = {
+    "keras": "this model has one",
+    "savedmodel": "a SavedModel without Keras has none",
+    "tflite": "a .tflite file has none",
+    "onnx": "an .onnx file has none",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Plan:
     problems: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+    kind: Kind = "keras"  # of graph, from the source to the files
 
     def require_possible(self) -> None:
         """Raise what stands in the way, all of it, in one error."""
@@ -78,16 +89,19 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Resolve a recipe against what its passes, exporters, runtimes and devices can do."""
     problems: list[str] = []
+    kind = model_kind(recipe)
     stages = tuple(_stages(recipe, problems))
     checks: list[Check] = []
     notes: list[str] = []
     for stage in stages:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
+    problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
-    missing = _missing(checks)
+    problems += _head_problems(recipe)
+    missing = [*_missing(checks), *_missing_for(stages, kind)]
     unique = {(check.artifact, check.device.name): check for check in checks}  # two targets may share a device
-    return Plan(recipe, stages, tuple(unique.values()), _once(problems), _once(missing), _once(notes))
+    return Plan(recipe, stages, tuple(unique.values()), _once(problems), _once(missing), _once(notes), kind)
 
 
 # ---------------------------------------------------------------- stages
@@ -96,8 +110,7 @@ def make_plan(recipe: Recipe) -> Plan:
 def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
     float32 = QuantSpec()
     source = registry.load("sources", source_name(recipe))
-    head, shape = recipe.model.head, recipe.model.input_shape
-    component = source(head=head, input_shape=shape)
+    component = _source_component(recipe, source, problems)
     original = Stage(REFERENCE, "source", source_name(recipe), component, "", "", float32, recipe.where("model"))
     yield original
     for use, step in _formats(recipe).items():
@@ -130,8 +143,9 @@ def _passes(
 def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str]) -> Iterator[Stage]:
     for step in (_laid_out(step, variant, recipe, problems) for step in variant.exports):
         where = recipe.where(*step.key)
-        refusal = step.component.refusal(tip.quant)
-        if refusal:
+        kind = model_kind(recipe)
+        refusal = step.component.refusal(tip.quant, kind) if kind != "keras" else step.component.refusal(tip.quant)
+        if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")
         name = f"{variant.name}{step.component.suffix}"
         yield Stage(name, "export", step.use, step.component, tip.name, variant.name, tip.quant, where)
@@ -167,17 +181,83 @@ def _formats(recipe: Recipe) -> dict[str, Step]:
 
 
 def source_name(recipe: Recipe) -> str:
-    """The registered source that reads the recipe's model file; raises InputError when none does."""
-    if recipe.model.source is None:
+    """The registered source that reads the recipe's model file or folder; raises InputError when none does."""
+    path = recipe.model.source
+    if path is None:
         return "keras"
-    suffix = recipe.model.source.suffix.lower()
-    suffixes: dict[str, str] = {}
-    for name in registry.names("sources"):
-        suffixes |= dict.fromkeys(registry.load("sources", name).suffixes, name)
-    if suffix not in suffixes:
-        problem = f"a model file's name ends in {' or '.join(sorted(suffixes))}, got {recipe.model.source.name!r}"
+    name = "applications" if recipe.model.application else source_of(path)
+    if name is None:
+        problem = f"a model file's name ends in {' or '.join(sorted(_suffixes()))}, got {path.name!r}"
         raise InputError(recipe.where("model", "source"), problem)
-    return suffixes[suffix]
+    return name
+
+
+def source_of(path: Path) -> str | None:
+    """The registered source for a model file, by its suffix, or for a folder; None when there is none."""
+    if path.is_dir():
+        return next((name for name in registry.names("sources") if getattr(_source(name), "folders", False)), None)
+    return _suffixes().get(path.suffix.lower())
+
+
+def model_kind(recipe: Recipe) -> Kind:
+    """What kind of graph the recipe's model is; looks at names of files, not into them."""
+    source, path = _source(source_name(recipe)), recipe.model.source
+    ask = getattr(source, "kind_of", None)
+    kind: Kind = ask(path) if ask and path else getattr(source, "kind", "keras")
+    return kind
+
+
+def _source(name: str) -> Any:
+    return registry.load("sources", name)
+
+
+def _suffixes() -> dict[str, str]:
+    return {suffix: name for name in registry.names("sources") for suffix in _source(name).suffixes}
+
+
+def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
+    """The source with what [model] says, as far as it has the field; the rest is noted when it says something."""
+    given = recipe.model.model_dump(exclude={"source", "classes", "classes_file"})  # those are for the data
+    defaults = type(recipe.model).model_fields
+    problems += [
+        f"{recipe.where('model', name)}: says nothing to this kind of model. Fix: leave it out"
+        for name in sorted(given.keys() - source.model_fields.keys())
+        if given[name] != defaults[name].default
+    ]
+    given["allow_code"] = recipe.allow_code
+    return source(**{name: value for name, value in given.items() if name in source.model_fields})
+
+
+def _kind_problems(stages: tuple[Stage, ...], kind: Kind) -> Iterator[str]:
+    """Passes that need another kind of graph, or a file that is not there; exporters answer in their `refusal`."""
+    for stage in stages:
+        for name, value in stage.component if stage.kind == "pass" else ():
+            if isinstance(value, Path) and (not value.exists() or source_of(value) is None):
+                problem = "no such file" if not value.exists() else "no kind of model that can be read"
+                yield f"{stage.where}: {stage.use}.{name}: {problem}, got {str(value)!r}"
+        if stage.kind == "pass" and kind not in stage.component.takes:
+            yield f"{stage.where}: {stage.use} {no_graph(kind)}"
+
+
+def no_graph(kind: Kind) -> str:
+    """Why a pass that changes layers cannot take this kind of model."""
+    return f"needs a Keras graph; {NO_GRAPH[kind]}"
+
+
+def _missing_for(stages: tuple[Stage, ...], kind: Kind) -> Iterator[str]:
+    """Packages that an exporter needs for this kind of model and this request."""
+    for stage in stages:
+        needs = getattr(stage.component, "packages", None) if stage.kind == "export" else None
+        for package, extra in needs(stage.quant, kind) if needs else ():
+            if not _installed(package):
+                yield f"{stage.where}: {package} is not installed here. Fix: pip install '{extra}'"
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 # ---------------------------------------------------------------- checks
@@ -212,6 +292,16 @@ def _split_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]:
                 yield f"{stage.where}: {stage.use} needs the {need} split. Fix: set data.splits.{need}"
     if "test" not in given:
         yield f"{recipe.where('data', 'splits')}: there is no test split to judge on. Fix: set data.splits.test"
+
+
+def _head_problems(recipe: Recipe) -> Iterator[str]:
+    """Limits and metrics that such a head cannot have, where the recipe says what the head is."""
+    if recipe.model.head == "auto":
+        return
+    found = [problem for target in recipe.targets for problem in fit.budget_problems(recipe.model.head, target.budget)]
+    found += fit.metric_problems(recipe.model.head, [step.component for step in recipe.metrics])
+    for where, problem, fix in found:
+        yield f"{recipe.where(*where.split('.')[:1])}: {where.split('.')[1]}: {problem}. Fix: {fix}"
 
 
 def _missing(checks: list[Check]) -> Iterator[str]:

@@ -12,18 +12,34 @@ from toolkit.devices import Name
 from toolkit.schema import Component
 
 Table = str | dict[str, Any]  # {use = "tflite", ...}, or "tflite" for short
-DATA_KEYS = ("use", "preprocess", "splits", "held_out")  # the other keys of [data] are the dataset's own
+# the other keys of [data] are the dataset's own
+DATA_KEYS = ("use", "preprocess", "splits", "held_out", "max_corrupt", "verify")
+APPLICATIONS = "keras.applications."  # in front of a network's name, where [model] source is no file
 
 
 class ModelSection(Component):
     """[model]: the trained model to start from."""
 
     source: Path | None = None
-    """The model file, relative to the recipe; `--model` replaces it."""
+    """The model file or folder, relative to the recipe, or keras.applications.NAME; `--model` replaces it."""
+    weights: str | None = None
+    """For keras.applications: "imagenet" (downloaded), or a weights file relative to the recipe."""
     head: Literal["auto", "logits", "softmax", "sigmoid", "sigmoids", "embedding", "regression"] = "auto"
     """What the model's output means; auto looks at its last activation."""
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, where the model leaves them open."""
+    layout: Literal["auto", "NHWC", "NCHW"] = "auto"
+    """Where the channels of its image input stand, for .onnx, .tflite and SavedModel; auto looks at its shape."""
+    classes: tuple[str, ...] = ()
+    """The model's class names in the order of its outputs; the data must list the same."""
+    classes_file: Path | None = None
+    """The same from a file: a CSV file with columns class_index and name, or one name a line."""
+
+    @property
+    def application(self) -> str | None:
+        """The network of keras.applications that is meant, or None where the source is a file."""
+        text = str(self.source or "")
+        return text.removeprefix(APPLICATIONS) if text.startswith(APPLICATIONS) else None
 
 
 class VariantSection(Component):
@@ -64,7 +80,8 @@ class RecipeFile(Component):
     model: ModelSection = ModelSection()
     """The trained model to start from."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """The dataset (`use`, or a `path` that shows it, and its parameters), `preprocess`, `splits` and `held_out`."""
+    """The dataset (`use`, or a `path` that shows it, and its parameters), `preprocess`, `splits`, `held_out`,
+    `max_corrupt` and `verify`."""
     passes: tuple[Table, ...] = ()
     """The trunk: passes every variant shares."""
     variants: tuple[VariantSection, ...] = ()
@@ -73,6 +90,8 @@ class RecipeFile(Component):
     """Exporters of a recipe without variants; short for one variant called "main"."""
     targets: tuple[TargetSection, ...] = ()
     """Devices and their limits; this machine by default."""
+    metrics: tuple[Table, ...] = ()
+    """Metrics beside those of the model's head: names, or tables with `use` and parameters."""
     budget: Budget = Budget()
     """What must hold of every artifact on every target."""
     measure: MeasureSpec = MeasureSpec()

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.checks.details import Details
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.errors import InputError, UnavailableError
 
@@ -84,11 +85,26 @@ class DataRecord:
     fingerprint: str
     source: str
     per_class: tuple[int, ...] = ()
+    name: str = ""  # of the sample: "calibration: 200 of train, seed 0"
+    ids: str = ""  # file in the run directory that lists its images
+
+
+@dataclass(frozen=True)
+class LeftOutRecord:
+    """Images that no split got. reason: "unreadable" (names say why), or "elsewhere" (equal or grouped images)."""
+
+    source: str
+    reason: str
+    images: int
+    names: tuple[str, ...]  # the first of them; samples/left-out.json has all
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a run found out. `per_class`: subject -> [{correct, total}] in the order of `classes`."""
+    """Everything a run found out.
+
+    per_class: subject -> [{correct, total}] in the order of `classes`. details: subject -> what its pictures need.
+    """
 
     name: str
     status: Literal["running", "done", "failed"]
@@ -104,11 +120,13 @@ class Manifest:
     outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE", ""] = ""
     classes: tuple[str, ...] = ()
     data: tuple[DataRecord, ...] = ()
+    left_out: tuple[LeftOutRecord, ...] = ()
     stages: tuple[StageRecord, ...] = ()
     artifacts: tuple[ArtifactRecord, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     per_class: dict[str, tuple[dict[str, int], ...]] = field(default_factory=dict)
+    details: dict[str, Details] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -152,7 +170,8 @@ class Run:
         """Drop every number about these subjects: what they were measured on is about to change."""
         kept = tuple(m for m in self.manifest.measurements if m.subject not in subjects)
         per_class = {name: counts for name, counts in self.manifest.per_class.items() if name not in subjects}
-        self.update(measurements=kept, per_class=per_class)
+        details = {name: found for name, found in self.manifest.details.items() if name not in subjects}
+        self.update(measurements=kept, per_class=per_class, details=details)
 
     def forget_latency(self, device: str) -> None:
         """Drop what was timed on a device, as a run that measures no latency must not judge an earlier one's."""
@@ -216,6 +235,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_sha256(path: Path) -> str:
+    """Of a file its hash; of a folder that of the names and hashes of all its files."""
+    if not path.is_dir():
+        return file_sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = (f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside `path`, flush, then replace; on an error the old file stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -235,7 +263,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and file_sha256(path) == digest
+    return path.exists() and content_sha256(path) == digest
 
 
 def _finite(value: Any) -> Any:

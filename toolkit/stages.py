@@ -27,10 +27,12 @@ from toolkit.core import (
     Preprocessing,
     Progress,
     Signature,
+    TensorSpec,
 )
-from toolkit.errors import EdgekitError, UnavailableError
+from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
     from toolkit.recipe import DataSpec
@@ -38,15 +40,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a saved model is: counts are for one image. same_graph: a pass that only set a specification."""
+    """What a saved model is: counts are for one image, None where they cannot be read from it.
+
+    same_graph: a pass that only set a specification.
+    """
 
     signature: Signature
     preprocessing: Preprocessing
-    parameters: int
-    macs: int
+    parameters: int | None
+    macs: int | None
     changes: tuple[LayerChange, ...] = ()
     curves: Mapping[str, tuple[float, ...]] | None = None
     same_graph: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Stages:
@@ -60,14 +66,15 @@ class Stages:
     def load_source(self, *, source: Any, path: Path, preprocess: PreprocessSpec, save_as: Path) -> ModelFacts:
         """Read a trained model, give it its preprocessing contract (size and channels are the model's own), save it."""
         model: Model = source.load(path)
-        contract = preprocess.resolve(model.signature.inputs[0].shape)
-        return self._save(replace(model, preprocessing=contract), save_as)
+        contract = preprocess.resolve(_channels_last(model.signature.inputs[0]))
+        facts = self._save(replace(model, preprocessing=contract), save_as)
+        return replace(facts, notes=model.notes)
 
-    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, seed: int, input_name: str) -> None:
-        """Open the splits that later stages read."""
+    def use_data(self, *, spec: DataSpec, preprocessing: Preprocessing, **options: Any) -> None:
+        """Open the splits that later stages read; options as `load_splits` takes them."""
         from toolkit.data import load_splits
 
-        self._splits = load_splits(spec, preprocessing, seed=seed, input_name=input_name)
+        self._splits = load_splits(spec, preprocessing, **options)
 
     def run_pass(self, *, component: Any, parent: Path, original: Path, save_as: Path, seed: int) -> ModelFacts:
         """Run one pass on the model saved at `parent`."""
@@ -78,7 +85,8 @@ class Stages:
             train=splits.train,
             selection=splits.selection,
             calibration=splits.calibration,
-            evaluate=self._accuracy if splits.selection else None,
+            evaluate=self._score(self._model(original)) if splits.selection else None,
+            load=_load_any,
             emit=self._emit,
         )
         result = component.run(model, context)
@@ -96,11 +104,9 @@ class Stages:
         """Outputs of a saved model on prepared inputs (.npy), as .npy files in `folder`, by output name."""
         import numpy as np
 
-        from toolkit.engine.predict import predict_arrays
-
         arrays = {name: np.load(path, mmap_mode="r") for name, path in inputs.items()}
         found = self._model(model)
-        outputs = predict_arrays(found.graph, arrays)
+        outputs = answers(found, arrays)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {}
         for number, (spec, values) in enumerate(zip(found.signature.outputs, outputs, strict=True)):
@@ -108,11 +114,11 @@ class Stages:
             np.save(paths[spec.name], values)
         return paths
 
-    def inspect(self, *, path: Path) -> dict[str, Any]:
+    def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""
         from toolkit.inspection import inspect_trained
 
-        return inspect_trained(path)
+        return inspect_trained(path, allow_code)
 
     def _opened(self) -> Splits:
         if self._splits is None:
@@ -127,28 +133,85 @@ class Stages:
         return self._models[path]
 
     def _save(self, model: Model, path: Path, graph_of: Path | None = None) -> ModelFacts:
-        from toolkit.engine.cost import cost
         from toolkit.sources import store
 
-        if graph_of:
+        if graph_of and model.kind == "keras":
             shutil.copyfile(graph_of, path)
             store.save_contract(model, path)
+            self._models[path] = model
         else:
-            store.save(model, path)
-        self._models[path] = model
-        counted = cost(model.graph)
-        return ModelFacts(model.signature, model.preprocessing, counted.parameters, counted.macs)
+            self._models[path] = store.save(model, path)
+        parameters, macs = _counts(self._models[path])
+        return ModelFacts(model.signature, model.preprocessing, parameters, macs)
 
-    def _accuracy(self, model: Model) -> float:
-        """Top-1 on the selection split, 0..1."""
+    def _score(self, original: Model) -> Callable[[Model], float]:
+        """A model's score on the selection split, larger is better: its head's, or minus its error.
+
+        An embedding without class labels is scored by its likeness to the original's.
+        """
         from toolkit.engine.predict import predict_batches
-        from toolkit.metrics.classification import Top1
+        from toolkit.metrics import chosen
+        from toolkit.metrics.vectors import Cosine
 
         selection = self._opened().selection
         if selection is None:
             raise RuntimeError("there is no selection split to evaluate on")
-        outputs = predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))
-        return float(Top1().per_example(outputs[0], selection.labels, model.head).mean())
+
+        def answers(model: Model) -> Any:
+            return predict_batches(model.graph, (batch.inputs for batch in selection.batches(64)))[0]
+
+        metric: Any = chosen.score(original.head, selection.task) or Cosine()
+        reference = answers(original) if metric.against else None
+
+        def score(model: Model) -> float:
+            values = metric.per_example(answers(model), selection.labels, model.head, original=reference)
+            return float(metric.reduce(values)) * (1 if metric.higher_is_better else -1)
+
+        return score
+
+
+def _load_any(path: Path) -> Model:
+    """A trained model by the source that reads its kind of file."""
+    from toolkit import registry
+    from toolkit.plan import source_of
+
+    name = source_of(path)
+    if name is None:
+        raise InputError(str(path), "is no kind of model that a source reads", "name a .keras, .onnx or .tflite file")
+    model: Model = registry.load("sources", name)().load(path)
+    return model
+
+
+def answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:
+    """Outputs of a model of any kind on whole arrays."""
+    if model.kind == "keras":
+        from toolkit.engine.predict import predict_arrays
+
+        return predict_arrays(model.graph, arrays)
+    from toolkit.engine import foreign
+
+    signature = model.signature
+    ports = tuple(foreign.Port(spec.name, spec.layout == "NCHW") for spec in signature.inputs)
+    names = tuple(spec.name for spec in signature.outputs)
+    return foreign.answers(foreign.Network(model.kind, model.graph, ports, names), arrays)
+
+
+def _counts(model: Model) -> tuple[int | None, int | None]:
+    """(parameters, MACs) for one image, None where they cannot be read."""
+    from toolkit.exporters import file_cost
+    from toolkit.sources import savedmodel
+
+    if model.kind == "savedmodel":
+        return savedmodel.variables(model.graph), None
+    return file_cost.count(model)
+
+
+def _channels_last(spec: TensorSpec) -> tuple[int | None, ...]:
+    """The shape of an input as images are held here, whatever the file's own layout."""
+    if spec.layout != "NCHW":
+        return spec.shape
+    n, channels, height, width = spec.shape
+    return (n, height, width, channels)
 
 
 def serve(descriptor: int) -> None:

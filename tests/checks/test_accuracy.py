@@ -16,7 +16,7 @@ from toolkit.errors import InputError
 class Labelled:
     """A split of which only labels count."""
 
-    name, fingerprint = "test", "f00d"
+    name, fingerprint, task = "test", "f00d", "classes"
 
     def __init__(self, labels: list[int], classes: int) -> None:
         self.labels = np.array(labels, np.int64)

@@ -183,6 +183,34 @@ def test_folder_names_what_is_wrong(tmp_path: Path) -> None:
         Folder(path=tmp_path).load()
 
 
+def test_folder_takes_any_letters_case_and_links_but_no_hidden_files(tmp_path: Path) -> None:
+    put(tmp_path / "data" / "süße Katze" / "ein Bild 猫.JPeG", picture(1, kind="JPEG"))
+    put(tmp_path / "data" / "a" / "._1.jpg", b"what another system leaves behind")
+    put(tmp_path / "data" / "a" / "1.GIF", picture(2, kind="GIF"))
+    put(tmp_path / "elsewhere" / "1.png", picture(3))
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "a" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    records = Folder(path=tmp_path / "data").load()
+    assert records.ids == ("a/1.GIF", "a/gone.png", "linked/1.png", "süße Katze/ein Bild 猫.JPeG")
+    assert records.labels.tolist() == [0, 0, 1, 2]
+    with pytest.raises(InputError, match=r"gone\.png: cannot be read: No such file"):
+        records.content(1)
+
+
+def test_folder_says_which_files_it_does_not_read(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "1.png", picture(1))
+    for name in ("1.tif", "2.TIF", "readme"):
+        put(tmp_path / "a" / name, b"")
+    (note,) = Folder(path=tmp_path).load().notes
+    assert note.endswith("are not read (1 without suffix, 2 .tif)")
+
+
+def test_one_image_is_a_dataset(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "1.png", picture(1))
+    assert len(Folder(path=tmp_path).load()) == 1
+
+
 def test_deep_images_are_refused_not_clipped(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.fromarray(np.full((2, 2), 40_000, np.uint16)).save(tmp_path / "a" / "1.png")
@@ -265,5 +293,5 @@ def test_digits_are_the_real_ones() -> None:
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UnavailableError, match=r'pip install "edgekit\[digits\]"'):
+    with pytest.raises(UnavailableError, match="pip install scikit-learn"):
         Digits().load()

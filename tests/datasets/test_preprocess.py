@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from toolkit.core import Preprocessing
-from toolkit.datasets.preprocess import PreprocessSpec, apply
+from toolkit.datasets.preprocess import PreprocessSpec, apply, geometry, normalise
 from toolkit.errors import InputError
 
 PIXEL = np.array([[[0, 128, 255]]], np.uint8)
@@ -54,7 +56,7 @@ def test_spec_refuses_what_contradicts_itself(spec: object, problem: str) -> Non
 
 def test_resolve_takes_size_and_channels_from_the_model() -> None:
     spec = PreprocessSpec.model_validate("unit")
-    assert spec.resolve((None, 8, 6, 1)) == Preprocessing((8, 6), "gray", (1 / 255,), (0.0,))
+    assert spec.resolve((None, 8, 6, 1)) == Preprocessing((8, 6), color="gray", scale=(1 / 255,))
     assert spec.resolve((None, None, None, 3)).size is None
     assert PreprocessSpec(size=(4, 5)).resolve((None, 8, 8, 3)).size == (4, 5)
 
@@ -107,3 +109,27 @@ def test_float_image_is_taken_as_it_is() -> None:
 def test_images_that_do_not_fit_are_refused(image: np.ndarray, preprocessing: Preprocessing, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         apply(image, preprocessing)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [None, (9, 14), (5, 5), (3, 20), (30, 7)])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+def test_pillows_images_give_what_their_arrays_give(mode: str, size: Any, color: Any) -> None:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    array = np.asarray(image).reshape(9, 14, -1)
+    for crop in ("center", "none"):
+        wanted = Preprocessing(size=size, color=color, crop=crop)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(geometry(image, wanted), geometry(array, wanted))
+
+
+def test_normalise_writes_where_it_is_told() -> None:
+    image, wanted = np.arange(12, dtype=np.uint8).reshape(2, 2, 3), Preprocessing(scale=(2.0,), offset=(1.0, 2.0, 3.0))
+    batch = np.zeros((3, 2, 2, 3), np.float32)
+    assert normalise(image, wanted, out=batch[1]) is not None
+    np.testing.assert_array_equal(batch[1], image.astype(np.float32) * 2 + np.array([1, 2, 3], np.float32))
+    assert (batch[0].any(), batch[2].any()) == (False, False)
+    floats = image.astype(np.float64) / 7
+    np.testing.assert_array_equal(normalise(floats, wanted), floats.astype(np.float32))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.core import Preprocessing
 from toolkit.datasets.csv import Csv
 from toolkit.datasets.npz import Npz
 from toolkit.datasets.preprocess import PreprocessSpec
@@ -29,6 +30,25 @@ def test_real_trashnet_has_its_subsets() -> None:
     made = make_splits(records, None, spec, PreprocessSpec.model_validate("raw").resolve((None, 160, 160, 3)), 0)
     assert (len(records), len(made.test), made.test.classes[0]) == (2527, 431, "glass")
     assert next(made.test.batches(2)).inputs["image"].shape == (2, 160, 160, 3)
+
+
+def test_real_trashnet_holds_copies_that_must_not_leak() -> None:
+    """Two training images are in its own val or test parts as well, and three images have two labels."""
+    records = Npz(path=find("trashnet6_160.npz")).load()
+    made = make_splits(records, None, SplitSpec(train="train", selection="val", test="test"), Preprocessing(), 0)
+    (left,) = made.left_out
+    assert (left.reason, len(left.names), len(made.train or ())) == ("elsewhere", 2, 1766)
+    assert made.warnings[1].startswith(f"{records.source}: 3 images equal one with another label")
+    digests = [set(part.digests) for part in made.present()]
+    assert all(not one & other for i, one in enumerate(digests) for other in digests[:i])
+
+
+def test_real_cifar_has_all_its_images() -> None:
+    main, held = (Npz(path=find(f"cifar10_jpeg_{name}.npz")).load() for name in ("train50k", "test10k"))
+    made = make_splits(main, held, SplitSpec(selection=2000, calibration=500), Preprocessing(), 0)
+    assert [len(part) for part in made.present()] == [49_500, 2000, 500, 8000]
+    assert made.test.per_class == (800,) * 10
+    assert made.left_out == ()
 
 
 def test_real_mnist_pairs_become_subsets() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from toolkit.core import Dataset, Preprocessing, Records
-from toolkit.datasets.splits import Splits, SplitSpec, make_splits
+from toolkit.datasets.splits import Splits, SplitSpec, make_splits, open_splits
 from toolkit.errors import InputError
 
 
@@ -141,27 +143,133 @@ def test_spec_reads_json_strictly_as_recipes_do() -> None:
     assert (spec.test, spec.calibration.subset) == (0.25, "train")  # type: ignore[union-attr]
 
 
-def test_images_of_test_in_other_splits_are_counted() -> None:
-    twins = make_records([0, 1] * 10, ["train"] * 10 + ["test"] * 10)
-    copied = Records(
-        twins.source,
-        twins.ids,
-        twins.labels,
-        twins.subsets,
-        twins.classes,
-        twins.read,
-        lambda index: b"%d" % (index % 13),
-    )
-    made = split(copied, train="train", test="test")
-    assert made.warnings == ("7 of 10 test images are in train as well, byte for byte",)
+def copied(records: Records, content: Callable[[int], bytes], **changes: Any) -> Records:
+    return replace(records, content=content, **changes)
+
+
+def test_images_that_the_data_puts_on_two_sides_stay_with_the_one_that_judges() -> None:
+    twins = make_records([0] * 20, ["train"] * 10 + ["test"] * 10)
+    made = split(copied(twins, lambda index: b"%d" % (index % 13)), train="train", test="test")
+    assert set(made.test.ids) == {f"main-{index}" for index in range(10, 20)}
+    assert set(made.train.ids if made.train else ()) == {f"main-{index}" for index in range(7, 10)}
+    (left,) = made.left_out
+    assert (left.reason, left.names) == ("elsewhere", tuple(f"main-{index}" for index in range(7)))
+    assert made.warnings[0].startswith("main: 7 images equal images of a split that judges")
+
+
+def test_equal_images_are_drawn_together() -> None:
+    """300 images, each there twice: no split shares one with another, and none is lost."""
+    pairs = make_records([0, 1, 2] * 200)
+    made = split(copied(pairs, lambda index: b"%d" % (index % 300)), selection=0.1, calibration=100, test=0.2)
+    sides = {part.name: {int(name.split("-")[1]) % 300 for name in part.ids} for part in made.present()}
+    assert {name: len(side) for name, side in sides.items()} == {
+        "train": 160,
+        "selection": 30,
+        "calibration": 50,
+        "test": 60,
+    }
+    assert len(set.union(*sides.values())) == 300
+    assert made.test.per_class == (40, 40, 40)
+    assert made.warnings == ()
+
+
+def test_groups_of_the_data_stay_together_and_odd_sizes_fill_up_with_what_fits() -> None:
+    """Persons of 3 images each and 10 single images: 7 of 40 is two persons and one single image."""
+    people = tuple(f"person {index // 3}" if index < 30 else "" for index in range(40))
+    made = split(replace(make_records([0] * 39 + [1]), groups=people), test=7)
+    test = [int(name.split("-")[1]) for name in made.test.ids]
+    assert len(test) == 7
+    for person in range(10):
+        assert sum(index // 3 == person for index in test) in (0, 3)
+
+
+def test_equal_images_join_groups_into_one() -> None:
+    """a-b by name, b-c by content: all three on one side."""
+    names = ("p", "p", "", *[""] * 17)
+    records = copied(make_records([0] * 20), lambda i: b"same" if i in (1, 2) else b"%d" % i, groups=names)
+    for seed in range(10):
+        inside = {int(name.split("-")[1]) for name in split(records, seed=seed, test=10).test.ids} & {0, 1, 2}
+        assert inside in (set(), {0, 1, 2})
+
+
+def test_a_group_larger_than_the_split_is_refused() -> None:
+    records = replace(make_records([0] * 10), groups=("one",) * 10)
+    with pytest.raises(InputError, match=r"splits\.test: asks for 3 images, and every group .* is larger"):
+        split(records, test=3)
+
+
+def test_the_same_image_with_two_labels_is_warned_of() -> None:
+    records = copied(make_records([0, 1, 0, 1, 0, 1]), lambda index: b"%d" % (index % 3))
+    warning = split(records, test=2).warnings[0]
+    assert warning.startswith("main: 3 images equal one with another label, byte for byte (main-3, main-4, main-5)")
+
+
+def test_held_out_images_are_left_out_of_the_main_data() -> None:
+    other = copied(make_records([0, 1, 2] * 10, source="held"), lambda index: f"main{index}".encode())
+    made = split(MAIN, other, selection=None, calibration=100)
+    assert (len(made.test), len(made.train or ())) == (30, 870)
+    assert made.left_out[0].names == tuple(f"main-{index}" for index in range(30))
+
+
+def test_subsets_no_split_asks_for_are_not_looked_at() -> None:
+    def content(index: int) -> bytes:
+        if PARTS.subsets[index] == "val":
+            raise AssertionError("read although no split has it")
+        return b"%d" % index
+
+    assert len(split(copied(PARTS, content), train="train", test="test").test) == 20
+
+
+def test_ten_classes_of_one_image_each_can_be_split() -> None:
+    made = split(make_records(list(range(10))), test=0.2)
+    assert (len(made.test), len(made.train or ())) == (2, 8)
+    assert any(warning.startswith("test: no image of 8 of 10 classes") for warning in made.warnings)
+
+
+def test_one_image_alone_is_a_test_split() -> None:
+    assert len(split(make_records([0], classes=2), train=None).test) == 1
+
+
+def test_combinations_of_labels_are_drawn_in_proportion() -> None:
+    """60 images with label 0, 30 with both, 10 with none: a fifth is 12, 6 and 2."""
+    labels = np.array([[1, 0]] * 60 + [[1, 1]] * 30 + [[0, 0]] * 10, np.uint8)
+    records = replace(make_records([0] * 100, classes=2), labels=labels, task="labels")
+    test = split(records, test=0.2).test
+    assert sorted(test.labels.tolist()) == [[0, 0]] * 2 + [[1, 0]] * 12 + [[1, 1]] * 6
+    assert test.per_class == (18, 6)
+    assert next(test.batches(5)).targets["label"].shape == (5, 2)
+
+
+def test_values_are_drawn_without_strata_and_reach_the_batches() -> None:
+    values = np.linspace(0, 1, 20, dtype=np.float64).reshape(10, 2)
+    records = replace(make_records([0] * 10, classes=2), labels=values, task="values")
+    test = split(records, test=5).test
+    assert (test.per_class, test.labels.dtype) == ((), np.float32)
+    places = [int(name.split("-")[1]) for name in test.ids]
+    np.testing.assert_array_equal(next(test.batches(5)).targets["label"], values[places].astype(np.float32))
+
+
+def test_chosen_splits_open_again_without_reading_an_image() -> None:
+    made = split(MAIN, selection=0.1, calibration=200, test=0.2)
+    unread = copied(MAIN, lambda index: b"" if index < 0 else 1 / 0)  # type: ignore[return-value]
+    assert made.chosen is not None
+    again = open_splits(unread, None, made.chosen, Preprocessing())
+    assert [part.ids for part in again.present()] == [part.ids for part in made.present()]
+    assert made.calibration is not None
+    assert made.calibration.drawn == "calibration: 200 of 1000, seed 0"
+    with pytest.raises(InputError, match="other images than when the run began"):
+        open_splits(replace(MAIN, ids=("new", *MAIN.ids[1:])), None, made.chosen, Preprocessing())
 
 
 def test_calibration_that_shows_too_little_is_warned_of() -> None:
     few = make_records([0] * 50 + [1] * 50 + [2], classes=5)
     made = split(few, calibration=20, test=0.3)
-    assert len(made.warnings) == 2
+    assert len(made.warnings) == 3
     assert "calibration: 20 images; fewer than 100" in made.warnings[0]
-    assert made.warnings[1] == "calibration: no image of 3 of 5 classes (2, 3, 4)"
+    assert made.warnings[1:] == (
+        "calibration: no image of 3 of 5 classes (2, 3, 4)",
+        "test: no image of 3 of 5 classes (2, 3, 4)",
+    )
 
 
 def test_float_images_with_a_scale_are_warned_of() -> None:

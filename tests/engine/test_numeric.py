@@ -30,6 +30,41 @@ def test_one_column_decides_between_two_classes(head: str, values: list[float], 
     assert numeric.count_ties(outputs, head) == ties
 
 
+def test_labels_hold_above_one_half_and_the_threshold_itself_is_a_tie() -> None:
+    outputs = np.array([[0.5, 0.6], [0.4, 0.51], [NAN, 0.9]], np.float32)
+    assert numeric.label_decisions(outputs).tolist() == [[0, 1], [0, 1], [-1, -1]]
+    assert numeric.count_ties(outputs, "sigmoids") == 1
+
+
+@pytest.mark.parametrize(
+    "head, outputs, expected",
+    [
+        ("logits", [[math.log(3), 0.0]], [[0.75, 0.25]]),
+        ("logits", [[math.log(3)]], [[0.25, 0.75]]),
+        ("logits", [[1000.0, 0.0]], [[1.0, 0.0]]),
+        ("sigmoid", [[0.3]], [[0.7, 0.3]]),
+        ("softmax", [[0.2, 0.5, 0.3]], [[0.2, 0.5, 0.3]]),
+        ("softmax", [[0.2, NAN]], [[NAN, NAN]]),
+    ],
+)
+def test_probabilities_are_of_every_class(head: str, outputs: list[list[float]], expected: list[list[float]]) -> None:
+    np.testing.assert_allclose(numeric.probabilities(np.array(outputs), head), expected, atol=1e-12)
+
+
+def test_rankable_puts_nan_last() -> None:
+    found = numeric.rankable(np.array([1.0, NAN, -math.inf, math.inf]))
+    assert np.isfinite(found).all()
+    assert np.argsort(found).tolist() == [1, 2, 0, 3]
+
+
+def test_rank_ties_are_those_the_class_index_settled() -> None:
+    """Label 1 is among the first two by index alone; label 2 is not by index alone; label 0 leads in any order."""
+    outputs = np.array([[3.0, 1.0, 1.0, 0.0], [3.0, 1.0, 1.0, 0.0], [3.0, 3.0, 1.0, 0.0], [3.0, 1.0, 1.0, 1.0]])
+    labels = np.array([1, 2, 0, 0])
+    assert numeric.count_rank_ties(outputs, labels, 2) == 2
+    assert numeric.count_rank_ties(outputs, labels, 1) == 1
+
+
 def test_label_ranks_count_classes_before_the_label() -> None:
     outputs = np.array([[3.0, 1.0, 2.0], [1.0, 1.0, 1.0], [NAN, 1.0, 0.0]])
     assert numeric.label_ranks(outputs, np.array([1, 2, 1])).tolist() == [2, 2, 3]
@@ -85,5 +120,7 @@ def test_difference_leaves_out_and_counts_images_without_a_number() -> None:
 def test_outputs_without_a_class_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="hold no class"):
         numeric.decisions(np.ones((2, 3)), "image")
+    with pytest.raises(UnsupportedError, match="'sigmoids' hold no class"):
+        numeric.decisions(np.ones((2, 3)), "sigmoids")
     with pytest.raises(UnsupportedError, match="always 1"):
         numeric.decisions(np.ones((2, 1)), "softmax")

@@ -214,3 +214,32 @@ def test_images_needed_share_matches_the_normal_approximation() -> None:
     needed = st.images_needed_share(196, 200, 0.97, confidence=0.95)
     assert needed == pytest.approx((1.96 / 0.01) ** 2 * 0.97 * 0.03, rel=0.1)
     assert st.images_needed_share(194, 200, 0.97, confidence=0.95) is None
+
+
+# ---------------------------------------------------------------- several classes
+
+
+def test_worst_of_holds_the_largest_drop_as_often_as_stated() -> None:
+    """Five classes of 60 images, all losing 5 points but one that loses 15."""
+    rng, runs = np.random.default_rng(0), 600
+    shares = [[0.85, 0.06, 0.01, 0.08]] * 4 + [[0.75, 0.16, 0.01, 0.08]]
+    below = above = 0
+    for _ in range(runs):
+        tables = Paired(*np.array([rng.multinomial(60, share) for share in shares], float).T)
+        limits = st.worst_of(tables, 0.9)
+        below, above = below + (limits.high <= 0.15), above + (limits.low > 0.15)
+    assert below / runs <= 0.05
+    assert above / runs <= 0.05
+
+
+def test_worst_of_takes_the_largest_of_each_end() -> None:
+    tables = Paired(np.array([90.0, 5.0]), np.array([6.0, 1.0]), np.array([0.0, 0.0]), np.array([4.0, 1.0]))
+    each = st.paired_interval(tables, st.bonferroni(0.95, 2))
+    limits = st.worst_of(tables, 0.95)
+    assert (limits.low, limits.high) == (max(each.low), max(each.high))
+
+
+def test_images_needed_grow_with_the_square_of_the_width() -> None:
+    assert st.images_needed_wide(0.0, Limits(-0.02, 0.02), 0.01, 100) == 400
+    assert st.images_needed_wide(0.05, Limits(0.0, 0.1), 0.03, 100) == 625
+    assert st.images_needed_wide(0.01, Limits(0.0, 0.02), 0.01, 100) is None

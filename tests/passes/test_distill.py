@@ -170,7 +170,7 @@ def test_several_decisions_and_views_of_no_image_are_refused(original: Model) ->
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"alpha": 1.1}, {"temperature": 0.5}, {"learning_rate": 0}, {"teacher": "other"}]
+    "wrong", [{"epochs": 0}, {"alpha": 1.1}, {"temperature": 0.5}, {"learning_rate": 0}, {"teacher": 3}]
 )
 def test_parameters_have_bounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

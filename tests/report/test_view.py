@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from toolkit.core import Measurement
-from toolkit.report.view import WATERFALL, View
+from toolkit.report.view import View
 from toolkit.runs import Manifest
 
 
@@ -118,4 +118,5 @@ def test_a_parent_that_is_its_own_ancestor_ends(sample: Manifest) -> None:
 
 
 def test_every_step_has_every_quantity(view: View) -> None:
-    assert all(tuple(step.shares) == WATERFALL for step in view.steps())
+    assert view.waterfall == ("top1", "size_bytes", "macs", "latency_p50_ms")
+    assert all(tuple(step.shares) == view.waterfall for step in view.steps())

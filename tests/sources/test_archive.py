@@ -61,9 +61,10 @@ def test_code_is_refused_by_layer_name(tmp_path: Path, layer: dict[str, Any], wh
     assert what in str(caught.value)
 
 
-def test_keras_2_file_is_refused_with_its_version(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"written by Keras 2\.15\.0"):
-        archive.check(write(tmp_path / "m.keras", model(dense()), {"keras_version": "2.15.0"}))
+def test_keras_2_file_is_told_by_its_version(tmp_path: Path) -> None:
+    found = archive.check(write(tmp_path / "m.keras", model(dense()), {"keras_version": "2.15.0"}))
+    assert (found.form, found.version, found.legacy) == (".keras", "2.15.0", True)
+    assert not archive.check(write(tmp_path / "n.keras", model(dense()))).legacy
 
 
 @pytest.mark.parametrize("name", ["../../evil.txt", "/etc/evil", "..\\evil"])

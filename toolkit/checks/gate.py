@@ -1,8 +1,8 @@
 """The gate: from measurements and a budget to PASS, FAIL or INCONCLUSIVE, each with its reason.
 
-Accuracy and agreement are judged on the whole confidence interval, at the budget's confidence shared out among all such
-verdicts of a run (Bonferroni). Intervals are two-sided, so a wrong PASS is as rare as (1 - confidence) / 2. What was
-asked for and not measured is INCONCLUSIVE, never left out.
+Losses, agreement and similarity are judged on the whole confidence interval, at the budget's confidence shared out
+among all such verdicts of a run (Bonferroni). Intervals are two-sided, so a wrong PASS is as rare as
+(1 - confidence) / 2. What was asked for and not measured is INCONCLUSIVE, never left out.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from toolkit.checks.accuracy import as_interval, paired_table
+from toolkit.checks.evidence import Evidence
 from toolkit.core import Budget, Interval, Measurement, Outcome, Verdict
 
 RunOutcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE"]
-STATISTICAL = ("max_accuracy_drop", "min_agreement")
+STATISTICAL = ("max_accuracy_drop", "max_class_drop", "max_error_increase", "min_cosine", "min_agreement")
+STATISTICAL_FACTS = ("accuracy_drop", "class_drop", "error_increase", "cosine")
 _KIB = 1024.0
 
 
@@ -25,17 +27,26 @@ class Facts:
     """What is known of one artifact on one device; None where nothing is."""
 
     accuracy_drop: Measurement | None = None
+    class_drop: Measurement | None = None
+    error_increase: Measurement | None = None
+    cosine: Measurement | None = None
     agreement: Measurement | None = None
     size: Measurement | None = None
     latency_p50: Measurement | None = None
     latency_p90: Measurement | None = None
     macs: Measurement | None = None
     arena: Measurement | None = None
+    evidence: Evidence = Evidence()
 
 
-# measurement name -> field of Facts
+# measurement name -> field of Facts; an artifact has one head, so one of the first three
 NAMES = {
     "top1_drop": "accuracy_drop",
+    "retrieval_at_1_drop": "accuracy_drop",
+    "mean_average_precision_drop": "accuracy_drop",
+    "class_drop": "class_drop",
+    "mae_increase": "error_increase",
+    "cosine": "cosine",
     "agreement": "agreement",
     "size_bytes": "size",
     "latency_p50_ms": "latency_p50",
@@ -43,11 +54,13 @@ NAMES = {
     "macs": "macs",
     "arena_kib": "arena",
 }
+ON_ANSWERS = tuple(name for name, field in NAMES.items() if field in (*STATISTICAL_FACTS, "agreement"))
+"""Measurements that depend on a file's answers alone, not on how fast they came."""
 
 
 def gather(measurements: Iterable[Measurement], artifact: str, device: str) -> Facts:
     """Facts of one artifact on one device: measured there, or bound to no device; of several the last."""
-    found: dict[str, Measurement] = {}
+    found: dict[str, Any] = {}
     for measurement in measurements:
         field = NAMES.get(measurement.name)
         if field is None or measurement.subject != artifact or measurement.device not in ("", device):
@@ -68,7 +81,10 @@ def judge(artifact: str, device: str, *, budget: Budget, facts: Facts, compariso
 
     confidence = bonferroni(budget.confidence, max(1, comparisons))
     gates: dict[str, Callable[[float], Judged]] = {
-        "max_accuracy_drop": lambda limit: _accuracy(facts.accuracy_drop, limit, confidence),
+        "max_accuracy_drop": lambda limit: _accuracy(facts, limit, confidence),
+        "max_class_drop": lambda limit: _worst_class(facts, limit, confidence),
+        "max_error_increase": lambda limit: _error(facts, limit, confidence),
+        "min_cosine": lambda limit: _cosine(facts, limit, confidence),
         "min_agreement": lambda limit: _agreement(facts.agreement, limit, confidence),
         "max_latency_p50_ms": lambda limit: _latency(facts.latency_p50, limit, device),
         "max_latency_p90_ms": lambda limit: _latency(facts.latency_p90, limit, device),
@@ -104,24 +120,122 @@ class Judged:
     interval: Interval | None = None
 
 
-def _accuracy(drop: Measurement | None, limit: float, confidence: float) -> Judged:
+def _accuracy(facts: Facts, limit: float, confidence: float) -> Judged:
     from toolkit.engine import statistics
 
-    missing = _missing(drop)
+    drop, missing = facts.accuracy_drop, _missing(facts.accuracy_drop)
     if drop is None or missing:
         return Judged("INCONCLUSIVE", missing)
+    if drop.name == "mean_average_precision_drop":
+        return _resampled(drop, facts.evidence, limit, confidence, words=_lost_words)
     table = paired_table(drop)
     limits = statistics.paired_interval(table, confidence)
     interval = as_interval(limits, confidence, statistics.PAIRED_METHOD)
     outcome = statistics.non_inferiority(limits, limit)
-    show = _points(limit, table.drop, interval)
-    lost = f"lost {show(table.drop)} points" if table.drop >= 0 else f"gained {show(-table.drop)} points"
-    span = f"({show(interval.low)} .. {show(interval.high)} at {_percent(confidence)})"
-    span = span if table.drop >= 0 else f"(loss {span[1:]}"
-    reason = f"{lost} {span}, budget {show(limit)}"
+    reason = _lost_words(limit, table.drop, interval)
     if outcome == "INCONCLUSIVE":
         reason += _more(statistics.images_needed(table, limit, confidence), table.total)
     return Judged(outcome, reason, table.drop, interval)
+
+
+def _lost_words(limit: float, value: float, interval: Interval) -> str:
+    show = _points(limit, value, interval)
+    lost = f"lost {show(value)} points" if value >= 0 else f"gained {show(-value)} points"
+    span = f"({show(interval.low)} .. {show(interval.high)} at {_percent(interval.confidence)})"
+    span = span if value >= 0 else f"(loss {span[1:]}"
+    return f"{lost} {span}, budget {show(limit)}"
+
+
+def _error(facts: Facts, limit: float, confidence: float) -> Judged:
+    missing = _missing(facts.error_increase)
+    if facts.error_increase is None or missing:
+        return Judged("INCONCLUSIVE", missing)
+
+    def words(limit: float, value: float, interval: Interval) -> str:
+        show = _points(limit, value, interval)
+        grew = (
+            f"mean absolute error grew by {show(value)}%"
+            if value >= 0
+            else f"mean absolute error shrank by {show(-value)}%"
+        )
+        span = f"({show(interval.low)} .. {show(interval.high)} at {_percent(interval.confidence)})"
+        return f"{grew} {span if value >= 0 else '(growth ' + span[1:]}, budget {show(limit)}%"
+
+    return _resampled(facts.error_increase, facts.evidence, limit, confidence, words=words)
+
+
+def _cosine(facts: Facts, limit: float, confidence: float) -> Judged:
+    missing = _missing(facts.cosine)
+    if facts.cosine is None or missing:
+        return Judged("INCONCLUSIVE", missing)
+
+    def words(limit: float, value: float, interval: Interval) -> str:
+        span = f"({interval.low:.4g} .. {interval.high:.4g} at {_percent(interval.confidence)})"
+        return f"mean cosine with the original's embedding {value:.4g} {span}, budget {limit:g}"
+
+    return _resampled(facts.cosine, facts.evidence, limit, confidence, words=words, least=True)
+
+
+def _resampled(
+    number: Measurement,
+    evidence: Evidence,
+    limit: float,
+    confidence: float,
+    *,
+    words: Callable[[float, float, Interval], str],
+    least: bool = False,
+) -> Judged:
+    """Judged on the bootstrap's interval. least: the limit is the smallest allowed, not the largest."""
+    from toolkit.engine import bootstrap, statistics
+
+    drawn = evidence.draws.get(number.name)
+    if drawn is None:
+        return Judged("INCONCLUSIVE", "measured without its resamples", number.value)
+    if not drawn.enough:
+        reason = f"{drawn.examples} images are too few to resample; {bootstrap.FEWEST_EXAMPLES} or more would do"
+        return Judged("INCONCLUSIVE", reason, drawn.estimate)
+    limits = drawn.limits(confidence)
+    interval = as_interval(limits, confidence, drawn.method)
+    outcome = statistics.at_least(limits, limit) if least else statistics.non_inferiority(limits, limit)
+    reason = words(limit, drawn.estimate, interval)
+    if outcome == "INCONCLUSIVE":
+        needed = statistics.images_needed_wide(drawn.estimate, limits, limit, drawn.examples)
+        reason += _more(needed, drawn.examples)
+    return Judged(outcome, reason, drawn.estimate, interval)
+
+
+def _worst_class(facts: Facts, limit: float, confidence: float) -> Judged:
+    """Every class's interval at once: FAIL where one lies wholly above the limit, PASS where all lie within."""
+    import numpy as np
+
+    from toolkit.engine import statistics
+
+    missing = _missing(facts.class_drop)
+    if facts.class_drop is None or missing:
+        return Judged("INCONCLUSIVE", missing)
+    classes = facts.evidence.classes
+    if classes is None:
+        return Judged("INCONCLUSIVE", "measured without its counts by class", facts.class_drop.value)
+    each, count = classes.limits(confidence), len(classes.names)
+    method = f"{statistics.PAIRED_METHOD}, Bonferroni over {count} classes"
+    worst = statistics.worst_of(classes.tables, confidence)
+    interval, value = as_interval(worst, confidence, method), float(np.max(classes.tables.drop))
+    outcome = statistics.non_inferiority(worst, limit)
+    place = int(np.argmax(each.low if outcome == "FAIL" else each.high))
+    table, own = classes.table(place), Interval(float(each.low[place]), float(each.high[place]), confidence, method)
+    across = f"all {count} classes at once" if count > 1 else "its one class"
+    reason = f"class {classes.names[place]!r} ({table.total:g} images): {_lost_words(limit, table.drop, own)}; {across}"
+    if outcome == "FAIL":
+        reason += _others(int(np.count_nonzero(each.low > limit)), "over the budget")
+    if outcome == "INCONCLUSIVE":
+        share = statistics.bonferroni(confidence, count)
+        reason += _others(int(np.count_nonzero(each.high > limit)), "undecided")
+        reason += _more(statistics.images_needed(table, limit, share), table.total, f" of {classes.names[place]!r}")
+    return Judged(outcome, reason, value, interval)
+
+
+def _others(count: int, what: str) -> str:
+    return f"; {count - 1} more {what}" if count > 1 else ""
 
 
 def _agreement(agreement: Measurement | None, limit: float, confidence: float) -> Judged:
@@ -196,13 +310,13 @@ def _points(limit: float, value: float, interval: Interval) -> Callable[[float],
     return lambda number: f"{round(100 * number, digits) + 0.0:.{digits}f}"
 
 
-def _more(needed: int | None, images: float) -> str:
+def _more(needed: int | None, images: float, of: str = "") -> str:
     """What would settle an inconclusive verdict; the number is rounded up to two digits."""
     if needed is None or needed <= images:
         return "; too near the budget for more images to tell"
     more = needed - images
     step = 10 ** max(0, math.floor(math.log10(more)) - 1)
-    return f"; about {math.ceil(more / step) * step:,} more images would tell"
+    return f"; about {math.ceil(more / step) * step:,} more images{of} would tell"
 
 
 def _percent(confidence: float) -> str:

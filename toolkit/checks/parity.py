@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.checks.accuracy import Predictions, as_interval
 from toolkit.core import Dataset, Measurement
 from toolkit.errors import InputError
+from toolkit.metrics.classification import Agreement
 
 if TYPE_CHECKING:
     from toolkit.engine.numeric import Difference
@@ -22,14 +23,14 @@ def measure_parity(
 ) -> tuple[Measurement, ...]:
     """agreement (Wilson interval), max_abs_diff, mean_abs_diff, sqnr_db of logits, output_sqnr_db of raw outputs.
 
-    Agreement is left out for outputs that hold no class. Numbers are left out where no image has usable outputs;
+    Agreement is left out for outputs that decide nothing. Numbers are left out where no image has usable outputs;
     `unusable_outputs` appears only where there are some. Raises InputError where the two do not belong together.
     """
     from toolkit.engine import numeric
 
     _check(predictions, original, data)
     found = []
-    if original.head in numeric.HEADS:
+    if original.head in Agreement.heads:
         found.append(_agreement(predictions, original, data, confidence))
     gap = numeric.difference(original.outputs, predictions.outputs, original.head)
     return (*found, *_numbers(predictions, gap, data))
@@ -46,12 +47,10 @@ def _check(predictions: Predictions, original: Predictions, data: Dataset) -> No
 
 def _agreement(predictions: Predictions, original: Predictions, data: Dataset, confidence: float) -> Measurement:
     """Share of images with the same decision; one with a NaN output does not agree."""
-    import numpy as np
+    from toolkit.engine import statistics
 
-    from toolkit.engine import numeric, statistics
-
-    one, two = (numeric.decisions(each.outputs, each.head) for each in (original, predictions))
-    agree, images = int(np.count_nonzero((one == two) & (two >= 0))), len(data)
+    values = Agreement().per_example(predictions.outputs, data.labels, original.head, original=original.outputs)
+    agree, images = int(values.sum()), len(data)
     how = {"images": images, "split": data.fingerprint, "interval": statistics.WILSON_METHOD, "agree": agree}
     interval = as_interval(statistics.wilson(agree, images, confidence), confidence, statistics.WILSON_METHOD)
     return predictions.measurement("agreement", agree / images, "fraction", interval=interval, how=how)

@@ -2,7 +2,8 @@
 
 Arrays: `images` (n, height, width[, channels]) with `labels` (n,), or pairs such as x_train, y_train, x_test, y_test,
 whose suffixes become subsets. Encoded: `jpeg` (bytes of all files, JPEG or PNG), `offsets` (n or n + 1), `labels`.
-Optional in both: `classes` (names), `split` (subset of each image), `names` (of each image).
+Optional in both: `classes` (names), `split` (subset of each image), `names` (of each image), `groups` (what stays
+together).
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from toolkit.core import Records
-from toolkit.datasets.images import decode, index_labels
+from toolkit.core import Records, Task
+from toolkit.datasets.arrays import channels_last, infinite, pixels
+from toolkit.datasets.images import decode
+from toolkit.datasets.labels import as_task
 from toolkit.errors import InputError
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from toolkit.core import Array
-
-    Reader = tuple[Callable[[int], Array], Callable[[int], bytes]]
+    from toolkit.datasets.arrays import Reader
 
 _IMAGE_KEYS = ("images", "image", "x", "X", "data")
 _LABEL_KEYS = ("labels", "label", "y", "Y", "targets", "target")
@@ -38,6 +38,8 @@ class Npz(Component):
     """Name of the array of images, where it cannot be told from the names."""
     labels: str | None = None
     """Name of the array of labels that goes with `images`."""
+    task: Task = "classes"
+    """What the labels are: an index each (n,), labels that may hold together (n, labels) of 0 and 1, or values."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """Number of classes, where the labels of this file do not show it."""
 
@@ -56,17 +58,20 @@ class Npz(Component):
         if not sum(counts):
             raise InputError(where, "holds no images")
         flat = np.concatenate([values.reshape(len(values), -1) for values in raw])
-        labels, classes = index_labels(flat, self._classes(arrays), where)
+        labelled = as_task(flat, self.task, self._classes(arrays), where)
         subsets = [name for (name, _, _), count in zip(pairs, counts, strict=True) for _ in range(count)]
         read, content = _encoded(arrays, where) if encoded else _pixels([arrays[key] for _, key, _ in pairs], where)
         return Records(
             source=where,
             ids=_ids(arrays, subsets),
-            labels=labels,
+            labels=labelled.labels,
             subsets=_texts(arrays, "split", subsets, where),
-            classes=tuple(classes),
+            classes=labelled.names,
             read=read,
             content=content,
+            task=labelled.task,
+            encoded=encoded,
+            groups=_texts(arrays, "groups", subsets, where) if "groups" in arrays else (),
         )
 
     def _single(self, arrays: dict[str, Array]) -> bool:
@@ -161,38 +166,11 @@ def _encoded(arrays: dict[str, Array], where: str) -> Reader:
 
 
 def _pixels(parts: list[Array], where: str) -> Reader:
-    images = [_channels_last(part, where) for part in parts]
-    starts = [sum(len(part) for part in images[:position]) for position in range(len(images))]
-
-    def read(index: int) -> Array:
-        part = max(position for position, start in enumerate(starts) if start <= index)
-        return images[part][index - starts[part]]  # type: ignore[no-any-return]
-
-    def content(index: int) -> bytes:
-        image = read(index)
-        return f"{image.shape}{image.dtype}".encode() + image.tobytes()
-
-    return read, content
-
-
-def _channels_last(images: Array, where: str) -> Array:
-    import numpy as np
-
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4:
-        raise InputError(where, f"images have shape {images.shape}", "save them as (n, height, width, channels)")
-    if images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3, 4):
-        fix = "transpose them to (n, height, width, channels)"
-        raise InputError(where, f"images of shape {images.shape} seem to have channels first", fix)
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind != "f":
-        raise InputError(where, f"images are {images.dtype}", "save them as uint8 (0..255) or float32")
-    bad = np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))
-    if len(bad):
-        raise InputError(where, f"image {bad[0]} holds NaN or infinity ({len(bad)} such images)")
-    return images.astype(np.float32)
+    images = [channels_last(part, where) for part in parts]
+    for part in images:
+        if bad := infinite(part):
+            raise InputError(where, f"image {min(bad)} holds NaN or infinity ({len(bad)} such images)")
+    return pixels(images)
 
 
 def _ids(arrays: dict[str, Array], subsets: list[str]) -> tuple[str, ...]:

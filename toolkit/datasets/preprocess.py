@@ -22,6 +22,8 @@ from toolkit.errors import InputError
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from toolkit.core import Array
 
 Preset = Literal["raw", "unit", "signed", "imagenet", "caffe"]
@@ -103,8 +105,17 @@ def apply(image: Array, preprocessing: Preprocessing) -> Array:
     return normalise(geometry(image, preprocessing), preprocessing)
 
 
-def geometry(image: Array, preprocessing: Preprocessing) -> Array:
-    """Crop, resize and channels, still uint8. A float image must have its size and channels already."""
+def geometry(image: Array | Image, preprocessing: Preprocessing) -> Array:
+    """Crop, resize and channels, still uint8. A float image must have its size and channels already.
+
+    image: height x width x channels, or Pillow's own image of mode L or RGB, which is not copied first.
+    """
+    import numpy as np
+
+    if not isinstance(image, np.ndarray):
+        if preprocessing.size not in (None, (image.height, image.width)):
+            return _color(_resize(image, preprocessing.size, preprocessing.crop), preprocessing.color)
+        image = np.asarray(image).reshape(image.height, image.width, -1)
     height, width, channels = image.shape
     size = preprocessing.size or (height, width)
     wanted = 1 if preprocessing.color == "gray" else 3
@@ -116,38 +127,45 @@ def geometry(image: Array, preprocessing: Preprocessing) -> Array:
     if channels not in (1, 3):
         raise InputError("preprocess", f"image of {channels} channels", "give gray or RGB images")
     if (height, width) != size:
-        image = _resize(image, size)
+        from PIL import Image
+
+        image = _resize(Image.fromarray(image[:, :, 0] if channels == 1 else image), size, preprocessing.crop)
     return _color(image, preprocessing.color)
 
 
-def normalise(images: Array, preprocessing: Preprocessing) -> Array:
-    """float32 of x * scale + offset for uint8 images (..., channels); float images are taken as already done."""
+def normalise(images: Array, preprocessing: Preprocessing, *, out: Array | None = None) -> Array:
+    """float32 of x * scale + offset for uint8 images (..., channels); float images are taken as already done.
+
+    out: where to put it, an array of that shape.
+    """
     import numpy as np
 
     if images.dtype.kind == "f":
-        return images.astype(np.float32)
+        return np.positive(images, out=out, dtype=np.float32, casting="same_kind")
     for values in (preprocessing.scale, preprocessing.offset):
         if len(values) not in (1, images.shape[-1]):
             problem = f"{len(values)} scales or offsets for {images.shape[-1]} channels"
             raise InputError("preprocess", problem, "give one, or one for each channel")
     scale, offset = np.asarray(preprocessing.scale, np.float32), np.asarray(preprocessing.offset, np.float32)
-    scaled: Array = images.astype(np.float32) * scale + offset
-    return scaled
+    scaled: Array = np.multiply(images, scale, out=out, dtype=np.float32)
+    return np.add(scaled, offset, out=scaled)
 
 
-def _resize(image: Array, size: tuple[int, int]) -> Array:
-    """Centre crop to the aspect ratio of `size`, then bilinear with antialiasing."""
+def _resize(picture: Image, size: tuple[int, int], crop: str) -> Array:
+    """Centre crop to the aspect ratio of `size` where asked for, then bilinear with antialiasing."""
     import numpy as np
     from PIL import Image
 
-    (height, width), (rows, columns) = image.shape[:2], size
+    (width, height), (rows, columns) = picture.size, size
     crop_w = max(1, min(width, round(height * columns / rows)))
     crop_h = max(1, min(height, round(width * rows / columns)))
     left, top = (width - crop_w) // 2, (height - crop_h) // 2
-    crop = image[top : top + crop_h, left : left + crop_w]  # not resize's `box`, whose filter reads beyond the crop
-    picture = Image.fromarray(crop[:, :, 0] if crop.shape[2] == 1 else crop)
-    resized = np.asarray(picture.resize((columns, rows), Image.Resampling.BILINEAR))
-    return resized.reshape(rows, columns, image.shape[2])
+    if crop == "center" and (crop_w, crop_h) != (
+        width,
+        height,
+    ):  # not resize's `box`, whose filter reads beyond the crop
+        picture = picture.crop((left, top, left + crop_w, top + crop_h))
+    return np.asarray(picture.resize((columns, rows), Image.Resampling.BILINEAR)).reshape(rows, columns, -1)
 
 
 def _color(image: Array, color: str) -> Array:

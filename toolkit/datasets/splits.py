@@ -1,31 +1,34 @@
 """The four disjoint splits of a run: train, selection, calibration, test.
 
 Early stopping, repair and search choose on selection; the verdict is computed on test, once. Draws are stratified by
-class (largest remainder), the same for a seed, and every split comes in a seeded order, so that any prefix is a fair
-sample.
+class or combination of labels (largest remainder), the same for a seed, and every split comes in a seeded order, so
+that any prefix is a fair sample. Images of equal content, and those the data groups, are never on two sides.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from toolkit.core import Batch, Preprocessing, Records, Task
-from toolkit.datasets.preprocess import geometry, normalise
+from toolkit.core import Preprocessing, Records
+from toolkit.datasets.census import CensusSpec, checked, take_census
+from toolkit.datasets.groups import Place, Pool, draw, group, strata_of, torn
+from toolkit.datasets.stream import Split
 from toolkit.errors import InputError
 from toolkit.registry import suggest
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
-    from toolkit.core import Array, Labels
+    from toolkit.core import Array
+
+__all__ = ["Chosen", "Draw", "LeftOut", "Split", "SplitSpec", "Splits", "make_splits", "open_splits"]
 
 ENOUGH_CALIBRATION = 100  # images; fewer leave ranges to chance (LiteRT's guide asks for "around 100-500")
-_CACHE_BYTES = 256 * 2**20
+_DRAWING = ("train", "calibration", "selection", "test")  # the order in which parts of one kind are served
 
 
 class Draw(Component):
@@ -77,102 +80,25 @@ class SplitSpec(Component):
     """Images that judge, once; drawn (as selection is) from the held-out data where there is any."""
 
 
-class Split:
-    """One split: a `core.Dataset` that decodes lazily and keeps small images once decoded."""
+@dataclass(frozen=True)
+class LeftOut:
+    """Records that no split got, and why: "unreadable" (names say more), or "elsewhere" (equal or grouped images)."""
 
-    def __init__(
-        self,
-        name: str,
-        records: Records,
-        indexes: Sequence[int],
-        preprocessing: Preprocessing,
-        *,
-        input_name: str = "image",
-    ) -> None:
-        self._name, self._records, self._preprocessing = name, records, preprocessing
-        self._input = input_name  # what the model calls its image
-        self._indexes = tuple(int(index) for index in indexes)
-        self._cache: dict[int, Array] = {}
+    source: str
+    reason: str
+    names: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        return self._name
 
-    @property
-    def source(self) -> str:
-        """Where the images come from."""
-        return self._records.source
+@dataclass(frozen=True)
+class Chosen:
+    """Which records each split has, so that another process can open the same splits without looking at images again.
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self._preprocessing
+    places: split -> (side, indexes); drawn: split -> the sample's name; listing: hash of each side's ids.
+    """
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self._records.classes
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self._records.ids[index] for index in self._indexes)
-
-    @property
-    def task(self) -> Task:
-        return self._records.task
-
-    @property
-    def labels(self) -> Array:
-        return self._records.labels[list(self._indexes)]
-
-    @property
-    def per_class(self) -> tuple[int, ...]:
-        """Number of images of each class."""
-        import numpy as np
-
-        return tuple(int(count) for count in np.bincount(self.labels, minlength=len(self.classes)))
-
-    @cached_property
-    def digests(self) -> tuple[bytes, ...]:
-        """sha256 of each image's content."""
-        return tuple(hashlib.sha256(self._records.content(index)).digest() for index in self._indexes)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over ids, labels, contents, class names and preprocessing, in order."""
-        whole = hashlib.sha256(repr((self.classes, self._preprocessing)).encode())
-        for name, label, digest in zip(self.ids, self.labels, self.digests, strict=True):
-            whole.update(f"{len(name)}:{name}={label};".encode() + digest)
-        return whole.hexdigest()
-
-    def is_float(self) -> bool:
-        """Whether images are floats, that is inputs already (told from the first)."""
-        return bool(self._indexes) and self._records.read(self._indexes[0]).dtype.kind == "f"
-
-    def __len__(self) -> int:
-        return len(self._indexes)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Batches of at most `size`: the input (n, height, width, channels) float32, and target `label` (n,)."""
-        import numpy as np
-
-        labels = self.labels
-        for start in range(0, len(self), size):
-            indexes = self._indexes[start : start + size]
-            images = [self._image(index) for index in indexes]
-            if len({image.shape for image in images}) > 1:
-                raise InputError(self.source, "images differ in size", "give `size` in preprocess")
-            yield Batch(
-                inputs={self._input: normalise(np.stack(images), self._preprocessing)},
-                targets={"label": labels[start : start + size]},
-                ids=tuple(self._records.ids[index] for index in indexes),
-            )
-
-    def _image(self, index: int) -> Array:
-        if index in self._cache:
-            return self._cache[index]
-        image = geometry(self._records.read(index), self._preprocessing)
-        if image.nbytes * len(self) <= _CACHE_BYTES:
-            self._cache[index] = image
-        return image
+    places: Mapping[str, tuple[str, tuple[int, ...]]]
+    drawn: Mapping[str, str]
+    listing: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -184,6 +110,8 @@ class Splits:
     calibration: Split | None
     test: Split
     warnings: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    chosen: Chosen | None = None
 
     def present(self) -> tuple[Split, ...]:
         """The splits there are, in the order above."""
@@ -198,68 +126,160 @@ def make_splits(
     seed: int,
     *,
     input_name: str = "image",
+    census: CensusSpec | None = None,
 ) -> Splits:
     """Share out the records: selection and test from `held_out` where given, else all from `main`.
 
     Draws from a subset come first, then whole subsets, then fractions and numbers (of what no subset took), then
-    "rest". Raises InputError for a split that asks for more than there is, and for an empty test split.
+    "rest". Raises InputError for a split that asks for more than there is, for an empty test split, and for too many
+    unreadable images.
     """
-    if held_out is not None and held_out.classes != main.classes:
-        problem = f"its {len(held_out.classes)} classes differ from the {len(main.classes)} of {main.source}"
-        raise InputError(held_out.source, problem, "give both the same classes in the same order")
-    parts = {name: getattr(spec, name) for name in ("train", "calibration", "selection", "test")}
-    if held_out is None:
-        taken = _share_out(main, parts, seed)
-    else:
-        judging = {name: parts.pop(name) for name in ("selection", "test")}
-        taken = {**_share_out(main, parts, seed), **_share_out(held_out, judging, seed)}
+    asked, sides = _asked(spec, held_out is not None), {"main": checked(main)}
+    if held_out is not None:
+        sides["held_out"] = checked(held_out)
+        _same_classes(*sides.values())
+    pools, left = _pools(sides, asked, census)
+    taken = {name: item for pool in pools for name, item in _share_out(pool, asked[pool.side], seed).items()}
+    places = {name: (side, indexes) for name, (side, indexes, _) in taken.items() if indexes}
+    listing = {side: _listing(records) for side, records in sides.items()}
+    chosen = Chosen(places, {name: text for name, (_, _, text) in taken.items()}, listing)
+    digests = {pool.side: pool.census.digests for pool in pools}
+    made = open_splits(
+        sides["main"], sides.get("held_out"), chosen, preprocessing, input_name=input_name, known=digests
+    )
+    notes = (note for pool in pools for note in (*pool.records.notes, *_animated(pool.census.animated)))
+    return replace(
+        made, warnings=(*notes, *_left_warnings(left), *_label_warnings(pools), *made.warnings), left_out=left
+    )
+
+
+def open_splits(
+    main: Records,
+    held_out: Records | None,
+    chosen: Chosen,
+    preprocessing: Preprocessing,
+    *,
+    input_name: str = "image",
+    known: Mapping[str, Sequence[bytes]] | None = None,
+) -> Splits:
+    """The splits whose records are chosen already. known: each side's digests."""
+    sides = {"main": main} | ({"held_out": held_out} if held_out is not None else {})
     made: dict[str, Split] = {}
-    for name, indexes in taken.items():
-        records = held_out if held_out is not None and name in ("selection", "test") else main
-        if indexes:
-            made[name] = Split(name, records, indexes, preprocessing, input_name=input_name)
+    for side, records in sides.items():
+        if known is None and _listing(records) != chosen.listing.get(side):
+            raise InputError(
+                records.source, "other images than when the run began", "leave the data alone while it runs"
+            )
+    for name, (side, indexes) in chosen.places.items():
+        digests = [known[side][index] for index in indexes] if known else None
+        drawn = chosen.drawn[name]
+        made[name] = Split(
+            name, sides[side], indexes, preprocessing, input_name=input_name, digests=digests, drawn=drawn
+        )
     if "test" not in made:
-        where = (held_out or main).source
-        raise InputError(where, "no images are left for the test split", "set splits.test, such as 0.2")
-    test = made["test"]
-    warnings = (*_calibration_warnings(made.get("calibration")), *_overlaps(made), *_float_warning(test))
-    return Splits(made.get("train"), made.get("selection"), made.get("calibration"), test, warnings)
+        raise InputError(
+            (held_out or main).source, "no images are left for the test split", "set splits.test, such as 0.2"
+        )
+    warnings = (*_coverage_warnings(made), *_float_warning(made["test"]))
+    train, selection, calibration = (made.get(name) for name in ("train", "selection", "calibration"))
+    return Splits(train, selection, calibration, made["test"], warnings, chosen=chosen)
 
 
-def _share_out(records: Records, parts: dict[str, Any], seed: int) -> dict[str, list[int]]:
-    """Indexes of each part's records, no record twice."""
+def _asked(spec: SplitSpec, held_out: bool) -> dict[str, dict[str, Any]]:
+    """The parts that each side serves."""
+    parts: dict[str, Any] = {name: getattr(spec, name) for name in _DRAWING if getattr(spec, name) is not None}
+    if not held_out:
+        return {"main": parts}
+    judging: dict[str, Any] = {name: parts.pop(name) for name in ("selection", "test") if name in parts}
+    return {"main": parts, "held_out": judging}
+
+
+def _same_classes(main: Records, held_out: Records) -> None:
+    if held_out.task != main.task or held_out.classes != main.classes:
+        differ = next(
+            (i for i, pair in enumerate(zip(held_out.classes, main.classes, strict=False)) if len({*pair}) > 1), 0
+        )
+        problem = f"its {len(held_out.classes)} classes differ from the {len(main.classes)} of {main.source}"
+        if held_out.task == main.task and len(held_out.classes) == len(main.classes):
+            problem += f": class {differ} is {held_out.classes[differ]!r} here, {main.classes[differ]!r} there"
+        raise InputError(held_out.source, problem, "give both the same classes in the same order")
+
+
+def _pools(
+    sides: Mapping[str, Records], asked: Mapping[str, Mapping[str, Any]], spec: CensusSpec | None
+) -> tuple[list[Pool], tuple[LeftOut, ...]]:
+    """Each side's records, looked at and grouped; what no split can have is not alive, and is listed."""
     import numpy as np
 
-    free = np.ones(len(records), dtype=bool)
+    wanted_by: dict[Place, list[str]] = {}
+    for side, parts in asked.items():
+        for name, part in parts.items():
+            if subset := _subset(part):
+                wanted_by.setdefault((side, _known(subset, sides[side], name)), []).append(name)
+    censuses, alive, left = {}, {}, []
+    for side, records in sides.items():
+        common = any(_subset(part) is None for part in asked[side].values())
+        alive[side] = np.array([common or (side, subset) in wanted_by for subset in records.subsets], bool)
+        census = censuses[side] = take_census(records, np.flatnonzero(alive[side]).tolist(), spec)
+        alive[side][list(census.corrupt)] = False
+        left += [LeftOut(records.source, "unreadable", census.named(records))] if census.corrupt else []
+    numbers = group([(records, censuses[side].digests) for side, records in sides.items()])
+    pools = [
+        Pool(side, records, censuses[side], alive[side], groups)
+        for (side, records), groups in zip(sides.items(), numbers, strict=True)
+    ]
+    out = torn(pools, wanted_by)
+    for pool in pools:
+        names = tuple(pool.records.ids[index] for index in np.flatnonzero(out[pool.side]))
+        left += [LeftOut(pool.records.source, "elsewhere", names)] if names else []
+    return [replace(pool, alive=pool.alive & ~out[pool.side]) for pool in pools], tuple(left)
+
+
+def _share_out(pool: Pool, parts: Mapping[str, Any], seed: int) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """(side, indexes, the sample's name) of each part, no record twice."""
+    import numpy as np
+
+    records, free, strata = pool.records, pool.alive.copy(), strata_of(pool.records)
     subsets = np.array(records.subsets)
-    asked = {name: part for name, part in parts.items() if part is not None}
-    taken: dict[str, list[int]] = {}
+    taken: dict[str, tuple[str, tuple[int, ...], str]] = {}
 
-    def take(name: str, candidates: Array, count: int) -> None:
-        drawn = _draw(candidates, records.labels, count, where=f"splits.{name}", seed=[seed, *name.encode()])
+    def take(name: str, candidates: Array, count: int, of: str) -> None:
+        if count > len(candidates):
+            raise InputError(f"splits.{name}", f"asks for {count} images, {len(candidates)} are left", "ask for fewer")
+        rng = np.random.default_rng([seed, *name.encode()])
+        drawn = draw(candidates, pool.groups, strata, count=count, rng=rng)
+        if count and not len(drawn):
+            problem = f"asks for {count} images, and every group of images that stay together is larger"
+            raise InputError(f"splits.{name}", problem, "ask for more")
         free[drawn] = False
-        taken[name] = drawn
+        taken[name] = (pool.side, tuple(drawn.tolist()), f"{name}: {len(drawn)} of {of}, seed {seed}")
 
-    for name, part in asked.items():
+    for name, part in parts.items():
         if isinstance(part, Draw):
-            candidates = np.flatnonzero(free & (subsets == _known(part.subset, records, name)))
-            take(name, candidates, part.count)
-    for name, part in asked.items():
+            take(name, np.flatnonzero(free & (subsets == part.subset)), part.count, part.subset)
+    for name, part in parts.items():
         if isinstance(part, str) and part != "rest":
-            candidates = np.flatnonzero(free & (subsets == _known(part, records, name)))
-            take(name, candidates, max(1, len(candidates)))
+            candidates = np.flatnonzero(free & (subsets == part))
+            take(name, candidates, max(1, len(candidates)), part)
     unclaimed = int(np.count_nonzero(free))
-    for name, part in asked.items():
+    for name, part in parts.items():
         if isinstance(part, (int, float)):
             count = part if isinstance(part, int) else max(1, round(part * unclaimed))
-            take(name, np.flatnonzero(free), count)
-    rest = [name for name, part in asked.items() if part == "rest"]
+            take(name, np.flatnonzero(free), count, str(unclaimed))
+    rest = [name for name, part in parts.items() if part == "rest"]
     if len(rest) > 1:
         problem = f'{" and ".join(rest)} are both "rest"'
         raise InputError("splits", problem, f"say how much {rest[-1]} gets, such as 0.2, or name held-out data")
     for name in rest:
-        take(name, np.flatnonzero(free), int(np.count_nonzero(free)))
+        take(name, np.flatnonzero(free), int(np.count_nonzero(free)), "the rest")
     return taken
+
+
+def _subset(part: Any) -> str | None:
+    """The data's own subset that a part names."""
+    if isinstance(part, Draw):
+        return part.subset
+    return part if isinstance(part, str) and part != "rest" else None
 
 
 def _known(subset: str, records: Records, name: str) -> str:
@@ -270,46 +290,61 @@ def _known(subset: str, records: Records, name: str) -> str:
     return subset
 
 
-def _draw(candidates: Array, labels: Labels, count: int, *, where: str, seed: Sequence[int]) -> list[int]:
-    """`count` of the candidates in random order, each class in proportion."""
-    import numpy as np
-
-    if count > len(candidates):
-        raise InputError(where, f"asks for {count} images, {len(candidates)} are left", "ask for fewer")
-    rng = np.random.default_rng(list(seed))
-    if count < len(candidates):
-        own = labels[candidates]
-        present, sizes = np.unique(own, return_counts=True)
-        quota, remainder = np.divmod(sizes * count, len(candidates))
-        order = np.lexsort((rng.random(len(present)), -remainder))  # largest remainder first, ties by chance
-        quota[order[: count - int(quota.sum())]] += 1
-        chosen = zip(present, quota, strict=True)
-        drawn = [rng.choice(candidates[own == label], number, replace=False) for label, number in chosen]
-        candidates = np.concatenate(drawn)
-    return [int(index) for index in rng.permutation(candidates)]
+def _listing(records: Records) -> str:
+    """Hash of the records' names in their order."""
+    return hashlib.sha256("\n".join(records.ids).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _calibration_warnings(calibration: Split | None) -> tuple[str, ...]:
-    if calibration is None:
-        return ()
+# ---------------------------------------------------------------- warnings
+
+
+def _animated(count: int) -> tuple[str, ...]:
+    return (f"{count} images are animated: the first frame of each is used",) if count else ()
+
+
+def _left_warnings(left: Sequence[LeftOut]) -> tuple[str, ...]:
+    words = {
+        "unreadable": "cannot be read and are left out",
+        "elsewhere": "equal images of a split that judges, or are grouped with some, and are left out",
+    }
+    return tuple(f"{item.source}: {len(item.names)} images {words[item.reason]} ({_some(item.names)})" for item in left)
+
+
+def _label_warnings(pools: Sequence[Pool]) -> tuple[str, ...]:
+    """A warning where the same image has two labels: one of them is wrong."""
     found = []
-    if len(calibration) < ENOUGH_CALIBRATION:
-        found.append(f"calibration: {len(calibration)} images; fewer than {ENOUGH_CALIBRATION} leave ranges to chance")
-    missing = [name for name, count in zip(calibration.classes, calibration.per_class, strict=True) if not count]
-    if missing:
-        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        found.append(f"calibration: no image of {len(missing)} of {len(calibration.classes)} classes ({some})")
+    for pool in pools:
+        first: dict[bytes, int] = {}
+        torn_apart = [
+            pool.records.ids[index]
+            for index, digest in enumerate(pool.census.digests)
+            if digest
+            and (twin := first.setdefault(digest, index)) != index
+            and (pool.records.labels[index] != pool.records.labels[twin]).any()
+        ]
+        if torn_apart:
+            text = f"{len(torn_apart)} images equal one with another label, byte for byte ({_some(torn_apart)})"
+            found.append(f"{pool.records.source}: {text}")
     return tuple(found)
 
 
-def _overlaps(made: dict[str, Split]) -> tuple[str, ...]:
-    """A warning for each split that holds images of the test split, byte for byte."""
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _coverage_warnings(made: Mapping[str, Split]) -> tuple[str, ...]:
     found = []
-    for name, split in made.items():
-        known = set(split.digests) if name != "test" else set()
-        count = sum(digest in known for digest in made["test"].digests)
-        if count:
-            found.append(f"{count} of {len(made['test'])} test images are in {name} as well, byte for byte")
+    calibration = made.get("calibration")
+    if calibration is not None and len(calibration) < ENOUGH_CALIBRATION:
+        problem = f"fewer than {ENOUGH_CALIBRATION} leave ranges to chance"
+        found.append(f"calibration: {len(calibration)} images; {problem}")
+    for name in ("calibration", "test"):
+        split = made.get(name)
+        if split is None:
+            continue
+        missing = [label for label, count in zip(split.classes, split.per_class, strict=False) if not count]
+        if missing:
+            found.append(f"{name}: no image of {len(missing)} of {len(split.classes)} classes ({_some(missing)})")
     return tuple(found)
 
 

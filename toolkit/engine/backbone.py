@@ -1,23 +1,22 @@
 """Networks to train: a backbone with a new head (transfer learning), or a small CNN from scratch.
 
 A backbone is the part of a trained network before its last pooling: everything up to the last feature map that all of
-the output is computed from. Its layers of chance at the front (augmentation of another training) are left out.
+the output is computed from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers
 
 from toolkit.engine.graph import Call, Graph, walk
-from toolkit.engine.heads import is_random_view
 from toolkit.engine.prefix import last_waist, tensor_of
-from toolkit.errors import InputError, UnavailableError
+from toolkit.errors import InputError
+from toolkit.registry import suggest
 
 INPUT = "image"
 HEAD = "classes"  # name of the last layer
@@ -86,36 +85,17 @@ def features(model: Any, shape: tuple[int, int, int], where: str) -> Any:
         raise InputError(where, problem, "give the size it was made for as train.input_size") from error
 
 
-def application(name: str, shape: tuple[int, int, int], weights: str | Path, where: str) -> Any:
-    """The backbone of a network of keras.applications. weights: "imagenet" (downloaded), "none" (random: to train from
-    scratch), or a file of weights, with or without the head.
-
-    Raises InputError for an unknown name, a size it does not take, or a file that does not fit; UnavailableError where
-    the download fails.
-    """
-    from toolkit.registry import suggest
-
-    known = {found for found in dir(keras.applications) if found[:1].isupper()}
-    if name not in known:
+def untrained(name: str, shape: tuple[int, int, int], where: str) -> Any:
+    """The backbone of a network of keras.applications with random weights; InputError for what it refuses."""
+    make = getattr(keras.applications, name, None)
+    if make is None or not name[:1].isupper():
+        known = [found for found in dir(keras.applications) if found[:1].isupper()]
         raise InputError(where, f"keras.applications has no {name!r}", suggest(name, known))
-    make = getattr(keras.applications, name)
-    if weights == "imagenet":
-        try:
-            made = make(input_shape=shape, include_top=False, weights="imagenet")
-        except ValueError as error:
-            raise _refused(where, name, error) from error
-        except Exception as error:  # Keras raises a bare Exception for a failed download
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            fix = "give a local weights file as train.weights"
-            raise UnavailableError(where, f"the weights of {name} cannot be had: {line}", fix) from error
-        return _rebuilt(made, shape)
     try:
-        made = make(input_shape=shape, include_top=False, weights=None)
-        if weights == "none":
-            return _rebuilt(made, shape)
-        return _rebuilt(_with_file(make, made, Path(weights), where, name), shape)
+        return _rebuilt(make(input_shape=shape, include_top=False, weights=None), shape)
     except ValueError as error:
-        raise _refused(where, name, error) from error
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(where, f"refuses images of {shape}: {line}", "see train.input_size") from error
 
 
 def last_layers(network: Network, count: int) -> frozenset[str]:
@@ -155,20 +135,17 @@ def _is_map(call: Call) -> bool:
 
 
 def _rebuilt(model: Any, shape: tuple[int, int, int]) -> Any:
-    """A copy of a flat model on an input of that shape, without layers that change images by chance."""
+    """A copy of a flat model on an input of that shape."""
     image = keras.Input(shape, name=INPUT)
     values = {id(model.inputs[0]): image}
-    clones: dict[int, Any] = {}
+    clones: dict[int, tuple[Any, Any]] = {}
     depths = model._nodes_by_depth  # the order in which Keras itself runs them
     for node in (node for depth in sorted(depths, reverse=True) for node in depths[depth]):
         if node.is_input:
             continue
         args, kwargs = node.arguments.fill_in(values)
         kwargs.pop("training", None)
-        if is_random_view(node.operation):
-            outputs = [args[0]]
-        else:
-            outputs = keras.tree.flatten(_clone(node.operation, clones)(*args, **kwargs))
+        outputs = keras.tree.flatten(_clone(node.operation, clones)(*args, **kwargs))
         values.update((id(tensor), value) for tensor, value in zip(node.outputs, outputs, strict=True))
     new = keras.Model(image, values[id(model.outputs[0])], name=model.name)
     for operation, clone in clones.values():
@@ -179,33 +156,13 @@ def _rebuilt(model: Any, shape: tuple[int, int, int]) -> Any:
     return new
 
 
-def _clone(operation: Any, clones: dict[int, Any]) -> Any:
+def _clone(operation: Any, clones: dict[int, tuple[Any, Any]]) -> Any:
     if id(operation) not in clones:
-        changes = {"name": f"{operation.name}_"} if operation.name == INPUT else {}
-        clones[id(operation)] = operation, type(operation).from_config({**operation.get_config(), **changes})
+        if isinstance(operation, layers.Layer):
+            changes = {"name": f"{INPUT}_layer"} if operation.name == INPUT else {}
+            clone = type(operation).from_config({**operation.get_config(), **changes})
+        else:  # a function of keras.ops: no weights, and no configuration that Keras promises to restore
+            clone = copy.copy(operation)
+            clone._inbound_nodes, clone._outbound_nodes = [], []
+        clones[id(operation)] = operation, clone
     return clones[id(operation)][1]
-
-
-def _with_file(make: Callable[..., Any], made: Any, path: Path, where: str, name: str) -> Any:
-    """`made` with the weights of a file, which may be those of the whole network, head included."""
-    if not path.is_file():
-        raise InputError(where, f"no such weights file, got {str(path)!r}")
-    try:
-        made.load_weights(path)
-    except Exception as first:
-        whole = make(include_top=True, weights=None)
-        try:
-            whole.load_weights(path)
-        except Exception:
-            line = (str(first).strip().splitlines() or [type(first).__name__])[0][:200]
-            problem = f"{path.name} does not fit {name}: {line}"
-            raise InputError(where, problem, "give weights that Keras saved of this very network") from first
-        from toolkit.engine.flatten import flatten
-
-        return features(flatten(whole), tuple(made.inputs[0].shape[1:]), where)
-    return made
-
-
-def _refused(where: str, name: str, error: ValueError) -> InputError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return InputError(where, f"keras.applications refuses {name}: {line}", "see train.input_size")

@@ -14,11 +14,11 @@ from typing import Any
 import keras
 from keras import layers
 
+from toolkit.engine.augment_layers import passes_through
 from toolkit.engine.graph import Call, walk
 
 PASSING = ("Reshape", "Flatten", "Dropout", "Identity")  # what may stand behind the last activation
 LEAST_MOMENTUM = 0.9  # of BatchNormalization: about ten batches
-RANDOM = ("AugMix", "CutMix", "MixUp", "RandAugment")  # image layers of chance whose names do not begin with Random
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def learner(
     def clone(operation: Any) -> Any:
         kind = type(operation)
         bare = operation is activation and getattr(operation, "activation", None) is None  # Softmax, or of keras.ops
-        if bare or is_random_view(operation) or (operation.name in frozen and _is_noise(operation)):
+        if bare or passes_through(kind.__name__) or (operation.name in frozen and _is_noise(operation)):
             return _Through(name=operation.name)
         changes: dict[str, Any] = {"activation": "linear"} if operation is activation else {}
         if steps and isinstance(operation, layers.BatchNormalization):
@@ -85,12 +85,6 @@ def learner(
         layer.trainable = layer.name not in frozen  # one by one: the model's own setting does not reach them
     dropped = "label_logits" if head == "sigmoids" else "logits"
     return Learner(twin, dropped if activation is not None else head)
-
-
-def is_random_view(operation: Any) -> bool:
-    """Whether a layer changes images by chance."""
-    name = type(operation).__name__
-    return name.startswith("Random") or name in RANDOM
 
 
 def _is_noise(operation: Any) -> bool:

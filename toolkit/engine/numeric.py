@@ -1,7 +1,7 @@
-"""How two models' raw outputs on the same images differ: decisions, ties, and error in decibels.
+"""What raw outputs decide, with what probability, and how those of two models on the same images differ.
 
-Arrays are (n, classes), or (n, 1) for a two-class model. `head` says what they are: "logits", "softmax",
-"sigmoid" (one column: two classes) or "sigmoids".
+Arrays are (n, columns). `head` says what they are: one class of several ("logits", "softmax", "sigmoid"; one column
+tells two classes apart), labels that hold side by side ("sigmoids"), or no decision ("embedding", "regression").
 SQNR is 10 log10(sum reference**2 / sum (reference - other)**2).
 """
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from toolkit.errors import UnsupportedError
 
 Array = NDArray[Any]
-HEADS = ("logits", "softmax", "sigmoid", "sigmoids")
+HEADS = ("logits", "softmax", "sigmoid")  # one class an image
+LABELS = "sigmoids"  # any number of labels an image
+LABEL_THRESHOLD = 0.5  # a label holds above it
 # Step of an 8-bit softmax or sigmoid output (LiteRT 8-bit quantization specification: SOFTMAX, LOGISTIC scale 1/256)
 PROBABILITY_STEP = 1 / 256
 
@@ -46,6 +48,36 @@ def decisions(outputs: Array, head: str) -> NDArray[np.int64]:
     return chosen
 
 
+def label_decisions(outputs: Array) -> NDArray[np.int64]:
+    """Which labels hold, (n, labels): 1 where a probability is above 0.5, else 0; -1 in a row with a NaN."""
+    table = _table(outputs)
+    held: NDArray[np.int64] = np.asarray(table > LABEL_THRESHOLD, np.int64)
+    held[np.isnan(table).any(axis=1)] = -1
+    return held
+
+
+def probabilities(outputs: Array, head: str) -> NDArray[np.float64]:
+    """Probability of each class, (n, classes), two for one column; logits by softmax, and one logit by the sigmoid.
+
+    A row with a NaN has NaN everywhere.
+    """
+    table = rows(outputs, head).astype(np.float64)
+    if table.shape[1] == 1:
+        positive = 0.5 * (1 + np.tanh(table / 2)) if head == "logits" else table  # the sigmoid, without overflow
+        return np.concatenate([1 - positive, positive], axis=1)
+    if head == "logits":
+        table = np.exp(table - table.max(axis=1, keepdims=True))
+        table = table / table.sum(axis=1, keepdims=True)
+    table[np.isnan(table).any(axis=1)] = np.nan
+    return table
+
+
+def rankable(scores: Array) -> NDArray[np.float64]:
+    """Scores as finite numbers, fit to be ordered: NaN comes after all others, infinities stay outermost."""
+    most = float(np.finfo(np.float32).max)
+    return np.nan_to_num(np.asarray(scores, np.float64), nan=-2 * most, posinf=most, neginf=-most)
+
+
 def label_ranks(outputs: Array, labels: Array) -> NDArray[np.int64]:
     """How many classes come before the label's own, (n,): 0 is the decision itself. NaN rows: number of classes."""
     own = np.take_along_axis(outputs, np.asarray(labels)[:, None], axis=1)
@@ -57,11 +89,23 @@ def label_ranks(outputs: Array, labels: Array) -> NDArray[np.int64]:
 
 
 def count_ties(outputs: Array, head: str) -> int:
-    """Images whose decision was a tie, settled by the lowest index (frequent in 8-bit outputs)."""
+    """Images whose decision was a tie, settled by the rule (frequent in 8-bit outputs).
+
+    The rule: the lowest class index of equals; one column, or a label, exactly at its threshold does not hold.
+    """
+    if head == LABELS:
+        return int(np.count_nonzero((_table(outputs) == LABEL_THRESHOLD).any(axis=1)))
     table = rows(outputs, head)
     if table.shape[1] == 1:
         return int(np.count_nonzero(table == threshold(head)))
     return int(np.count_nonzero(np.count_nonzero(table == table.max(axis=1, keepdims=True), axis=1) > 1))
+
+
+def count_rank_ties(outputs: Array, labels: Array, k: int) -> int:
+    """Images whose label is among the first `k`, or is not, only because equals go by class index."""
+    own = np.take_along_axis(outputs, np.asarray(labels)[:, None], axis=1)
+    above, equal = (outputs > own).sum(axis=1), (outputs == own).sum(axis=1) - 1
+    return int(np.count_nonzero((above < k) & (above + equal >= k)))
 
 
 def as_logits(outputs: Array, head: str) -> NDArray[np.float64]:
@@ -71,7 +115,7 @@ def as_logits(outputs: Array, head: str) -> NDArray[np.float64]:
     Probabilities are held within one 8-bit step of 0 and 1, below which an 8-bit file has no number. Logits are given
     back as they are.
     """
-    table = rows(outputs, head).astype(np.float64)
+    table = (_table(outputs) if head == LABELS else rows(outputs, head)).astype(np.float64)
     if head == "logits":
         return table
     held = np.clip(table, PROBABILITY_STEP, 1 - PROBABILITY_STEP)
@@ -93,7 +137,7 @@ def difference(reference: Array, other: Array, head: str) -> Difference:
         return Difference(math.nan, math.nan, math.nan, math.nan, unusable)
     gap = np.abs(first - second)
     raw = sqnr_db(first, second)
-    logits = sqnr_db(as_logits(first, head), as_logits(second, head)) if head in HEADS else raw
+    logits = sqnr_db(as_logits(first, head), as_logits(second, head)) if head in (*HEADS, LABELS) else raw
     return Difference(float(gap.max()), float(gap.mean()), raw, logits, unusable)
 
 
@@ -114,8 +158,12 @@ def rows(outputs: Array, head: str) -> Array:
     """Outputs as (n, columns); raises UnsupportedError for outputs that hold no decision."""
     if head not in HEADS:
         raise UnsupportedError("output", f"outputs of kind {head!r} hold no class", "use a model that classifies")
-    table = np.asarray(outputs)
-    table = table[:, None] if table.ndim == 1 else table.reshape(len(table), -1)
+    table = _table(outputs)
     if head == "softmax" and table.shape[1] == 1:
         raise UnsupportedError("output", "a softmax over one class is always 1", "use a sigmoid for two classes")
     return table
+
+
+def _table(outputs: Array) -> Array:
+    table = np.asarray(outputs)
+    return table[:, None] if table.ndim == 1 else table.reshape(len(table), -1)

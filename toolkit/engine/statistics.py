@@ -183,6 +183,25 @@ def images_needed_share(successes: float, total: float, limit: float, *, confide
     return _first_scale(decided, total)
 
 
+def images_needed_wide(value: float, limits: Limits, limit: float, images: float) -> int | None:
+    """As `images_needed`, for any interval that narrows with the square root of the number of images."""
+    side = float(limits.high) - value if value <= limit else value - float(limits.low)
+    distance = abs(limit - value)
+    if not math.isfinite(side) or distance * 1000 <= side:
+        return None
+    return math.ceil(images * (side / distance) ** 2)
+
+
+def worst_of(tables: Paired, confidence: float) -> Limits:
+    """Interval of the largest of several drops (a table of arrays): the largest low and the largest high end.
+
+    Each drop has its share of the confidence (Bonferroni), so all hold together, and the largest drop then lies between
+    the largest of each end.
+    """
+    limits = paired_interval(tables, bonferroni(confidence, int(np.size(tables.both))))
+    return Limits(float(np.max(limits.low)), float(np.max(limits.high)))
+
+
 def _first_scale(decided: Callable[[Floats], Any], total: float) -> int | None:
     scale = 2.0 ** (np.arange(0, 20 * 16 + 1) / 16)
     found = np.flatnonzero(decided(scale))

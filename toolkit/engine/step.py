@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from toolkit.engine import augment, heads, loss, schedule, views
-from toolkit.engine.predict import predict_arrays
+from toolkit.engine.teacher import Teacher, of_graph
 from toolkit.engine.teaching import Teaching
 
 Array = NDArray[Any]
@@ -51,11 +50,12 @@ class Trainer:
     def __init__(self, student: Any, teacher: Any | None, batches: Batches, how: Teaching) -> None:
         dtype = HALF if how.half else None
         self.student = heads.learner(student, how.head, batches.steps, frozen=how.frozen, dtype=dtype)
-        taught = teacher is not None and how.target.alpha > 0
-        self._teacher = heads.learner(teacher, how.head) if taught else None
+        if teacher is not None and not isinstance(teacher, Teacher):
+            teacher = of_graph(teacher, how.head)
+        self._teacher: Teacher | None = teacher if how.target.alpha > 0 else None
         self._views = views.network(how.views, tuple(student.inputs[0].shape[1:]), how.seed)
         self._batches, self._how = batches, how
-        self._target = how.target if taught else how.labels_only
+        self._target = how.target if self._teacher else how.labels_only
         self.rates = schedule.rates(how.schedule, how.learning_rate, how.epochs, batches.steps)
         self._optimizer = _optimizer(how, self.rates)
         self._optimizer.build(self.student.graph.trainable_variables)
@@ -97,10 +97,10 @@ class Trainer:
         """The teacher's outputs, once for all epochs; None where views differ, or where they would fill the memory."""
         if self._teacher is None or self._how.augment != "none" or self._views is not None:
             return None
-        graph, images = self._teacher.graph, self._batches.images
-        if 4 * len(images) * math.prod(graph.outputs[0].shape[1:]) > MOST_ANSWERS:
+        images = self._batches.images
+        if 4 * len(images) * self._teacher.columns > MOST_ANSWERS:
             return None
-        return predict_arrays(graph, {graph.inputs[0].name: images})[0]
+        return self._teacher.answers(images)
 
     def _compute(self, images: Any, labels: Any, answers: Any, seeds: Any) -> Any:
         """The loss of a batch, before the step that follows it. `answers`: the teacher's, where they are known."""
@@ -110,7 +110,7 @@ class Trainer:
             seen = self._views(seen, training=True)
         taught = None
         if self._teacher is not None:
-            outputs = answers if self._answers is not None else _first(self._teacher.graph(seen, training=False))
+            outputs = answers if self._answers is not None else self._teacher.look(seen)
             taught = loss.raw(outputs, self._teacher.head)
         with tf.GradientTape() as tape:
             rows = loss.raw(_first(model(seen, training=True)), self.student.head)

@@ -69,14 +69,15 @@ def fit(
 ) -> TrainResult:
     """A trained copy of `student` (flat, one output that counts); neither model given changes.
 
-    images: (n, ...) float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns)
-    numbers, as the head has it. Without a teacher, on labels alone. evaluate: a score to be large, on other images; the
-    best epoch is kept, the later one of equals, and the model as it came if none is as good; without it the last epoch.
-    checkpoint: where to keep the state after each epoch, and to go on from, if one of this training is there; what
-    comes out is then the same. Raises InputError for labels the student has no output for, and when the loss stops
-    being a number.
+    teacher: a flat Keras model with the student's head, or a `Teacher`; without one, on labels alone. images: (n, ...)
+    float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns) numbers, as the
+    head has it. evaluate: a score to be large, on other images; the best epoch is kept, the later one of equals, and
+    the model as it came if none is as good; without it the last epoch. checkpoint: where to keep the state after each
+    epoch, and to go on from, if one of this training is there; what comes out is then the same. Raises InputError for
+    labels the student has no output for, and when the loss stops being a number.
     """
-    _check_labels(student, labels, how)
+    if teacher is None or how.target.alpha < 1:
+        _check_labels(student, labels, how)
     keras.utils.set_random_seed(how.seed)
     result = rebuild(student, {})
     batches = Batches(images, labels, min(how.batch_size, len(labels)), how.seed)
@@ -158,14 +159,14 @@ def _curves(losses: list[float], best: _Best, trainer: Trainer, how: Teaching) -
 
 
 def _check_labels(model: Any, labels: Array, how: Teaching) -> None:
-    """Raise InputError for labels the outputs have no place for; an embedding has none to look at."""
+    """Raise InputError for labels the outputs have no place for."""
     columns = math.prod(size or 1 for size in model.outputs[0].shape[1:])
     if how.head in DECISIONS:
         classes = 2 if columns == 1 else columns
         if labels.ndim != 1 or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             problem = f"labels run from {labels.min()} to {labels.max()}, the model has {classes} classes"
             raise InputError("training", problem, "give the model's own class list, in its order")
-    elif how.head != "embedding" and labels.reshape(len(labels), -1).shape[1] != columns:
+    elif labels.reshape(len(labels), -1).shape[1] != columns:
         problem = f"labels have shape {labels.shape}, the model has {columns} outputs"
         raise InputError("training", problem, "give a value for each output")
 

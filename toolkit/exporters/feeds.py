@@ -21,19 +21,30 @@ def fixed_inputs(model: Model, size: tuple[int, int] | None, where: str) -> tupl
         InputError: a dimension is open and `size` is not given, or `size` contradicts the model.
     """
     specs = []
-    for spec, tensor in zip(model.signature.inputs, model.graph.inputs, strict=True):
-        shape = _fixed(tuple(tensor.shape), size, f"{where}: input `{spec.name}`")
-        specs.append(TensorSpec(spec.name, shape, str(tensor.dtype), spec.meaning, spec.layout))
-    if size and not any(len(spec.shape) == 4 and spec.shape[1:3] == tuple(size) for spec in specs):
+    for spec, (given, dtype) in zip(model.signature.inputs, _written(model), strict=True):
+        shape = _fixed(given, size, f"{where}: input `{spec.name}`", spec.layout)
+        specs.append(TensorSpec(spec.name, shape, dtype, spec.meaning, spec.layout))
+    if size and not any(len(spec.shape) == 4 and _sides(spec) == tuple(size) for spec in specs):
         fixed = ", ".join(f"{spec.name} {spec.shape[1:]}" for spec in specs)
         raise InputError(f"{where}.input_shape", f"{size} contradicts the model's inputs ({fixed})", "leave it out")
     return tuple(specs)
 
 
-def _fixed(shape: tuple[int | None, ...], size: tuple[int, int] | None, where: str) -> tuple[int, ...]:
+def _written(model: Model) -> list[tuple[tuple[int | None, ...], str]]:
+    """Shape and type of each input: a Keras graph's own (a pass may have changed it), a file's signature's."""
+    if model.kind == "keras":
+        return [(tuple(tensor.shape), str(tensor.dtype)) for tensor in model.graph.inputs]
+    return [(spec.shape, spec.dtype) for spec in model.signature.inputs]
+
+
+def _sides(spec: TensorSpec) -> tuple[int | None, ...]:
+    return spec.shape[2:] if spec.layout == "NCHW" else spec.shape[1:3]
+
+
+def _fixed(shape: tuple[int | None, ...], size: tuple[int, int] | None, where: str, layout: Layout) -> tuple[int, ...]:
     sizes: dict[int, int] = {0: 1}
     if len(shape) == 4 and size:
-        sizes |= {1: size[0], 2: size[1]}
+        sizes |= dict(zip((2, 3) if layout == "NCHW" else (1, 2), size, strict=True))
     fixed = [sizes.get(axis) if axis == 0 or length is None else length for axis, length in enumerate(shape)]
     if None in fixed:
         fix = "give `input_shape` (height, width)" if len(shape) == 4 else "fix the shape in the model"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from toolkit.core import Artifact, ExportContext, Model, Progress, QuantSpec, Scheme, TensorSpec
+from toolkit.core import Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
-from toolkit.exporters import feeds, onnx_file, onnx_scan, written
+from toolkit.exporters import feeds, onnx_file, onnx_given, onnx_scan, written
 from toolkit.exporters.quiet import quiet
 from toolkit.schema import Component
 
@@ -32,7 +32,7 @@ class ONNX(Component):
 
     format: ClassVar[str] = FORMAT
     suffix: ClassVar[str] = ".onnx"
-    takes: ClassVar[tuple[str, ...]] = ("keras",)
+    takes: ClassVar[tuple[str, ...]] = ("keras", "savedmodel", "onnx")
     schemes: ClassVar[tuple[Scheme, ...]] = ("float32", "float16", "int8")
 
     layout: Literal["NHWC", "NCHW"] = "NHWC"
@@ -44,8 +44,10 @@ class ONNX(Component):
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""
 
-    def refusal(self, quant: QuantSpec) -> str | None:
+    def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
         """Why this request cannot be written, or None."""
+        if kind not in self.takes:
+            return "there is no converter from .tflite to ONNX that is kept; export the model from where it was trained"
         if quant.scheme == "dynamic":
             return (
                 "ONNX Runtime computes dynamically quantized convolutions with ConvInteger, which takes no int8 "
@@ -57,34 +59,51 @@ class ONNX(Component):
 
     def export(self, model: Model, path: Path, context: ExportContext) -> Artifact:
         """Write, read back, run once; raises UnsupportedError naming the layer that cannot be written as asked."""
-        if reason := self.refusal(model.quant):
+        if reason := self.refusal(model.quant, model.kind):
             raise UnsupportedError(FORMAT, reason)
         if model.quant.scheme == "int8":
             feeds.calibration_set(context)
         written.require_sound(model)
-        inputs = [feeds.in_layout(spec, self.layout) for spec in feeds.fixed_inputs(model, self.input_shape, FORMAT)]
-        if self.layout == "NCHW" and not any(spec.layout == "NCHW" for spec in inputs):
-            raise UnsupportedError(f"{FORMAT}.layout", "NCHW was asked for, but the model takes no 4-D image")
+        inputs = onnx_given.inputs(model, self) if model.kind == FORMAT else self._inputs(model)
         with written.draft(path) as temporary:
-            proto = _realise(self._convert(model, context), model, tuple(inputs), context)
-            temporary.write_bytes(proto.SerializeToString(deterministic=True))
+            temporary.write_bytes(self._content(model, inputs, context))
             context.emit(Progress("reading the file back"))
             file = onnx_file.read(temporary)
-            notes = onnx_scan.scan(file, model.quant, _locator(model))
+            notes = onnx_scan.scan(file, onnx_given.to_check(model), written.locator(model))
             _check(temporary)
-            _run_once(temporary, model, tuple(inputs), feeds.probe(context, tuple(inputs)))
+            _run_once(temporary, model, inputs, feeds.probe(context, inputs))
         layouts = {spec.name: spec.layout for spec in (*inputs, *model.signature.outputs)}
         ends = (_laid_out(file.inputs, layouts), _laid_out(file.outputs, layouts))
         signature = feeds.signature_of(model, *ends)
         return written.artifact(path, format=FORMAT, scheme=model.quant.scheme, signature=signature, notes=notes)
 
+    def _inputs(self, model: Model) -> tuple[TensorSpec, ...]:
+        """The file's inputs for one image, in the layout asked for."""
+        specs = feeds.fixed_inputs(model, self.input_shape, FORMAT)
+        if "layout" in self.model_fields_set and self.layout == "NHWC" and any(s.layout == "NCHW" for s in specs):
+            problem = "NHWC was asked for, and the SavedModel takes its images as NCHW"
+            raise UnsupportedError(f"{FORMAT}.layout", problem, 'leave layout out, or set it to "NCHW"')
+        inputs = tuple(feeds.in_layout(spec, self.layout) for spec in specs)
+        if self.layout == "NCHW" and not any(spec.layout == "NCHW" for spec in inputs):
+            raise UnsupportedError(f"{FORMAT}.layout", "NCHW was asked for, but the model takes no 4-D image")
+        return inputs
+
+    def _content(self, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> bytes:
+        """The file's bytes: a source that is already what it should be goes out as it came."""
+        if model.kind == FORMAT and onnx_given.is_as_asked(model):
+            return Path(model.graph).read_bytes()
+        proto = onnx_given.convert(model, self) if model.kind == FORMAT else self._convert(model, context)
+        if model.kind == FORMAT and model.quant.scheme != "float32":
+            onnx_scan.standard_only(onnx_file.File(proto), written.locator(model))
+            proto = _folded(proto)
+        content: bytes = _realise(proto, model, inputs, context).SerializeToString(deterministic=True)
+        return content
+
     def _convert(self, model: Model, context: ExportContext) -> Any:
         """The float32 ModelProto, its ends named as the model's, BatchNormalization folded."""
-        from toolkit.engine.freeze import freeze
-
         specs = feeds.fixed_inputs(model, self.input_shape, FORMAT)
         context.emit(Progress("freezing the graph"))
-        frozen = freeze(model.graph, [(None if self.dynamic_batch else 1, *spec.shape[1:]) for spec in specs])
+        frozen = written.frozen(model, [(None if self.dynamic_batch else 1, *spec.shape[1:]) for spec in specs])
         ends = [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
         moved = [
             name for name, spec in zip(ends[0], specs, strict=True) if feeds.in_layout(spec, self.layout) is not spec
@@ -94,7 +113,7 @@ class ONNX(Component):
         proto = _to_onnx(frozen, ends, dict(zip((*ends[0], *ends[1]), names, strict=True)), moved, self.opset)
         if self.dynamic_batch:
             _name_batch(proto)
-        onnx_scan.standard_only(onnx_file.File(proto), _locator(model))
+        onnx_scan.standard_only(onnx_file.File(proto), written.locator(model))
         return _folded(proto)
 
 
@@ -166,7 +185,7 @@ def _realise(proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: 
 def _in_float16(proto: Any, model: Model) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    onnx_scan.fits_float16(onnx_file.File(proto), _locator(model))
+    onnx_scan.fits_float16(onnx_file.File(proto), written.locator(model))
     with quiet():
         narrow = convert_float_to_float16(proto, keep_io_types=True)
     onnx_file.sort_nodes(narrow)
@@ -262,9 +281,3 @@ def _runnable() -> Iterator[None]:
 
 def _laid_out(specs: tuple[TensorSpec, ...], layouts: dict[str, Any]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(spec.name, spec.shape, spec.dtype, layout=layouts[spec.name]) for spec in specs)
-
-
-def _locator(model: Model) -> onnx_scan.Locate:
-    from toolkit.engine.freeze import layer_of
-
-    return lambda name: layer_of(name, model.graph)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from toolkit.core import QuantSpec
+from toolkit.core import QuantSpec, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.onnx_file import File
 
@@ -57,6 +57,14 @@ def fits_float16(file: File, locate: Locate) -> None:
             if largest > FLOAT16_MAX:
                 problem = f"a constant of {largest:.4g} overflows float16 (largest {FLOAT16_MAX:.0f})"
                 raise UnsupportedError(layer_of(file, node, locate), problem, "use scheme float32 or int8")
+
+
+def scheme_of(file: File) -> Scheme:
+    """How a file is quantized, by its operators and the type its constants are stored in."""
+    if any(node.op_type in QUANTIZERS for node in file.nodes):
+        return "int8"
+    float16 = 10  # TensorProto.FLOAT16
+    return "float16" if any(tensor.data_type == float16 for tensor in file.constants.values()) else "float32"
 
 
 def layer_of(file: File, node: Any, locate: Locate) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from toolkit.core import Artifact, ExportContext, Model, Progress, QuantSpec, Scheme, TensorSpec
+from toolkit.core import Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
-from toolkit.exporters import feeds, tflite_file, tflite_scan, written
+from toolkit.exporters import feeds, tflite_file, tflite_given, tflite_scan, written
 from toolkit.exporters.quiet import quiet
 from toolkit.schema import Component
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from toolkit.core import Array
 
 FORMAT = "tflite"
+NO_ONNX = (
+    "an .onnx file is not converted to TFLite here: the converter that is kept, onnx2tf, needs another TensorFlow than "
+    "Edgekit's; convert it in an environment of its own and give Edgekit the .tflite file"
+)
 
 
 class TFLite(Component):
@@ -28,44 +32,70 @@ class TFLite(Component):
 
     format: ClassVar[str] = FORMAT
     suffix: ClassVar[str] = ".tflite"
-    takes: ClassVar[tuple[str, ...]] = ("keras",)
+    takes: ClassVar[tuple[str, ...]] = ("keras", "savedmodel", "tflite")
     schemes: ClassVar[tuple[Scheme, ...]] = ("float32", "float16", "dynamic", "int8")
 
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""
 
-    def refusal(self, quant: QuantSpec) -> str | None:
+    def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
         """Why this request cannot be written, or None."""
+        if kind not in self.takes:
+            return NO_ONNX
         if quant.io != "float32" and quant.scheme != "int8":
             return f"{quant.io} inputs and outputs need scheme int8, got {quant.scheme}"
         return None
 
+    def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
+        """(package, what to install) that this request needs beyond every install's."""
+        given = kind == "tflite" and quant.scheme != "float32"
+        return ((tflite_given.PACKAGE, tflite_given.EXTRA),) if given else ()
+
     def export(self, model: Model, path: Path, context: ExportContext) -> Artifact:
         """Write, read back, run once; raises UnsupportedError naming the layer that cannot be written as asked."""
-        if reason := self.refusal(model.quant):
+        if reason := self.refusal(model.quant, model.kind):
             raise UnsupportedError(FORMAT, reason)
         if model.quant.scheme == "int8":
             feeds.calibration_set(context)
         written.require_sound(model)
         inputs = feeds.fixed_inputs(model, self.input_shape, FORMAT)
         with written.draft(path) as temporary:
-            temporary.write_bytes(_convert(model, inputs, context))
+            content = _given(model, context) if model.kind == FORMAT else _convert(model, inputs, context)
+            temporary.write_bytes(content)
             context.emit(Progress("reading the file back"))
             file = tflite_file.read(temporary)
-            notes = tflite_scan.scan(file, model.quant, _locator(model))
+            notes = tflite_scan.scan(file, _to_check(model), written.locator(model))
             _run_once(temporary, model, feeds.probe(context, inputs))
         ends = (_specs(file.inputs, model), _specs(file.outputs, model))
         signature = feeds.signature_of(model, *ends)
         return written.artifact(path, format=FORMAT, scheme=model.quant.scheme, signature=signature, notes=notes)
 
 
+def _given(model: Model, context: ExportContext) -> bytes:
+    """A .tflite source as it came, or quantized; in either case with a signature."""
+    source = Path(model.graph)
+    content = source.read_bytes()
+    file = tflite_file.read(source)
+    if tflite_scan.scheme_of(file) != model.quant.scheme:
+        content = tflite_given.quantize(model, context)
+    elif tflite_file.is_signed(content):
+        return content
+    names = [[spec.name for spec in specs] for specs in (model.signature.inputs, model.signature.outputs)]
+    return tflite_file.sign(content, *names)
+
+
+def _to_check(model: Model) -> QuantSpec:
+    """What the written file is held to: nothing, where it is a quantized source as it came."""
+    if model.kind == FORMAT and tflite_scan.scheme_of(tflite_file.read(Path(model.graph))) == model.quant.scheme:
+        return QuantSpec()
+    return model.quant
+
+
 def _convert(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> bytes:
     import tensorflow as tf
 
-    from toolkit.engine.freeze import freeze
-
     context.emit(Progress("freezing the graph"))
-    frozen = freeze(model.graph, [spec.shape for spec in inputs])
+    frozen = written.frozen(model, [spec.shape for spec in inputs])
     with quiet():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     _configure(converter, model.quant)
@@ -106,7 +136,7 @@ def _checked(converter: Any, model: Model) -> bytes:
 
 def _refused(error: Any, model: Model) -> UnsupportedError:
     """The converter's error as one line with the layer's name, from the locations it reports."""
-    locate = _locator(model)
+    locate = written.locator(model)
     fix = "replace the layer by one that TFLite's built-in operators cover; TensorFlow's own are never switched on"
     for item in error.errors:
         layers = [locate(call.name) for call in item.location.call if call.name]
@@ -143,12 +173,6 @@ def _quantized(array: Array, detail: dict[str, Any]) -> Array:
     bounds = np.iinfo(dtype)
     steps: Array = np.round(array / scale) + zero
     return steps.clip(bounds.min, bounds.max).astype(dtype)
-
-
-def _locator(model: Model) -> tflite_scan.Locate:
-    from toolkit.engine.freeze import layer_of
-
-    return lambda name: layer_of(name, model.graph)
 
 
 def _specs(ends: tuple[tuple[str, tflite_file.Tensor], ...], model: Model) -> tuple[TensorSpec, ...]:

@@ -96,6 +96,18 @@ def sign(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes
     return _pack(model)
 
 
+def is_signed(content: bytes) -> bool:
+    """Whether the file names its inputs and outputs in a signature."""
+    return bool(_parse(content).signatureDefs)
+
+
+def constant_indexes(content: bytes) -> set[int]:
+    """Numbers of the tensors of the first graph that hold constants."""
+    model = _parse(content)
+    stored = [buffer.data is not None and len(buffer.data) > 0 for buffer in model.buffers]
+    return {number for number, tensor in enumerate(model.subgraphs[0].tensors) if stored[tensor.buffer]}
+
+
 def canonical_hash(path: Path) -> str:
     """SHA-256 over operators with their options, tensors, quantization and ends: all that decides what a file computes.
 

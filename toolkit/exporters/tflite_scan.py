@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from toolkit.core import QuantSpec
+from toolkit.core import QuantSpec, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.tflite_file import File, Operator, Tensor
 
@@ -45,6 +45,15 @@ def scan(file: File, quant: QuantSpec, locate: Locate) -> tuple[str, ...]:
             return _left_wide(file, locate)
         case _:
             return ()
+
+
+def scheme_of(file: File) -> Scheme:
+    """How a file is quantized, by the types its operators compute in and its constants are stored in."""
+    computed = {t.dtype for op in file.operators for t in op.outputs if op.kind not in EDGES}
+    stored = {t.dtype for op in file.operators for t in op.inputs if t is not None and t.data is not None}
+    if computed & {"int8", "uint8", "int16"}:
+        return "int8"
+    return "dynamic" if "int8" in stored else "float16" if "float16" in stored else "float32"
 
 
 def layer_of(operator: Operator, locate: Locate) -> str:

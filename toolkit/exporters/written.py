@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.core import Artifact, Model, Scheme, Signature
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
@@ -47,6 +47,8 @@ def artifact(path: Path, *, format: str, scheme: Scheme, signature: Signature, n
 
 def require_sound(model: Model) -> None:
     """Raise for a model no file can be made of: NaN in its weights, or layers that compute in 16 bits."""
+    if model.kind != "keras":
+        return  # its source ran it, and what is written of it runs again
     from toolkit.engine import freeze
 
     if weight := freeze.nonfinite_weight(model.graph):
@@ -75,9 +77,35 @@ def require_finite(outputs: Mapping[str, Array], model: Model, example: Sequence
 
 
 def origin(model: Model, output: str, example: Sequence[Array]) -> str:
-    """The layer behind an output that is NaN or infinite: where it starts in the Keras model, else the output's own."""
+    """The layer behind an output that is NaN or infinite: where it starts in the Keras model, else the output's own.
+
+    Of a model without layers the output itself.
+    """
+    if model.kind != "keras":
+        return output
     from toolkit.engine import freeze
 
     names = [spec.name for spec in model.signature.outputs]
     layer = freeze.nonfinite_layer(model.graph, example)
     return layer or freeze.output_layer(model.graph, names.index(output))
+
+
+def locator(model: Model) -> Callable[[str], str | None]:
+    """From a name in a converted file to the Keras layer behind it; the name itself where there are no layers."""
+    if model.kind != "keras":
+        return lambda name: name or None
+    from toolkit.engine.freeze import layer_of
+
+    return lambda name: layer_of(name, model.graph)
+
+
+def frozen(model: Model, shapes: Sequence[tuple[int | None, ...]]) -> Any:
+    """A Keras graph or a SavedModel as one graph of constants for inputs of these shapes, for the converters."""
+    if model.kind == "keras":
+        from toolkit.engine.freeze import freeze
+
+        return freeze(model.graph, shapes)
+    from toolkit.engine.saved import freeze_saved
+
+    inputs, outputs = ([spec.name for spec in end] for end in (model.signature.inputs, model.signature.outputs))
+    return freeze_saved(model.graph, inputs, outputs, shapes)

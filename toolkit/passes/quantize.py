@@ -20,7 +20,7 @@ WEIGHTED = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "
 class Quantize(Component):
     """Sets how weights and activations are stored in the files: float16, dynamic int8 or static int8."""
 
-    takes: ClassVar[tuple[str, ...]] = ("keras",)
+    takes: ClassVar[tuple[str, ...]] = ("keras", "savedmodel", "tflite", "onnx")
 
     scheme: Literal["float16", "dynamic", "int8"]
     """float16: weights in 16 bits. dynamic: int8 weights, activations at run time. int8: both, ranges from images."""
@@ -48,7 +48,15 @@ class Quantize(Component):
     def run(self, model: Model, context: PassContext) -> PassResult:
         """The same graph with its specification; raises UnsupportedError when there is nothing to quantize."""
         if model.quant.scheme != "float32":
-            raise UnsupportedError("quantize", f"the model is {model.quant.scheme} already", "quantize once")
+            fix = (
+                "quantize once" if model.kind == "keras" else "start from the float file; this one can only be checked"
+            )
+            raise UnsupportedError("quantize", f"the model is {model.quant.scheme} already", fix)
+        if model.kind != "keras":
+            change = LayerChange(
+                "the model", "float32", self._words(), "written by the exporter, which names the layers"
+            )
+            return PassResult(replace(model, quant=self.quant), (change,))
         layers = [layer for layer in model.graph.layers if type(layer).__name__ in WEIGHTED]
         if not layers:
             raise UnsupportedError("quantize", f"the model has none of {', '.join(WEIGHTED)}")

@@ -54,11 +54,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """How an axis reads. limit: a budget's line and its label, or None."""
+    """How an axis reads. limit: a budget's line and its label, or None. ceiling: the most a value can be."""
 
     label: str
     show: Callable[[float], str]
     limit: tuple[float, str] | None = None
+    ceiling: float = 1.0
 
 
 def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
@@ -116,7 +117,8 @@ def _x_scale(points: Sequence[Point], axis: Axis) -> Scale:
 
 def _y_scale(points: Sequence[Point], axis: Axis) -> Scale:
     values = [end for point in points for end in point.y] + ([axis.limit[0]] if axis.limit else [])
-    low, high = span(values, floor=0.0, ceiling=1.0, least=0.02)
+    least = 0.02 * min(1.0, abs(max(values)) or 1.0)
+    low, high = span(values, floor=min(0.0, *values), ceiling=axis.ceiling, least=least)
     return Scale(low, high, HEIGHT - BOTTOM, TOP)
 
 

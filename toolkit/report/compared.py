@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from toolkit.report.numbers import TIMES, plain, quantity, show, show_change, show_change_interval
 from toolkit.report.text import table
+from toolkit.report.view import SCORES
 
 if TYPE_CHECKING:
     from toolkit.compare import Change, Comparison, Difference
 
-FIRST = ("top1", "agreement", "size_bytes", "latency_p50_ms")
+FIRST = (*SCORES, "agreement", "size_bytes", "latency_p50_ms")
 """What a comment shows before one opens the rest."""
 LONGEST = 60_000
 """Characters of a comment; GitHub takes 65,536."""

@@ -35,6 +35,9 @@ def classes(view: View) -> Markup:
     """Correct of total for each class, shaded by the change against the original."""
     counts = view.manifest.per_class
     names = view.manifest.classes
+    if counts and not any(counts.values()):
+        said = "Nothing this model gives is right or wrong by class."
+        return section("classes", "Class by class", tag("p", said, class_="quiet"))
     if not counts or not names:
         return section("classes", "Class by class", tag("p", f"Accuracy of each class: {MISSING}.", class_="quiet"))
     base = counts.get(ORIGINAL)
@@ -236,7 +239,7 @@ def provenance(view: View) -> Markup:
 
 
 def _origin(item: Measurement) -> Markup:
-    points = quantity(item.name).kind == "points"
+    points = quantity(item.name).kind in ("points", "growth")
     interval = (show_change_interval if points else show_interval)(item.name, item.interval)
     how = "; ".join(f"{key}: {value}" for key, value in item.how.items())
     method = ", ".join(filter(None, (sureness(item.interval), item.interval.method))) if item.interval else None

@@ -13,7 +13,7 @@ from typing import Literal
 
 from toolkit.core import Interval
 
-Kind = Literal["share", "points", "bytes", "kib", "count", "ms", "rate", "db", "plain"]
+Kind = Literal["share", "points", "growth", "score", "bytes", "kib", "count", "ms", "rate", "db", "plain"]
 
 MISSING = "not measured"
 SPACE = "\u00a0"  # between number and unit: never a line break
@@ -33,6 +33,25 @@ QUANTITIES: dict[str, Quantity] = {
     "top1": Quantity("accuracy", "share", "higher"),
     "top1_drop": Quantity("accuracy drop", "points", "lower"),
     "top5": Quantity("top-5 accuracy", "share", "higher"),
+    "precision": Quantity("precision, macro", "share", "higher"),
+    "recall": Quantity("recall, macro", "share", "higher"),
+    "f1": Quantity("F1, macro", "share", "higher"),
+    "precision_weighted": Quantity("precision, weighted", "share", "higher"),
+    "recall_weighted": Quantity("recall, weighted", "share", "higher"),
+    "f1_weighted": Quantity("F1, weighted", "share", "higher"),
+    "auc": Quantity("area under ROC", "score", "higher"),
+    "ece": Quantity("calibration error", "share", "lower"),
+    "mean_average_precision": Quantity("mean average precision", "share", "higher"),
+    "mean_average_precision_drop": Quantity("drop of mean average precision", "points", "lower"),
+    "label_f1": Quantity("F1 of labels", "share", "higher"),
+    "exact_match": Quantity("exact match", "share", "higher"),
+    "retrieval_at_1": Quantity("retrieval at 1", "share", "higher"),
+    "retrieval_at_1_drop": Quantity("drop of retrieval at 1", "points", "lower"),
+    "cosine": Quantity("cosine with the original", "score", "higher"),
+    "mae": Quantity("mean absolute error", "plain", "lower"),
+    "mae_increase": Quantity("growth of the mean absolute error", "growth", "lower"),
+    "rmse": Quantity("root mean squared error", "plain", "lower"),
+    "class_drop": Quantity("drop of the worst class", "points", "lower"),
     "agreement": Quantity("agreement with the original", "share", "higher"),
     "size_bytes": Quantity("size", "bytes", "lower"),
     "gzip_bytes": Quantity("size, gzip", "bytes", "lower"),
@@ -60,6 +79,9 @@ TIMES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind in 
 
 GATES: dict[str, Quantity] = {
     "max_accuracy_drop": Quantity("accuracy drop", "points", "lower"),
+    "max_class_drop": Quantity("drop of the worst class", "points", "lower"),
+    "max_error_increase": Quantity("growth of the error", "growth", "lower"),
+    "min_cosine": Quantity("cosine", "score", "higher"),
     "min_agreement": Quantity("agreement", "share", "higher"),
     "max_size_kib": Quantity("size", "kib", "lower"),
     "max_latency_p50_ms": Quantity("latency p50", "ms", "lower"),
@@ -72,6 +94,8 @@ GATES: dict[str, Quantity] = {
 def quantity(name: str) -> Quantity:
     """What `name` (a measurement or a gate) means; an unknown name is its own label."""
     known = QUANTITIES.get(name) or GATES.get(name)
+    if known is None and name.startswith("top") and name[3:].isdigit():
+        return Quantity(f"top-{name[3:]} accuracy", "share", "higher")
     return known or Quantity(name.replace("_", " "), "plain")
 
 
@@ -192,6 +216,19 @@ def _points(value: float) -> str:
     return f"{_minus('0.0' if float(text) == 0 else text)}{SPACE}points"
 
 
+def _growth(value: float) -> str:
+    text = f"{100 * value:.1f}"
+    if float(text) == 0 and value != 0:
+        text = f"{100 * value:.2g}"
+    return f"{_minus('0.0' if float(text) == 0 else text)}%"
+
+
+def _score(value: float) -> str:
+    """Three decimals, more where rounding would make 1 of what is not."""
+    digits = next((digits for digits in (3, 4, 5) if abs(float(f"{value:.{digits}f}")) != 1), 3)
+    return _minus(f"{value:.{digits}f}")
+
+
 def _bytes(value: float) -> str:
     if value < 1024:
         return f"{value:,.0f}{SPACE}B"
@@ -214,6 +251,8 @@ def _count(value: float) -> str:
 _FORMATS: dict[Kind, Callable[[float], str]] = {
     "share": _percent,
     "points": _points,
+    "growth": _growth,
+    "score": _score,
     "bytes": _bytes,
     "kib": _kib,
     "count": _count,

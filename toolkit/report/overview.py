@@ -28,7 +28,7 @@ from toolkit.report.sentences import (
     share_text,
     win_sentence,
 )
-from toolkit.report.view import ORIGINAL, WATERFALL, WORST_FIRST, Share, Step, View
+from toolkit.report.view import ORIGINAL, WORST_FIRST, Share, Step, View
 from toolkit.runs import ArtifactRecord
 
 SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "STOPPED": "✕", "NOT FINISHED": "…", "NO GATE": "–"}
@@ -104,7 +104,7 @@ def _gates(view: View) -> Markup | None:
 
 def _gate(verdict: Verdict, rows: int) -> Markup:
     meaning = quantity(verdict.gate)
-    shown = show_change_interval if meaning.kind == "points" else show_interval
+    shown = show_change_interval if meaning.kind in ("points", "growth") else show_interval
     interval = shown(verdict.gate, verdict.interval)
     confidence = sureness(verdict.interval) if interval else None
     artifact = tag("th", verdict.artifact, scope="rowgroup", rowspan=rows, class_="name") if rows else None
@@ -135,11 +135,10 @@ def wins(view: View) -> Markup:
 def _figures(view: View, artifact: ArtifactRecord) -> Markup:
     items = [_figure(view, artifact, name, words) for name, (_, words) in GAINS.items()]
     drop = view.drop(artifact)
-    change = show_change("top1_drop", -drop.value) if drop else MISSING
-    interval = change_of_drop(drop).partition("(")[2].rstrip(")") if drop else ""
-    accuracy = view.find(artifact.name, "top1")
-    note = f"{interval}; now {show('top1', accuracy.value)}" if interval and accuracy else interval
-    items.append(_fact(f"Accuracy of {artifact.name}", change, note))
+    change, _, interval = change_of_drop(drop).partition(" (") if drop else (MISSING, "", "")
+    interval, score = interval.rstrip(")"), view.find(artifact.name, view.score)
+    note = f"{interval}; now {show(score.name, score.value)}" if interval and score else interval
+    items.append(_fact(f"{capital(quantity(view.score).label)} of {artifact.name}", change, note))
     return tag("dl", items, class_="figures")
 
 
@@ -160,7 +159,16 @@ def _fact(label: str, text: str, note: str) -> Markup:
 
 
 def _beside(view: View) -> Markup:
-    headings = ("", "Accuracy", "Change", "Agreement", "Size", "MACs", "Latency p50", "Verdict")
+    headings = (
+        "",
+        capital(quantity(view.score).label),
+        "Change",
+        "Agreement",
+        "Size",
+        "MACs",
+        "Latency p50",
+        "Verdict",
+    )
     rows = [_original_row(view)]
     artifacts = (*view.references, *view.delivered)
     rows += [_artifact_row(view, item, device) for item in artifacts for device in view.devices_of(item.name)]
@@ -172,7 +180,7 @@ def _original_row(view: View) -> Markup:
         found = view.find(ORIGINAL, name)
         return number(show(name, found.value if found else None))
 
-    accuracy = view.find(ORIGINAL, "top1")
+    accuracy = view.find(ORIGINAL, view.score)
     dash = number("–")
     cells = (_accuracy(accuracy), dash, dash, *map(cell, ("size_bytes", "macs", "latency_p50_ms")))
     return tag("tr", tag("th", ORIGINAL, scope="row", class_="name"), cells, tag("td", "baseline", class_="quiet"))
@@ -192,7 +200,7 @@ def _artifact_row(view: View, artifact: ArtifactRecord, device: str) -> Markup:
     return tag(
         "tr",
         tag("th", artifact.name, tag("small", note), scope="row", class_="name"),
-        _accuracy(view.find(artifact.name, "top1", device)),
+        _accuracy(view.find(artifact.name, view.score, device)),
         number(change, note=interval.rstrip(")") or None),
         number(show("agreement", agreement.value if agreement else None)),
         (_compared(view, artifact, name, device) for name in GAINS),
@@ -224,8 +232,8 @@ def waterfall(view: View) -> Markup:
     steps = view.steps()
     if not steps:
         return section("waterfall", "Stage by stage", tag("p", "No stage has run.", class_="quiet"))
-    scales = {name: _bar_scale(name, steps) for name in WATERFALL}
-    headings = [Markup("Stage"), *(_heading(view, name, scales[name]) for name in WATERFALL)]
+    scales = {name: _bar_scale(name, steps) for name in view.waterfall}
+    headings = [Markup("Stage"), *(_heading(view, name, scales[name]) for name in view.waterfall)]
     body: list[Markup] = []
     group = ""
     for step in steps:
@@ -234,7 +242,8 @@ def waterfall(view: View) -> Markup:
             body.append(tag("tr", tag("th", _group_title(step), colspan="5", scope="rowgroup"), class_="group"))
         body.append(_step(step, scales))
     lead = "What each stage did, measured on that stage's own output. A bar runs from the stage before to this one. "
-    lead += "Higher is better for accuracy, lower for the rest."
+    higher = quantity(view.score).better == "higher"
+    lead += f"Higher is better for {quantity(view.score).label}, lower for the rest." if higher else "Lower is better."
     return section("waterfall", "Stage by stage", table(headings, body, label="Waterfall", class_="falls"), lead=lead)
 
 
@@ -246,7 +255,7 @@ def _group_title(step: Step) -> str:
 def _bar_scale(name: str, steps: tuple[Step, ...]) -> charts.Scale:
     values = [share.value for step in steps if (share := step.shares[name]).value is not None] or [0.0, 1.0]
     values += [share.value - share.change for step in steps if (share := step.shares[name]).value and share.change]
-    if name == "top1":
+    if quantity(name).kind in ("share", "score"):
         low, high = charts.span(values, floor=0.0, ceiling=1.0, least=0.02)
     else:
         low, high = 0.0, max(values) or 1.0
@@ -263,7 +272,7 @@ def _heading(view: View, name: str, scale: charts.Scale) -> Markup:
 def _step(step: Step, scales: dict[str, charts.Scale]) -> Markup:
     title = tag("small", step.title) if step.title != step.subject else None
     head = tag("th", step.subject, title, scope="row", class_="name")
-    return tag("tr", head, (_share(name, step.shares[name], step, scales[name]) for name in WATERFALL))
+    return tag("tr", head, (_share(name, step.shares[name], step, scale) for name, scale in scales.items()))
 
 
 def _share(name: str, share: Share, step: Step, scale: charts.Scale) -> Markup:
@@ -294,8 +303,9 @@ def _better(name: str, change: float | None) -> bool | None:
 
 
 def tradeoffs(view: View) -> Markup:
-    """Accuracy against latency on each device, and against size."""
-    figures = [_chart(view, "latency_p50_ms", device) for device in view.timed_on] or [_none("latency")]
+    """The score against latency on each device, and against size."""
+    label = capital(quantity(view.score).label)
+    figures = [_chart(view, "latency_p50_ms", device) for device in view.timed_on] or [_none(view, "latency")]
     figures.append(_chart(view, "size_bytes", ""))
     shapes = (
         ("original", "original"),
@@ -306,27 +316,33 @@ def tradeoffs(view: View) -> Markup:
     )
     key = tag("p", (tag("span", charts.legend_mark(shape), word) for shape, word in shapes), class_="legend")
     if not any("<svg" in figure for figure in figures):
-        return section("tradeoffs", "Accuracy against cost", figures)
-    lead = "Up and to the left is better. Bars are confidence intervals; dashed lines are the budget."
-    return section("tradeoffs", "Accuracy against cost", key, tag("div", figures, class_="charts"), lead=lead)
+        return section("tradeoffs", f"{label} against cost", figures)
+    way = "Up" if quantity(view.score).better == "higher" else "Down"
+    lead = f"{way} and to the left is better. Bars are confidence intervals; dashed lines are the budget."
+    return section("tradeoffs", f"{label} against cost", key, tag("div", figures, class_="charts"), lead=lead)
 
 
-def _none(what: str) -> Markup:
-    return tag("p", f"Accuracy against {what}: {MISSING}.", class_="quiet")
+def _none(view: View, what: str) -> Markup:
+    return tag("p", f"{capital(quantity(view.score).label)} against {what}: {MISSING}.", class_="quiet")
 
 
 def _chart(view: View, name: str, device: str) -> Markup:
     unit = _unit(view, name)
     points = _points(view, name, device, unit)
-    label = f"accuracy against {quantity(name).label}" + (f" on {device}" if device else "")
+    score = quantity(view.score)
+    label = f"{score.label} against {quantity(name).label}" + (f" on {device}" if device else "")
     if not points:
-        return _none(quantity(name).label)
+        return _none(view, quantity(name).label)
     gate = {"latency_p50_ms": "max_latency_p50_ms", "size_bytes": "max_size_kib"}[name]
     limit = _limit(view, gate, device)
     bytes_per = 1024 if gate == "max_size_kib" else 1
     at = (limit[0] * bytes_per / unit[0], limit[1]) if limit else None
     x_axis = charts.Axis(f"{quantity(name).label}, {unit[1]}", lambda value: f"{value:,.6g}", at)
-    y_axis = charts.Axis("accuracy, %", lambda value: f"{100 * value:.4g}", _floor(view))
+    if score.kind == "share":
+        y_axis = charts.Axis(f"{score.label}, %", lambda value: f"{100 * value:.4g}", _floor(view))
+    else:
+        ceiling = 1.0 if score.kind == "score" else math.inf
+        y_axis = charts.Axis(score.label, lambda value: f"{value:.4g}", _floor(view), ceiling)
     summary = f"{label}: " + "; ".join(point.title for point in points) + "."
     picture = charts.scatter(points, x_axis, y_axis, summary=summary)
     return tag("figure", tag("figcaption", capital(label)), picture)
@@ -344,10 +360,10 @@ def _unit(view: View, name: str) -> Unit:
 
 def _points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point]:
     points = []
-    original = view.find(ORIGINAL, "top1")
+    original = view.find(ORIGINAL, view.score)
     for artifact in (*view.references, *view.delivered):
         reference = artifact in view.references
-        accuracy = view.find(artifact.name, "top1", device) or (original if reference else None)
+        accuracy = view.find(artifact.name, view.score, device) or (original if reference else None)
         cost = view.number(artifact, name, device)
         if accuracy and cost and math.isfinite(cost.value):
             outcome = view.outcome(artifact.name, device)
@@ -360,7 +376,7 @@ def _points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point
 
 
 def _point(label: str, cost: Measurement, accuracy: Measurement, *, shape: str, unit: Unit) -> charts.Point:
-    stands = "" if accuracy.subject == label else f" (accuracy of {accuracy.subject})"
+    stands = "" if accuracy.subject == label else f" ({quantity(accuracy.name).label} of {accuracy.subject})"
     title = f"{label}: {show(cost.name, cost.value)}, {share_text(accuracy)}{stands}"
     middle, low, high = (end / unit[0] for end in _ends(cost))
     return charts.Point(label, (middle, low, high), _ends(accuracy), shape, title)
@@ -385,7 +401,10 @@ def _limit(view: View, gate: str, device: str) -> tuple[float, str] | None:
 
 
 def _floor(view: View) -> tuple[float, str] | None:
-    found, original = _limit(view, "max_accuracy_drop", ""), view.find(ORIGINAL, "top1")
+    gate = "max_error_increase" if view.score == "mae" else "max_accuracy_drop"
+    found, original = _limit(view, gate, ""), view.find(ORIGINAL, view.score)
     if found is None or original is None:
         return None
+    if view.score == "mae":
+        return original.value * (1 + found[0]), f"original plus {show(gate, found[0])}".replace(SPACE, " ")
     return original.value - found[0], f"original less {show('max_accuracy_drop', found[0])}".replace(SPACE, " ")

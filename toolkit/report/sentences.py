@@ -65,7 +65,8 @@ def win_sentence(view: View) -> str:
     )
     first = f"{_list(won)} than the original" if won else "is no smaller and no faster than the original"
     drop = view.drop(artifact)
-    accuracy = f"accuracy changes by {change_of_drop(drop)}" if drop else "its accuracy was not measured"
+    label = quantity(view.score).label
+    accuracy = f"{label} changes by {change_of_drop(drop)}" if drop else f"its {label} was not measured"
     return "; ".join([f"{artifact.name}{aside} {first}", *unsure, accuracy]) + "."
 
 
@@ -94,23 +95,25 @@ def gain_text(gain: Gain | None, words: tuple[str, str]) -> str:
 
 
 def change_of_drop(drop: Measurement) -> str:
-    """A drop of 0.003 as "−0.3 points (−1.7 to +0.9)"."""
-    change = show_change("top1_drop", -drop.value)
+    """A drop of 0.003 as "−0.3 points (−1.7 to +0.9)"; growth of an error keeps its sign: "+3.0%"."""
+    name, turn = drop.name, quantity(drop.name).kind != "growth"
+    change = show_change(name, -drop.value if turn else drop.value)
     if drop.interval is None:
         return change
-    turned = replace(drop.interval, low=-drop.interval.high, high=-drop.interval.low)
-    interval = show_change_interval("top1_drop", turned).removesuffix(f"{SPACE}points")
+    low, high = drop.interval.low, drop.interval.high
+    turned = replace(drop.interval, low=-high, high=-low) if turn else drop.interval
+    interval = show_change_interval(name, turned).removesuffix(f"{SPACE}points")
     return f"{change} ({interval})" if interval else change
 
 
 def share_text(found: Measurement | None) -> str:
-    """A fraction and its interval: "98.1% (96.0 to 99.1)"."""
+    """A score and its interval: "98.1% (96.0 to 99.1)"."""
     if found is None:
         return show("top1", None)
-    text = show("top1", found.value)
+    text = show(found.name, found.value)
     if found.interval is None:
         return text
-    low, high = (show("top1", end).rstrip("%") for end in (found.interval.low, found.interval.high))
+    low, high = (show(found.name, end).rstrip("%") for end in (found.interval.low, found.interval.high))
     return f"{text} ({low} to {high})"
 
 

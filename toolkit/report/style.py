@@ -135,6 +135,16 @@ figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .c3{stroke:var(--c3);stroke-dasharray:8 3 2 3}
 .dot{stroke:none}.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}
 
+.caption{font-size:14px;font-weight:500}
+.caption+.scroll{margin-top:6px}
+.metrics td small{white-space:nowrap}
+.matrices{grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
+.frame{fill:none;stroke:var(--line)}
+.cell.right{fill:var(--data)}.cell.wrong,.cell.worse{fill:var(--worse)}.cell.better{fill:var(--better)}
+.chart text.count{fill:var(--ink);font-size:11px;paint-order:stroke;stroke:var(--paper);stroke-width:2.5px;
+stroke-linejoin:round}
+.column{fill:var(--data)}.diagonal{stroke:var(--soft);stroke-dasharray:3 4}
+
 .heat{padding-left:10px;border-left:3px solid var(--paper)}
 .heat small,.heat .change{display:inline;margin-left:8px;font-size:12.5px}
 .heat small,.heat .change{color:var(--ink)}

@@ -14,7 +14,8 @@ HEADINGS = ("", "accuracy", "change", "agreement", "size", "latency p50", "verdi
 def summary_lines(manifest: Manifest) -> list[str]:
     """A table of the original and every artifact, why a gate did not pass, the gain in one sentence, the outcome."""
     view = View(manifest)
-    rows = [HEADINGS, _original(view), *(row for item in manifest.artifacts for row in _rows(view, item))]
+    headings = (HEADINGS[0], quantity(view.score).label, *HEADINGS[2:])
+    rows = [headings, _original(view), *(row for item in manifest.artifacts for row in _rows(view, item))]
     lines = table([tuple(plain(cell) for cell in row) for row in rows])
     won = plain(win_sentence(view))
     outcome = plain(f"{outcome_word(view)}: {outcome_sentence(view)}")
@@ -44,7 +45,7 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _original(view: View) -> tuple[str, ...]:
-    accuracy, size = view.find(ORIGINAL, "top1"), view.find(ORIGINAL, "size_bytes")
+    accuracy, size = view.find(ORIGINAL, view.score), view.find(ORIGINAL, "size_bytes")
     time = view.find(ORIGINAL, "latency_p50_ms")
     shown = show("latency_p50_ms", time.value) if time else "-"
     return (ORIGINAL, share_text(accuracy), "-", "-", show("size_bytes", size.value if size else None), shown, "-")
@@ -67,7 +68,7 @@ def _cells(view: View, artifact: ArtifactRecord, device: str) -> tuple[str, ...]
     drop = view.drop(artifact, device)
     reference = artifact.variant == ORIGINAL
     missing = "-" if reference else show("top1", None)
-    accuracy = view.find(artifact.name, "top1", device)
+    accuracy = view.find(artifact.name, view.score, device)
     return (
         share_text(accuracy) if accuracy or not reference else "-",
         change_of_drop(drop) if drop else missing,

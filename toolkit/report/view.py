@@ -14,7 +14,9 @@ from toolkit.core import Measurement, Outcome
 from toolkit.runs import ArtifactRecord, Manifest, StageRecord
 
 ORIGINAL = "original"
-WATERFALL = ("top1", "size_bytes", "macs", "latency_p50_ms")
+SCORES = ("top1", "mean_average_precision", "retrieval_at_1", "mae", "cosine")
+"""What a model is judged by, whatever its head: the first of these that was measured."""
+COSTS = ("size_bytes", "macs", "latency_p50_ms")
 WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
@@ -78,6 +80,22 @@ class View:
             if not math.isnan(item.value):
                 index.setdefault((item.subject, item.name), []).append(item)
         return index
+
+    @cached_property
+    def score(self) -> str:
+        """Name of the number the run's models are judged by."""
+        measured = {name for _, name in self._index}
+        return next((name for name in SCORES if name in measured), SCORES[0])
+
+    @cached_property
+    def loss(self) -> str:
+        """Name of what that number loses against the original."""
+        return "mae_increase" if self.score == "mae" else f"{self.score}_drop"
+
+    @cached_property
+    def waterfall(self) -> tuple[str, ...]:
+        """The quantities followed stage by stage."""
+        return (self.score, *COSTS)
 
     def find(self, subject: str, name: str, device: str = "") -> Measurement | None:
         """The number measured on `device`, else the one that needs no device; any device where "" is asked for."""
@@ -145,15 +163,14 @@ class View:
         return Gain(name, before.subject, before.value, after.value, _apart(before, after), measured)
 
     def drop(self, artifact: ArtifactRecord, device: str = "") -> Measurement | None:
-        """Accuracy lost against the original: as measured on paired images, else the plain difference."""
-        paired = self.find(artifact.name, "top1_drop", device)
-        before, after = self.find(ORIGINAL, "top1"), self.find(artifact.name, "top1", device)
-        if paired or before is None or after is None:
+        """Loss of the score against the original: as measured on paired images, else the plain difference."""
+        paired = self.find(artifact.name, self.loss, device)
+        before, after = self.find(ORIGINAL, self.score), self.find(artifact.name, self.score, device)
+        if paired or before is None or after is None or (self.score == "mae" and not before.value):
             return paired
-        how = {"from": "difference of the two accuracies"}
-        return Measurement(
-            artifact.name, "top1_drop", before.value - after.value, "", "computed", after.device, how=how
-        )
+        lost = after.value / before.value - 1 if self.score == "mae" else before.value - after.value
+        how = {"from": "the two numbers, not paired"}
+        return Measurement(artifact.name, self.loss, lost, "", "computed", after.device, how=how)
 
     def headline(self) -> ArtifactRecord | None:
         """The artifact the first lines speak of: the smallest among those with the best outcome."""
@@ -197,14 +214,14 @@ class View:
     def _stage_step(self, stage: StageRecord) -> Step:
         title = ORIGINAL if stage.kind == "source" else stage.use
         shares = {
-            name: self._share(stage.name, stage.parent, name, device=self.first_device(name)) for name in WATERFALL
+            name: self._share(stage.name, stage.parent, name, device=self.first_device(name)) for name in self.waterfall
         }
         group = stage.name.rpartition("/")[0]
         return Step(stage.name, title, group, stage.parent, delivered=False, same_graph=stage.same_graph, shares=shares)
 
     def _file_step(self, artifact: ArtifactRecord) -> Step:
         shares = {}
-        for name in WATERFALL:
+        for name in self.waterfall:
             share = self._share(artifact.name, artifact.stage, name, device=self.first_device(name))
             shares[name] = self._beside_reference(artifact, name, share)
         title = f"{artifact.format}, {artifact.scheme}"

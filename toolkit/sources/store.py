@@ -1,42 +1,85 @@
-"""Models at rest between stages: a `.keras` file and, beside it, its contract as JSON.
+"""Models at rest between stages: a `.keras` file, or the file or folder of another kind, and beside it its contract.
 
-The contract (signature, preprocessing, what exporters must realise) can be read without TensorFlow.
+The contract is JSON (signature, preprocessing, what exporters must realise) and can be read without TensorFlow.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from toolkit.core import Model, Preprocessing, QuantSpec, Signature
+from toolkit.core import Kind, Model, Preprocessing, QuantSpec, Signature
 from toolkit.errors import UnavailableError
 
+# what a stage's file is called; none of these names is an artifact's
+SUFFIXES: dict[Kind, str] = {
+    "keras": ".keras",
+    "savedmodel": ".savedmodel",
+    "tflite": ".model.tflite",
+    "onnx": ".model.onnx",
+}
 
-def save(model: Model, path: Path) -> None:
-    """Write graph and contract; neither is ever half-written."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.keras")
+# packages whose classes and functions any process has
+NOT_CODE = ("keras", "keras_core", "tensorflow", "numpy", "builtins", "toolkit")
+
+
+def path_of(folder: Path, stage: str, kind: Kind) -> Path:
+    """Where the model of a stage rests."""
+    return folder / f"{stage}{SUFFIXES[kind]}"
+
+
+def save(model: Model, path: Path) -> Model:
+    """Write graph and contract; neither is ever half-written. The model as it rests: its own file, not its source's."""
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        model.graph.save(partial)
+        if model.kind == "keras":
+            model.graph.save(partial)
+        else:
+            _copy(model.kind, model.graph, partial)
+        if path.is_dir():
+            shutil.rmtree(path)
         partial.replace(path)
     except OSError as error:
         raise UnavailableError(str(path), f"cannot be written: {error.strerror or error}", "free some space") from error
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
     save_contract(model, path)
+    return model if model.kind == "keras" else replace(model, graph=path)
+
+
+def _copy(kind: Kind, source: Path, target: Path) -> None:
+    """A model file as one file, or a model folder; weights beside an .onnx file go into it."""
+    if kind == "savedmodel":
+        shutil.copytree(source, target)
+        return
+    if kind == "onnx":
+        from toolkit.sources import onnx
+
+        proto = onnx.read(source)
+        if onnx.external(proto):
+            onnx.save_whole(proto, source.parent, target)
+            return
+    shutil.copyfile(source, target)
 
 
 def restore(path: Path) -> Model:
     """The model saved at `path`."""
+    contract = read_contract(path)
+    if contract.kind != "keras":
+        return replace(contract, graph=path)
     import keras
 
-    contract = read_contract(path)
+    for name, module in json.loads(contract_path(path).read_text()).get("code", {}).items():
+        keras.saving.get_custom_objects().setdefault(name, getattr(import_module(module), name))
     graph = keras.models.load_model(path, compile=False)
-    return Model(contract.kind, graph, contract.signature, contract.preprocessing, contract.quant)
+    return replace(contract, graph=graph)
 
 
 def save_contract(model: Model, path: Path) -> None:
@@ -46,6 +89,7 @@ def save_contract(model: Model, path: Path) -> None:
         "signature": asdict(model.signature),
         "preprocessing": asdict(model.preprocessing),
         "quant": asdict(model.quant),
+        "code": _code(model.graph),
     }
     target = contract_path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -68,6 +112,17 @@ def read_contract(path: Path) -> Model:
         preprocessing=TypeAdapter(Preprocessing).validate_python(data["preprocessing"]),
         quant=TypeAdapter(QuantSpec).validate_python(data["quant"]),
     )
+
+
+def _code(graph: Any) -> dict[str, str]:
+    """Name -> module of the classes and functions in a graph that are the user's own (allow_code)."""
+    found: dict[str, str] = {}
+    for layer in getattr(graph, "layers", ()):
+        for item in (type(layer), getattr(layer, "function", None), getattr(layer, "activation", None)):
+            module = str(getattr(item, "__module__", "keras"))
+            if callable(item) and hasattr(item, "__name__") and module.partition(".")[0] not in NOT_CODE:
+                found[item.__name__] = module
+    return found
 
 
 def contract_path(path: Path) -> Path:

@@ -1,0 +1,57 @@
+"""A teacher of another kind teaches as the Keras model it was written from, in the step and beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from toolkit.engine import foreign, loss
+from toolkit.engine.teacher import Teacher, of_graph, of_network
+from toolkit.engine.train import Teaching, fit
+
+IMAGES = np.random.default_rng(0).uniform(0, 1, (40, 8, 8, 1)).astype(np.float32)
+LABELS = np.arange(40) % 10
+
+
+@pytest.fixture(scope="module")
+def original(digits_model: Path) -> Any:
+    return keras.models.load_model(digits_model)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(digits_files: dict[str, Path]) -> Teacher:
+    port = foreign.Port("image", channels_first=True)
+    return of_network(foreign.Network("onnx", digits_files["onnx"], (port,), ("classes",)), "softmax", 10)
+
+
+def test_it_says_in_a_graph_what_it_says_beforehand(elsewhere: Teacher) -> None:
+    seen = tf.function(elsewhere.look)(tf.constant(IMAGES))
+    assert seen.shape == (40, 10)
+    np.testing.assert_allclose(seen, elsewhere.answers(IMAGES), atol=1e-6)
+
+
+def test_its_logits_are_the_keras_models_up_to_a_constant(original: Any, elsewhere: Teacher) -> None:
+    """Softmax is blind to a constant of the row; the Keras teacher drops its softmax, the other undoes it."""
+    here = of_graph(original, "softmax")
+    assert (here.head, elsewhere.head) == ("logits", "softmax")
+    one, two = (np.asarray(loss.as_logits(t.answers(IMAGES), t.head)) for t in (here, elsewhere))
+    centred = [logits - logits.mean(axis=1, keepdims=True) for logits in (one, two)]
+    np.testing.assert_allclose(*centred, atol=2e-3)
+
+
+@pytest.mark.parametrize("augment", ["none", "shift"])
+def test_student_learns_the_same_of_either(original: Any, elsewhere: Teacher, augment: str) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    student = keras.Model(image, layers.Dense(10, activation="softmax")(layers.Flatten()(image)))
+    how = Teaching(epochs=2, batch_size=20, augment=augment, alpha=1.0)
+    weights = [fit(student, teacher, IMAGES, LABELS, how=how).model.get_weights() for teacher in (original, elsewhere)]
+    for one, two, start in zip(*weights, student.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4)
+        assert np.abs(one - start).max() > 1e-3

@@ -1,0 +1,186 @@
+"""The bootstrap over images, for what is no plain share: both models on the same resamples, so that they stay paired.
+
+Means and ratios of means have BCa limits (Efron 1987, JASA 82:171). A difference of mean average precisions has the
+outer ends of two intervals, as neither keeps its level alone on few positives (tests/engine/test_bootstrap.py
+simulates it): the percentile interval, expanded for small samples (Hesterberg 2015, The American Statistician 69:371,
+section 3.3), and the same turned round the estimate (basic: Davison & Hinkley 1997, section 5.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.engine.statistics import Limits, normal_quantile
+
+Floats = NDArray[np.float64]
+_NORMAL = NormalDist()
+Array = NDArray[Any]
+
+MOST_RESAMPLES = 10_000
+FEWEST_RESAMPLES = 2_000
+_DRAWN = 40_000_000  # images drawn in all, where that leaves more resamples than the fewest: about a second
+FEWEST_EXAMPLES = 30  # percentile limits of fewer are far too narrow (Hesterberg 2015, section 3)
+_CHUNK = 500_000  # numbers held at once: about the size of a processor's cache
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """What resampling gave. draws: sorted. acceleration: of BCa limits, or None for the outer ends of percentile and
+    basic limits; positives: how many examples these rest on, for a label on average."""
+
+    estimate: float
+    draws: Floats
+    examples: int
+    acceleration: float | None = None
+    positives: float = math.inf
+
+    @property
+    def method(self) -> str:
+        """Name of the estimator, with its number of resamples."""
+        outer = "outer limits of the percentile bootstrap (expanded, Hesterberg 2015) and the basic one"
+        kind = outer if self.acceleration is None else "BCa bootstrap (Efron 1987)"
+        return f"{kind}, {len(self.draws):,} resamples of images"
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are examples enough to judge on."""
+        return self.examples >= FEWEST_EXAMPLES
+
+    def limits(self, confidence: float) -> Limits:
+        """The two-sided interval at any confidence."""
+        z = normal_quantile(confidence)
+        return self._outer(z) if self.acceleration is None else self._accelerated(z, self.acceleration)
+
+    def _accelerated(self, z: float, skew: float) -> Limits:
+        below = np.count_nonzero(self.draws < self.estimate) + 0.5 * np.count_nonzero(self.draws == self.estimate)
+        share, least = float(below) / len(self.draws), 1 / (len(self.draws) + 1)
+        bias = _NORMAL.inv_cdf(min(max(share, least), 1 - least))
+        low, high = self._quantiles(*(bias + (bias + end) / (1 - skew * (bias + end)) for end in (-z, z)))
+        return Limits(min(low, self.estimate), max(high, self.estimate))
+
+    def _outer(self, z: float) -> Limits:
+        if math.isfinite(self.positives):
+            few = max(self.positives, 2.0)
+            z = _t_quantile(z, few - 1) * math.sqrt(few / (few - 1))
+        low, high = self._quantiles(-z, z)
+        return Limits(min(low, 2 * self.estimate - high), max(high, 2 * self.estimate - low))
+
+    def _quantiles(self, low: float, high: float) -> tuple[float, float]:
+        """At two normal scores; draws are not interpolated, since they may be infinite."""
+        found = np.quantile(self.draws, [_NORMAL.cdf(low), _NORMAL.cdf(high)], method="inverted_cdf")
+        return float(found[0]), float(found[1])
+
+
+def of_mean(values: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
+    """The mean of one value an image."""
+    sample = np.asarray(values, np.float64)
+    parts = [sample[places].mean(axis=1) for places in _places(len(sample), seed, resamples)]
+    return Bootstrap(float(sample.mean()), np.sort(np.concatenate(parts)), len(sample), _skew(sample))
+
+
+def of_growth(before: Array, after: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
+    """Relative growth of a mean, mean(after) / mean(before) - 1, of pairs; `before` must not be all zero."""
+    one, two = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    parts = [_growth(one[places].sum(axis=1), two[places].sum(axis=1)) for places in _places(len(one), seed, resamples)]
+    left_out = -_growth(one.sum() - one, two.sum() - two)  # the jackknife: an image that raises the ratio lowers these
+    acceleration = _skew(left_out) if np.isfinite(left_out).all() else 0.0
+    estimate = float(_growth(one.sum(keepdims=True), two.sum(keepdims=True))[0])
+    return Bootstrap(estimate, np.sort(np.concatenate(parts)), len(one), acceleration)
+
+
+def of_precision_drop(first: Array, second: Array, truth: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
+    """Mean average precision of `first` less that of `second`, both scores (n, labels); truth: (n, labels) of 0 and 1.
+
+    Labels without a positive in a resample are left out of it, for both. Labels without any are left out throughout.
+    """
+    truth = np.asarray(truth, bool)
+    known, count = np.flatnonzero(truth.any(axis=0)), len(truth)
+    resamples = resamples or FEWEST_RESAMPLES  # each ranks all images anew for each label and model
+    ranked = [[_Ranked.of(scores[:, label], truth[:, label]) for label in known] for scores in (first, second)]
+
+    def drop(weights: Array) -> Floats:
+        lost = np.stack([one.precision(weights) - two.precision(weights) for one, two in zip(*ranked, strict=True)])
+        there = ~np.isnan(lost)  # a label without a positive in a resample is so for both
+        labels = there.sum(axis=0)
+        summed = np.where(there, lost, 0).sum(axis=0)
+        mean: Floats = np.divide(summed, labels, out=np.full(len(summed), np.nan), where=labels > 0)
+        return mean
+
+    draws = np.concatenate([drop(_counts(places)) for places in _places(count, seed, resamples)])
+    estimate = float(drop(np.ones((count, 1), np.float32))[0])
+    positives = float(truth[:, known].sum(axis=0).mean())
+    return Bootstrap(estimate, np.sort(draws[~np.isnan(draws)]), count, positives=positives)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """One label's images by falling score, cut behind each run of equal scores that holds a positive.
+
+    order: images up to the last cut. starts: where each piece between cuts begins. positives: images that hold the
+    label, in order; lasts: place in these of each piece's last one.
+    """
+
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    positives: NDArray[np.intp]
+    lasts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, scores: Array, truth: Array) -> _Ranked:
+        order = np.argsort(-scores, kind="stable")
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+        held = np.flatnonzero(truth[order])
+        runs = np.searchsorted(ends, held)  # the run of equal scores each positive is in
+        cuts, counts = np.unique(runs, return_counts=True)
+        starts = np.concatenate([[0], ends[cuts[:-1]] + 1])
+        return cls(order[: ends[cuts[-1]] + 1], starts, order[held], np.cumsum(counts) - 1)
+
+    def precision(self, weights: Array) -> Floats:
+        """Average precision (no interpolation; equal scores are one step) for each column of weights (n, resamples)."""
+        right = np.cumsum(weights[self.positives], axis=0)[self.lasts]  # whole numbers: exact in float32 up to 2**24
+        seen = np.cumsum(np.add.reduceat(weights[self.order], self.starts, axis=0), axis=0)
+        precision = np.divide(right, seen, out=np.zeros_like(right), where=seen > 0)
+        total = right[-1].astype(np.float64)
+        summed = (np.diff(right, axis=0, prepend=0) * precision).sum(axis=0, dtype=np.float64)
+        average: Floats = np.divide(summed, total, out=np.full_like(total, np.nan), where=total > 0)
+        return average
+
+
+def _places(count: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Images of each resample, (some, count) at a time."""
+    resamples = resamples or int(np.clip(_DRAWN // count, FEWEST_RESAMPLES, MOST_RESAMPLES))
+    rng, step = np.random.default_rng(seed), max(1, _CHUNK // count)
+    for start in range(0, resamples, step):
+        yield rng.integers(0, count, (min(step, resamples - start), count))
+
+
+def _counts(places: NDArray[np.int64]) -> Array:
+    """How often each image is in each resample, (images, resamples) float32."""
+    size, count = places.shape
+    flat = np.bincount((places * size + np.arange(size)[:, None]).ravel(), minlength=size * count)
+    return flat.reshape(count, size).astype(np.float32)
+
+
+def _t_quantile(z: float, freedom: float) -> float:
+    """Student's t where a normal deviate is z (Abramowitz & Stegun 26.7.5, first two terms)."""
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def _skew(influence: Floats) -> float:
+    """Acceleration (Efron 1987, equation 7.3) from each image's influence, up to a constant and a factor."""
+    spread = influence - influence.mean()
+    squares = float(np.sum(spread**2))
+    return float(np.sum(spread**3)) / (6 * squares**1.5) if squares > 0 else 0.0
+
+
+def _growth(before: Floats, after: Floats) -> Floats:
+    worse = np.where(after > 0, np.inf, 0.0)  # from nothing to something; from nothing to nothing
+    growth: Floats = np.divide(after, before, out=worse + 1.0, where=before > 0) - 1
+    return growth

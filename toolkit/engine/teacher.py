@@ -1,0 +1,64 @@
+"""Who teaches in distillation: any trained model, as outputs for images, inside a training step or for whole arrays.
+
+A Keras teacher is part of the step's graph. Another (.onnx, .tflite, SavedModel) answers in its own runtime, called
+from the step where views of the images differ from step to step; else once for all epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from toolkit.engine import foreign, heads
+from toolkit.engine.predict import predict_arrays
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """head: what the outputs are (see `loss.as_logits`). columns: values of one answer.
+
+    look: a batch of images (tensor) to outputs (tensor). answers: whole arrays, or memory maps, to outputs.
+    """
+
+    head: str
+    columns: int
+    look: Callable[[Any], Any]
+    answers: Callable[[Array], Array]
+
+
+def of_graph(graph: Any, head: str) -> Teacher:
+    """A flat Keras model, its last softmax or sigmoid dropped where that can be."""
+    learner = heads.learner(graph, head)
+    model = learner.graph
+
+    def look(images: Any) -> Any:
+        return keras.tree.flatten(model(images, training=False))[0]
+
+    def answers(images: Array) -> Array:
+        return predict_arrays(model, {model.inputs[0].name: images})[0]
+
+    return Teacher(learner.head, math.prod(model.outputs[0].shape[1:]), look, answers)
+
+
+def of_network(network: foreign.Network, head: str, columns: int) -> Teacher:
+    """A model of another kind with one input; its first output teaches."""
+    name = network.inputs[0].name
+
+    def answers(images: Array) -> Array:
+        return foreign.answers(network, {name: images})[0].reshape(len(images), columns)
+
+    def look(images: Any) -> Any:
+        outputs = tf.numpy_function(lambda rows: answers(np.asarray(rows)), [images], tf.float32)
+        outputs.set_shape((None, columns))
+        return outputs
+
+    return Teacher(head, columns, look, answers)
