@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
     from toolkit.recipe import DataSpec
+    from toolkit.training.make import Work
+    from toolkit.training.section import TrainSection
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,20 @@ class Stages:
         same = result.model.graph is model.graph
         facts = self._save(result.model, save_as, graph_of=parent if same else None)
         return replace(facts, changes=result.changes, curves=dict(result.curves), same_graph=same)
+
+    def train(
+        self, *, section: TrainSection, preprocessing: Preprocessing, head: str, seed: int, work: Work, save_as: Path
+    ) -> ModelFacts:
+        """Make a trained model from the train split."""
+        from toolkit.training.make import make_model
+
+        splits = self._opened()
+        context = PassContext(
+            seed=seed, train=splits.train, selection=splits.selection, load=_load_any, emit=self._emit
+        )
+        result = make_model(section, context, preprocessing=preprocessing, head=head, work=work)
+        facts = self._save(result.model, save_as)
+        return replace(facts, changes=result.changes, curves=dict(result.curves))
 
     def export(self, *, exporter: Any, parent: Path, path: Path) -> Artifact:
         """Write the model saved at `parent` to one file."""

@@ -54,7 +54,9 @@ def write(checkpoint: Checkpoint, state: State) -> None:
         partial.replace(checkpoint.path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UnavailableError(str(checkpoint.path), f"cannot be written: {error.strerror}", "free some space") from error
+        raise UnavailableError(
+            str(checkpoint.path), f"cannot be written: {error.strerror}", "free some space"
+        ) from error
 
 
 def read(checkpoint: Checkpoint) -> State | None:

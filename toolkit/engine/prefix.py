@@ -23,7 +23,7 @@ def still_part(model: Any, frozen: Container[str]) -> tuple[Any, Any] | None:
     last = len(graph.calls)
     for call in graph.calls:
         moving = call.layer.name not in frozen and (
-            getattr(call.layer, "weights", ()) or hasattr(call.layer, "seed_generator")
+            getattr(call.layer, "weights", None) or hasattr(call.layer, "seed_generator")
         )
         if moving:
             last = call.index

@@ -35,6 +35,7 @@ def rates(schedule: Schedule, peak: float, epochs: int, steps: int) -> Rates:
     """The rate of each step, shape (epochs * steps,). peak: the rate after warm-up; steps: of one epoch."""
     total = epochs * steps
     warm = min(round(schedule.warmup_epochs * steps), total)
+    after: NDArray[Any]
     done = np.arange(total - warm) / max(total - warm, 1)  # share of the steps after warm-up
     if schedule.kind == "cosine":
         after = 0.5 * (1 + np.cos(np.pi * done))
@@ -42,7 +43,8 @@ def rates(schedule: Schedule, peak: float, epochs: int, steps: int) -> Rates:
         after = (LAST_SHARE if schedule.decay is None else schedule.decay) ** done
     elif schedule.kind == "step":
         share = STEP_SHARE if schedule.decay is None else schedule.decay
-        after = share ** sum((done >= place).astype(int) for place in MILESTONES)
+        passed = np.sum([done >= place for place in MILESTONES], axis=0)
+        after = share**passed
     else:
         after = np.ones(total - warm)
     before = np.arange(1, warm + 1) / max(warm, 1)

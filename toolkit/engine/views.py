@@ -31,8 +31,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Views:
-    """Largest changes; 0 (or "none") leaves a thing as it is. rotation: degrees either way. shift, zoom, shear: share of
-    a side. The others: factors as of Keras' layers, 0..1. fill: what comes in at the edges (a fill_mode of Keras)."""
+    """Largest changes; 0 (or "none") leaves a thing as it is.
+
+    rotation: degrees either way. shift, zoom, shear: share of a side. The others: factors as of Keras' layers, 0..1.
+    fill: what comes in at the edges (a fill_mode of Keras).
+    """
 
     flip: str = "none"
     rotation: float = 0.0

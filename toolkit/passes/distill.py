@@ -1,8 +1,8 @@
 """Knowledge distillation: the original teaches what is left of it (Hinton, Vinyals, Dean 2015, arXiv:1503.02531).
 
-On logits where the head decides (softmax, sigmoid, several sigmoids), on the values of a regression, on the direction of
-an embedding. Teacher and student see the same view of each image ("a good teacher is patient and consistent", Beyer et
-al. 2022, arXiv:2106.05237).
+On logits where the head decides (softmax, sigmoid, several sigmoids), on the values of a regression, on the direction
+of an embedding. Teacher and student see the same view of each image ("a good teacher is patient and consistent", Beyer
+et al. 2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from toolkit.core import Dataset
     from toolkit.engine.hold import Held
     from toolkit.engine.teacher import Teacher
-    from toolkit.engine.train import Teaching, TrainResult, Watch
+    from toolkit.engine.teaching import Teaching
+    from toolkit.engine.train import TrainResult, Watch
 
 BATCH = 256  # images decoded together
 KEPT_LINES = 10  # of progress, in a log
@@ -87,7 +88,9 @@ class Distill(Component):
             raise InputError("distill.patience", "there is no selection split to judge epochs on", "set one, or 0")
         ends = len(model.graph.inputs), len(model.graph.outputs)
         if ends != (1, 1):
-            raise UnsupportedError("distill", f"needs one input and one output, got {ends[0]} inputs, {ends[1]} outputs")
+            raise UnsupportedError(
+                "distill", f"needs one input and one output, got {ends[0]} inputs, {ends[1]} outputs"
+            )
         if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
             problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
             raise UnsupportedError(f"distill.augment {self.augment!r}", problem, 'set augment = "none"')
