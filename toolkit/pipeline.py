@@ -24,6 +24,7 @@ from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
 from toolkit.sample_code import sample_code
+from toolkit.sources import store
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
@@ -217,8 +218,6 @@ class _Pipeline:
 
     def _made(self, stage: Stage) -> Splits:
         """Read the data, then make the model from it; checkpoints lie in the run directory until it is there."""
-        from toolkit.sources import store
-
         planned = trained.contract(self.recipe)
         splits = self._data(planned)
         self._require_fit(trained.head_of(self.recipe, splits), splits.test.task)
@@ -237,8 +236,6 @@ class _Pipeline:
 
     def _source(self, stage: Stage) -> Model:
         """Read the model; its contract, without the graph."""
-        from toolkit.sources import store
-
         path = self.recipe.model.source
         if path is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
@@ -324,8 +321,6 @@ class _Pipeline:
             self._export(stage, key, parameters)
 
     def _pass(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:
-        from toolkit.sources import store
-
         target = self._file(stage.name)
 
         def work() -> dict[str, Any]:
@@ -435,8 +430,6 @@ class _Pipeline:
         return ["original", *(name for name, graph in self.graph_of.items() if name == graph)]
 
     def _file(self, stage: str) -> Path:
-        from toolkit.sources import store
-
         return store.path_of(self.run.folder / "artifacts", stage, self.plan.kind)
 
 

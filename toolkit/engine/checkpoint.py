@@ -10,6 +10,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def write(checkpoint: Checkpoint, state: State) -> None:
             os.fsync(file.fileno())
         partial.replace(checkpoint.path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UnavailableError(
             str(checkpoint.path), f"cannot be written: {error.strerror}", "free some space"
         ) from error
