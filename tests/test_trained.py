@@ -38,7 +38,7 @@ test = 400
 input_size = [8, 8]
 width = 16
 depth = 2
-epochs = 6
+epochs = 10
 learning_rate = 0.01
 batch_size = 64
 
@@ -144,7 +144,11 @@ def test_command_prints_what_it_did(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "problem"),
     [
-        ({"[train]": "[train]\nbackbone = 'n.keras'\n", "width = 16\ndepth = 2\nepochs = 6\n": ""}, {}, "no such file"),
+        (
+            {"[train]": "[train]\nbackbone = 'n.keras'\n", "width = 16\ndepth = 2\nepochs = 10\n": ""},
+            {},
+            "no such file",
+        ),
         ({}, {"resume": True}, "there is nothing to go on with"),
         ({}, {"out": Path("model.h5")}, "must be a .keras file"),
         ({"input_size = [8, 8]\n": ""}, {}, "train.input_size: is not given"),
@@ -168,7 +172,7 @@ def test_recipe_without_train_is_refused(recipe_file: Path, tmp_path: Path) -> N
 
 def test_download_that_fails_is_exit_3_and_no_random_weights(recipe: Path, tmp_path: Path) -> None:
     """The proxy is a closed port, so that no network answers; nothing is written."""
-    text = RECIPE.replace('color = "gray"', 'color = "rgb"').replace("width = 16\ndepth = 2\nepochs = 6\n", "")
+    text = RECIPE.replace('color = "gray"', 'color = "rgb"').replace("width = 16\ndepth = 2\nepochs = 10\n", "")
     text = text.replace("learning_rate = 0.01\n", "")
     path = tmp_path / "r.toml"
     path.write_text(text.replace("[8, 8]", '[32, 32]\nbackbone = "keras.applications.MobileNetV2"\nweights="imagenet"'))

@@ -108,16 +108,15 @@ class Recipe:
 
     def require_runnable(self) -> None:
         """Raise InputError when no model or no data is given, or the model is not there."""
-        if self.data.records is None:
-            raise InputError("recipe", "data.path is not given", "give --data PATH")
         if self.train is not None:
             self._require_backbone(self.train)
-            return
-        if self.model.source is None:
+        elif self.model.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
-        if not self.model.application and not self.model.source.exists():
+        elif not self.model.application and not self.model.source.exists():
             problem = f"no such file, got {str(self.model.source)!r}"
             raise InputError(self.where("model", "source"), problem, "give --model PATH")
+        if self.data.records is None:
+            raise InputError("recipe", "data.path is not given", "give --data PATH")
 
     def _require_backbone(self, train: TrainSection) -> None:
         for path in train.files:

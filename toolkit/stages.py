@@ -235,8 +235,10 @@ def serve(descriptor: int) -> None:
     pipe = Connection(descriptor)
 
     def emit(progress: Progress) -> None:
-        with suppress(BrokenPipeError):
+        try:
             pipe.send(("progress", progress))
+        except BrokenPipeError:
+            os._exit(1)  # whoever asked is gone, killed perhaps: hours of training for nobody
 
     stages = Stages(emit)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from toolkit.errors import InputError
 from toolkit.plan import make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe, parse_recipe
-from toolkit.training.section import FeaturesSection, TrainSection
+from toolkit.training.section import AugmentSection, FeaturesSection, FinetuneSection, TrainSection
 
 DATA = '[data]\nuse = "digits"\npreprocess = { scale = 0.0625, color = "gray" }\n'
 SPLITS = "[data.splits]\nselection = 0.2\ntest = 0.2\n"
@@ -108,3 +109,10 @@ def test_pretrained_is_a_backbone_with_weights() -> None:
     assert not TrainSection(backbone="keras.applications.VGG16", weights="none", epochs=3).pretrained
     assert TrainSection(backbone="keras.applications.VGG16", weights="imagenet").pretrained
     assert TrainSection(backbone="a.keras", features=FeaturesSection(epochs=3)).pretrained
+
+
+def test_every_key_is_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "train.md").read_text()
+    sections = (TrainSection, AugmentSection, FeaturesSection, FinetuneSection)
+    names = {name for section in sections for name in section.model_fields}
+    assert not [name for name in names if not re.search(rf"`{name}\b|\b{name} = |\.{name}\]", text)]
