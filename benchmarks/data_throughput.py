@@ -28,14 +28,15 @@ TARGET = 0.95
 BATCH = 64
 
 MEMORY = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from toolkit.core import Preprocessing
 from toolkit.datasets.folder import Folder
 from toolkit.datasets.splits import SplitSpec, make_splits
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # not ru_maxrss, which a process inherits from the one that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 size = int(sys.argv[2])
 records = Folder(path=Path(sys.argv[1])).load()

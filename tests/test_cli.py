@@ -179,6 +179,25 @@ def test_eval_of_the_original_equals_the_run(finished: Any, digits_model: Path) 
     )
 
 
+def test_eval_names_the_images_it_cannot_read(tmp_path: Path, finished: Any) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for index in range(300):
+        path = tmp_path / "images" / f"digit {index % 10}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), index % 17, np.uint8)).save(path)
+    (tmp_path / "images" / "digit 3" / "13.png").write_bytes(b"")
+    file = finished.folder / "artifacts" / "int8.onnx"
+    options = ("--data", tmp_path / "images", "--preprocess", "{scale = 0.0625}", "--json")
+    result = invoke("eval", file, *options)
+    assert sum(row["total"] for row in json.loads(result.stdout)["per_class"]) == 299
+    assert "left out: digit 3/13.png: cannot be read as an image: the file is empty" in result.stderr
+    for index in range(23, 73, 10):
+        (tmp_path / "images" / "digit 3" / f"{index}.png").write_bytes(b"no image")
+    assert_one_line(invoke("eval", file, *options), 2, "6 of 300 images cannot be read")
+
+
 def test_damaged_files_are_one_line(tmp_path: Path, finished: Any) -> None:
     whole = (finished.folder / "artifacts" / "int8.tflite").read_bytes()
     for name, content in (("cut.tflite", whole[:1000]), ("text.onnx", b"hello"), ("empty.tflite", b"")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,12 @@ def test_interrupt_ends_the_child_and_all_it_started(tmp_path: Path, monkeypatch
         pids = running.call("spawn")
         raise KeyboardInterrupt
     for pid in pids:
-        assert not running_process(pid)
+        assert gone(pid)
+
+
+def gone(pid: int) -> bool:
+    """Whether a killed process ends; the kernel may take a moment on a busy machine."""
+    return any(not running_process(pid) or time.sleep(0.1) for _ in range(100))
 
 
 def running_process(pid: int) -> bool:

@@ -15,6 +15,9 @@ import pytest
 
 from toolkit import pipeline, runs
 from toolkit.errors import InputError
+from toolkit.measuring import evaluate_file, measurement_lines
+from toolkit.report.numbers import show
+from toolkit.report.text import summary_lines
 
 THINGS = 4
 PLUGIN = '''
@@ -27,7 +30,7 @@ from toolkit.schema import Component
 class Rows(Component):
     """Images with bright rows."""
 
-    task: Literal["classes", "labels", "values"]
+    task: Literal["classes", "labels", "values"] = "labels"
     """What the targets are."""
 
     def load(self):
@@ -183,6 +186,8 @@ def test_a_whole_run_judges_the_heads_own_score(tmp_path: Path, case: Case) -> N
     report = (result.folder / "report.html").read_text()
     assert 'id="metrics"' in report
     assert not manifest.warnings
+    line = next(line for line in summary_lines(manifest) if line.startswith("float.tflite"))
+    assert show(case.score, values["float.tflite", case.score]) in line
 
 
 def _check_details(head: str, details: Any, answers: np.ndarray) -> None:
@@ -193,6 +198,21 @@ def _check_details(head: str, details: Any, answers: np.ndarray) -> None:
         assert sum(details.cosines.counts) == 200
     if head == "regression":
         assert [column.mae for column in details.columns] == pytest.approx([0.05] * THINGS, abs=0.003)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_eval_prints_the_metrics_of_the_head(tmp_path: Path) -> None:
+    source = model(tmp_path, "sigmoids")
+    found = evaluate_file(source, data="rows", preprocess="unit", subset="test")
+    values = {row["name"]: row["value"] for row in found["measurements"]}
+    assert set(values) == {"mean_average_precision", "label_f1", "exact_match", "ties"}
+    assert values["mean_average_precision"] == values["exact_match"] == 1.0
+    assert [row["correct"] for row in found["per_class"]] == [200] * THINGS
+    assert any("mean_average_precision  100.0%" in line for line in measurement_lines(found))
+    with pytest.raises(InputError, match="head is 'softmax', which needs one class an image; the data gives several"):
+        evaluate_file(source, data="rows", preprocess="unit", head="softmax")
+    with pytest.raises(InputError, match="--head: no such head, got 'sigmods'"):
+        evaluate_file(source, data="rows", head="sigmods")
 
 
 @pytest.mark.usefixtures("plugin")

@@ -11,7 +11,7 @@ import pytest
 from toolkit.documents import Document
 from toolkit.errors import InputError
 from toolkit.plan import make_plan
-from toolkit.recipe_reader import parse_recipe
+from toolkit.recipe_reader import load_recipe, parse_recipe
 
 DATA = '[data]\nuse = "digits"\n[data.splits]\nselection = 0.1\ncalibration = 100\ntest = 0.3\n'
 INT8 = '[[variants.passes]]\nuse = "quantize"\nscheme = "int8"\n'
@@ -103,3 +103,21 @@ def test_distill_without_a_train_split_is_refused() -> None:
         + '[[passes]]\nuse = "distill"\nepochs = 1\n'
     )
     assert any("distill needs the train split" in problem for problem in made.problems)
+
+
+def test_named_network_asks_for_its_weights() -> None:
+    with pytest.raises(InputError, match=r"weights: is missing: there are no random weights"):
+        make_plan(load_recipe("post-training-int8", model="keras.applications.VGG16", data="digits"))
+
+
+def test_named_network_gets_its_weights_and_the_number_of_classes() -> None:
+    overrides = ['model.weights="imagenet"', 'model.classes=["cat", "dog"]']
+    plan = make_plan(
+        load_recipe("post-training-int8", model="keras.applications.VGG16", data="digits", overrides=overrides)
+    )
+    assert (plan.stages[0].use, plan.stages[0].component.weights, plan.stages[0].component.classes) == (
+        "applications",
+        "imagenet",
+        2,
+    )
+    assert not plan.problems

@@ -240,7 +240,7 @@ class Pass(Protocol):
 class Artifact:
     """One file a run produced. layout and names are the file's own, in its signature.
 
-    notes: what was changed or skipped on the way, in words.
+    notes: what was changed or skipped on the way, in words. pixels: it takes uint8 pixels as decoded, RGB or gray.
     """
 
     name: str
@@ -251,14 +251,17 @@ class Artifact:
     sha256: str
     signature: Signature
     notes: tuple[str, ...] = ()
+    pixels: bool = False
 
 
 @dataclass(frozen=True)
 class ExportContext:
-    """calibration: images for schemes that need ranges. emit: progress."""
+    """calibration: images for schemes that need ranges. classes, provenance (what -> what it was): for metadata."""
 
     calibration: Dataset | None = None
     emit: Callable[[Progress], None] = lambda progress: None
+    classes: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 class Exporter(Protocol):
@@ -406,8 +409,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; confidence 0 for a range that claims none. method: the estimator, by its name in the
-    literature."""
+    """A confidence interval; confidence 0 for a range that claims none. method: the estimator's usual name."""
 
     low: float
     high: float

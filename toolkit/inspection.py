@@ -15,6 +15,7 @@ from toolkit.errors import InputError
 from toolkit.executor import Executor
 from toolkit.plan import no_graph, source_of
 
+SHOWN = 10  # class names in a line
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 
@@ -42,6 +43,8 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
             shape = "x".join("?" if size is None else str(size) for size in spec["shape"])
             about = " ".join(filter(None, (spec["meaning"], spec["layout"] if spec["layout"] != "none" else "")))
             yield f"  {end[:-1]:<7} {spec['name']}: {shape} {spec['dtype']} ({about})"
+    for note in found.get("notes", ()):
+        yield f"  note    {note}"
     if "layers" in found:
         yield from _layer_lines(found)
     else:
@@ -49,6 +52,10 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
         counts = (("parameters", found.get("parameters")), ("MACs", found.get("macs")))
         yield "  counts  " + ", ".join(f"{'unknown' if n is None else f'{n:,}'} {name}" for name, n in counts)
         yield "  operators: " + ", ".join(f"{count} {name}" for name, count in found["operators"].items())
+    if found.get("pixels"):
+        yield "  takes   uint8 pixels as decoded: colour order, scale and offset are inside the file"
+    if found.get("metadata"):
+        yield from _metadata_lines(found["metadata"])
     if found.get("takes"):
         yield ""
         yield "what can take it:"
@@ -74,11 +81,22 @@ def read_artifact(path: Path) -> Artifact:
         raise
     except Exception as error:  # whatever a parser makes of bytes that are not its format
         raise InputError(str(path), f"is not a readable .{kind} file ({type(error).__name__})") from error
-    return Artifact(path.name, path, kind, scheme, path.stat().st_size, file_sha256(path), signature)
+    pixels = _takes_pixels(path, signature)
+    return Artifact(path.name, path, kind, scheme, path.stat().st_size, file_sha256(path), signature, pixels=pixels)
+
+
+def _takes_pixels(path: Path, signature: Signature) -> bool:
+    """Whether a file takes uint8 pixels as decoded."""
+    if signature.inputs[0].dtype != "uint8" or path.suffix.lower() == ".onnx":
+        return signature.inputs[0].dtype == "uint8"
+    from toolkit.exporters import tflite_file, tflite_intake
+
+    return tflite_intake.is_embedded(tflite_file.read(path))
 
 
 def _inspect_artifact(path: Path) -> dict[str, Any]:
     from toolkit.exporters import file_cost
+    from toolkit.exporters.metadata import read_metadata
 
     artifact = read_artifact(path)
     read = _read_tflite if artifact.format == "tflite" else _read_onnx
@@ -90,6 +108,7 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
         for name in registry.names("runtimes")
         if artifact.format in registry.load("runtimes", name).formats
     }
+    said = read_metadata(path)
     return {
         "file": str(path),
         "kind": artifact.format,
@@ -101,6 +120,8 @@ def _inspect_artifact(path: Path) -> dict[str, Any]:
         "parameters": parameters,
         "macs": macs,
         "operators": dict(operators.most_common()),
+        "pixels": artifact.pixels,
+        "metadata": said.parts() if said else None,
         "takes": {**_takers(kind, artifact.scheme), **runtimes},
     }
 
@@ -144,7 +165,8 @@ def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, A
     return {
         "file": str(path),
         "kind": f"{use} model",
-        "size_bytes": path.stat().st_size,
+        "size_bytes": _size(path),
+        "notes": list(model.notes),
         "inputs": [asdict(spec) for spec in model.signature.inputs],
         "outputs": [asdict(spec) for spec in model.signature.outputs],
         "parameters": model.graph.count_params(),
@@ -154,13 +176,18 @@ def inspect_trained(path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, A
     }
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
 def _inspect_savedmodel(path: Path, model: Model) -> dict[str, Any]:
     from toolkit.sources import savedmodel
 
     return {
         "file": str(path),
         "kind": "SavedModel without Keras",
-        "size_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "size_bytes": _size(path),
         "inputs": [asdict(spec) for spec in model.signature.inputs],
         "outputs": [asdict(spec) for spec in model.signature.outputs],
         "parameters": savedmodel.variables(path),
@@ -224,6 +251,20 @@ def _layer_lines(found: dict[str, Any]) -> Iterator[str]:
         left = "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True))
         right = "  ".join(cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
         yield f"  {left}  {right}".rstrip()
+
+
+def _metadata_lines(said: dict[str, Any]) -> Iterator[str]:
+    """What the file says of itself."""
+    yield ""
+    yield "the file says of itself:"
+    names = said["classes"]
+    if names:
+        shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
+        yield f"  classes: {shown}"
+    if said["head"]:
+        yield f"  head: {said['head']}"
+    for part in ("preprocessing", "provenance"):
+        yield from (f"  {part} {key}: {value}" for key, value in said[part].items())
 
 
 def _require_file(path: Path, *, or_folder: bool = False) -> None:

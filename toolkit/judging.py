@@ -28,6 +28,7 @@ from toolkit.plan import REFERENCE, Check, Plan
 if TYPE_CHECKING:
     from toolkit.core import Array
     from toolkit.datasets.splits import Splits
+    from toolkit.datasets.stream import Split
 
 HERE = "this-machine"
 # what answers for a model before any export: its name, and the packages whose versions count, its own first
@@ -50,7 +51,7 @@ class Judge:
         self.confidence = plan.recipe.budget.confidence
         self.original: Predictions | None = None
         self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
-        self._prepared: Mapping[str, Path] | None = None
+        self._prepared: dict[bool, Mapping[str, Path]] = {}  # as pixels, or as the original takes them
         self._ids: tuple[str, ...] = ()
 
     def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
@@ -71,7 +72,7 @@ class Judge:
 
     # ------------------------------------------------------------ answers
 
-    def _model(self, name: str, path: Path, test: Dataset) -> None:
+    def _model(self, name: str, path: Path, test: Split) -> None:
         """What the original or a stage's model answers on this machine, by the runtime of its kind."""
         digest = runs.content_sha256(path)
         runtime, packages = RUNTIMES[self.plan.kind]
@@ -93,7 +94,7 @@ class Judge:
         self._compare(predictions, test)
         self._record(f"answers:{name}", runtime, parent=name, key=key, seconds=seconds, reused=reused)
 
-    def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Dataset) -> None:
+    def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Split) -> None:
         """What a file answers on a device."""
         from toolkit.checks import inference
 
@@ -109,7 +110,7 @@ class Judge:
                 session,
                 runtime=check.runtime,
                 delegate=check.delegate,
-                prepared=self._inputs(test),
+                prepared=self._inputs(test, pixels=artifact.pixels),
                 folder=self.scratch / artifact.name,
                 threads=check.measure.threads,
             )
@@ -163,14 +164,21 @@ class Judge:
             self.emit(Progress(f"warning: {warning}", keep=True))
             self.run.update(warnings=(*self.run.manifest.warnings, warning))
 
-    def _inputs(self, test: Dataset) -> Mapping[str, Path]:
-        """The test split as arrays on disk, prepared the first time they are needed."""
-        if self._prepared is None:
+    def _inputs(self, test: Split, *, pixels: bool = False) -> Mapping[str, Path]:
+        """The test split as arrays on disk, prepared the first time they are needed.
+
+        pixels: uint8 as decoded, for files that have the rest of the preprocessing inside.
+        """
+        if pixels not in self._prepared:
             from toolkit.checks import inference
 
-            self.emit(Progress(f"preparing {len(test)} test images", keep=True))
-            self._prepared = inference.prepare(test, self._signature().inputs, self.scratch / "inputs").paths
-        return self._prepared
+            self.emit(Progress(f"preparing {len(test)} test images{' as pixels' if pixels else ''}", keep=True))
+            inputs, data, folder = self._signature().inputs, test, "inputs"
+            if pixels:
+                inputs = tuple(replace(spec, dtype="uint8") for spec in inputs)
+                data, folder = test.pixels(), "pixels"
+            self._prepared[pixels] = inference.prepare(data, inputs, self.scratch / folder).paths
+        return self._prepared[pixels]
 
     # ------------------------------------------------------------ latency
 

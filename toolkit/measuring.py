@@ -19,6 +19,7 @@ from toolkit.plan import source_of
 
 if TYPE_CHECKING:
     from toolkit.core import Dataset
+    from toolkit.datasets.stream import Split
 
 HEADS = ("auto", *fit.TARGETS)
 Emit = Callable[[Progress], None]
@@ -130,13 +131,18 @@ def _file_answers(
     artifact = _in_layout(read_artifact(file), asked.layout)
     first = artifact.signature.inputs[0]
     shape = _channels_last(first)
-    dataset = _dataset(asked, shape, first.name)
+    dataset = _dataset(asked, shape, first.name, emit)
+    data: Dataset = dataset
+    if artifact.pixels:
+        emit(Progress("the file takes pixels: colour order, scale and offset are inside it", keep=True))
+        data = dataset.pixels()
     if asked.head != "auto":
         fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
     with closing(open_session(profile)) as session:
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
-        prepared = inference.prepare(dataset, (_as_nhwc(first, shape),), folder / "inputs").paths
+        wanted = replace(_as_nhwc(first, shape), dtype="uint8" if artifact.pixels else "float32")
+        prepared = inference.prepare(data, (wanted,), folder / "inputs").paths
         answer = inference.run(
             artifact,
             session,
@@ -174,7 +180,7 @@ def _keras_answers(
             "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
         )
         first, output = facts.signature.inputs[0], facts.signature.outputs[0]
-        dataset = _dataset(asked, _channels_last(first), first.name)
+        dataset = _dataset(asked, _channels_last(first), first.name, emit)
         fit.check_data(output, dataset)
         prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
         answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
@@ -183,13 +189,14 @@ def _keras_answers(
     return np.load(answers[output.name]), dataset, output.meaning, how, ""
 
 
-def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset:
-    """All images of a dataset, or those of one subset, as one split."""
+def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str, emit: Emit) -> Split:
+    """All images of a dataset, or those of one subset, as one split; those that cannot be read are named, left out."""
+    from toolkit.datasets.census import checked, take_census
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.stream import Split
     from toolkit.overrides import toml_value
 
-    records, subset, preprocess = _records(asked.data), asked.subset, asked.preprocess
+    records, subset, preprocess = checked(_records(asked.data)), asked.subset, asked.preprocess
     indexes = [i for i in range(len(records)) if subset is None or records.subsets[i] == subset]
     if not indexes:
         known = ", ".join(sorted(set(records.subsets) - {""})) or "none"
@@ -197,7 +204,11 @@ def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str) -> Dataset
     if isinstance(preprocess, str) and preprocess.startswith("{"):
         preprocess = toml_value(preprocess)
     spec = _checked("--preprocess", PreprocessSpec, preprocess)
-    return Split(subset or "all", records, indexes, spec.resolve(shape), input_name=name)
+    census = take_census(records, indexes)
+    for unread in census.named(records):
+        emit(Progress(f"warning: left out: {unread}", keep=True))
+    kept = [index for index in indexes if index not in census.corrupt]
+    return Split(subset or "all", records, kept, spec.resolve(shape), input_name=name)
 
 
 def _records(data: str) -> Any:

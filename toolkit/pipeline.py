@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import doctor, runs, trained
+from toolkit import allowed, doctor, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.core import Artifact, Meaning, Measurement, Model, Progress, Task
 from toolkit.data import check_classes, class_names, load_splits
@@ -28,11 +28,9 @@ from toolkit.sources import store
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
-    from toolkit.datasets.stream import Split
 
 Emit = Callable[[Progress], None]
 
-SOME = 50  # names of left-out images in the manifest itself
 # packages whose version is part of what a stage is
 VERSIONED = (
     "edgekit",
@@ -45,6 +43,7 @@ VERSIONED = (
     "ai-edge-litert",
     "ai-edge-quantizer",
 )
+PROVENANCE = ("edgekit", "tensorflow", "keras")  # of those, what a file's metadata names
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,7 @@ class _Pipeline:
         self.keys: dict[str, str] = {}  # stage -> content hash
         self.graph_of: dict[str, str] = {}  # stage -> the stage whose graph it kept
         self.artifacts: dict[str, Artifact] = {}
+        self.origin = ""  # hash of the model that was read
         self.done = 0
 
     def carry_out(self) -> Result:
@@ -236,22 +236,26 @@ class _Pipeline:
 
     def _source(self, stage: Stage) -> Model:
         """Read the model; its contract, without the graph."""
-        path = self.recipe.model.source
-        if path is None:
+        section, wanted = self.recipe.model, self.recipe.data.preprocess
+        if section.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
-        wanted = self.recipe.data.preprocess
         parameters = {**stage.component.model_dump(mode="json"), "preprocess": wanted.model_dump(mode="json")}
-        key = runs.content_key("source", stage.use, runs.content_sha256(path), parameters, self.versions)
+        files = (*section.files(), *allowed.files(self.recipe.allow_code))
+        digests = [runs.content_sha256(path) for path in files]
+        self.origin = digests[0] if section.files() else ""
+        key = runs.content_key("source", stage.use, section.application, digests, parameters, self.versions)
         target = self._file(stage.name)
+        what = section.application or section.source.absolute()
 
         def work() -> dict[str, Any]:
             facts = self.executor.call(
-                "load_source", source=stage.component, path=path.absolute(), preprocess=wanted, save_as=target
+                "load_source", source=stage.component, path=what, preprocess=wanted, save_as=target
             )
             self._model_facts(stage.name, facts)
             return {"notes": facts.notes}
 
-        self._once(stage, key, {**parameters, "file": path.name}, (target, store.contract_path(target)), work)
+        named = {**parameters, "file": section.source.name}
+        self._once(stage, key, named, (target, store.contract_path(target)), work)
         return store.read_contract(target)
 
     def _data(self, contract: Model) -> Splits:
@@ -270,49 +274,22 @@ class _Pipeline:
             fit.check_data(contract.signature.outputs[0], splits.test)
         if named:
             check_classes(named, splits.test.classes)
-        records = tuple(self._data_record(split) for split in splits.present())
-        left_out = tuple(
-            runs.LeftOutRecord(left.source, left.reason, len(left.names), left.names[:SOME]) for left in splits.left_out
-        )
-        if splits.left_out:
-            self._list("left-out", [asdict(left) for left in splits.left_out])
-        self.run.update(
-            data=records, left_out=left_out, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings)
-        )
+        split_records.keep(self.run, splits)
         for warning in splits.warnings:
             self.emit(Progress(f"warning: {warning}", keep=True))
-        self.fingerprints = {record.split: record.fingerprint for record in records}
+        self.fingerprints = {split.name: split.fingerprint for split in splits.present()}
         self._data_open = False
         return splits
-
-    def _data_record(self, split: Split) -> runs.DataRecord:
-        """What the manifest says of a split; its images are listed in a file beside."""
-        content = {"name": split.drawn, "fingerprint": split.fingerprint, "ids": split.ids}
-        return runs.DataRecord(
-            split=split.name,
-            images=len(split),
-            fingerprint=split.fingerprint,
-            source=split.source,
-            per_class=split.per_class,
-            name=split.drawn,
-            ids=self._list(split.name, content),
-        )
-
-    def _list(self, name: str, content: Any) -> str:
-        """Write what a split holds to the run's samples/; the path from the run directory."""
-        path = self.run.folder / "samples" / f"{name}.json"
-        runs.write_atomically(
-            path, json.dumps(content, indent=0, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        )
-        return path.relative_to(self.run.folder).as_posix()
 
     def _stage(self, stage: Stage, splits: Splits) -> None:
         parameters = stage.component.model_dump(mode="json")
         files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
-        data = {name: self.fingerprints.get(name) for name in uses}
+        data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme != "int8":
             data = {}
+        if getattr(stage.component, "metadata", False):
+            data |= {"classes": self.run.manifest.classes, "provenance": self._provenance(stage)}
         parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data, files)
         key = runs.content_key(*parts, self.recipe.seed, self.versions)
         if stage.kind == "pass":
@@ -345,7 +322,11 @@ class _Pipeline:
         def work() -> dict[str, Any]:
             self._open_data()
             artifact = self.executor.call(
-                "export", exporter=stage.component, parent=self._file(stage.parent), path=target
+                "export",
+                exporter=stage.component,
+                parent=self._file(stage.parent),
+                path=target,
+                provenance=self._provenance(stage),
             )
             artifact = replace(artifact, name=stage.name, path=target)
             program = sample_code(artifact, self.opening["preprocessing"], self.run.manifest.classes)
@@ -355,6 +336,13 @@ class _Pipeline:
 
         self._once(stage, key, parameters, (target, target.with_name(f"{stage.name}.py")), work)
         self.artifacts[stage.name] = self._artifact(stage.name)
+
+    def _provenance(self, stage: Stage) -> dict[str, str]:
+        """Where a file comes from, for its metadata: the model it was made of, and what made it."""
+        source = self.recipe.model.source
+        origin = {"model": source.name, "sha256": self.origin} if source else {}
+        made = {name: version for name in PROVENANCE if (version := self.versions.get(name))}
+        return {**origin, "recipe": self.recipe.name, "stage": stage.parent, **made}
 
     def _once(
         self, stage: Stage, key: str, parameters: dict[str, Any], files: tuple[Path, ...], work: Callable[[], Any]
@@ -416,6 +404,7 @@ class _Pipeline:
             inputs=artifact.signature.inputs,
             outputs=artifact.signature.outputs,
             notes=artifact.notes,
+            pixels=artifact.pixels,
         )
         others = (known for known in self.run.manifest.artifacts if known.name != stage.name)
         self.run.update(artifacts=(*others, record))

@@ -235,6 +235,12 @@ def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
         if given[name] != defaults[name].default
     ]
     given["allow_code"] = recipe.allow_code
+    if recipe.model.application:
+        if not given["weights"]:
+            fix = 'set model.weights to "imagenet" or to a weights file'
+            raise InputError(recipe.where("model", "weights"), "is missing: there are no random weights", fix)
+        names = recipe.model.classes
+        given["classes"] = len(names) or None
     return source(**{name: value for name, value in given.items() if name in source.model_fields})
 
 

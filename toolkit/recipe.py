@@ -112,9 +112,12 @@ class Recipe:
             self._require_backbone(self.train)
         elif self.model.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
-        elif not self.model.application and not self.model.source.exists():
-            problem = f"no such file, got {str(self.model.source)!r}"
-            raise InputError(self.where("model", "source"), problem, "give --model PATH")
+        for path in self.model.files():
+            if not path.exists():
+                key, fix = (
+                    ("weights", "name a weights file") if self.model.application else ("source", "give --model PATH")
+                )
+                raise InputError(self.where("model", key), f"no such file, got {str(path)!r}", fix)
         if self.data.records is None:
             raise InputError("recipe", "data.path is not given", "give --data PATH")
 

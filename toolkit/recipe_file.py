@@ -42,6 +42,12 @@ class ModelSection(Component):
         text = str(self.source or "")
         return text.removeprefix(APPLICATIONS) if text.startswith(APPLICATIONS) else None
 
+    def files(self) -> tuple[Path, ...]:
+        """What is read of the disk: the source, or the weights of a named network."""
+        if self.application is None:
+            return (self.source,) if self.source else ()
+        return (Path(self.weights),) if self.weights and self.weights != "imagenet" else ()
+
 
 class VariantSection(Component):
     """[[variants]]: one branch from the trunk and the files it leaves as."""

@@ -61,6 +61,7 @@ class ArtifactRecord:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
+    pixels: bool = False  # it takes uint8 pixels as decoded
 
     def artifact(self, folder: Path) -> Artifact:
         """The file, in the run directory `folder`."""
@@ -73,6 +74,7 @@ class ArtifactRecord:
             sha256=self.sha256,
             signature=Signature(self.inputs, self.outputs),
             notes=self.notes,
+            pixels=self.pixels,
         )
 
 

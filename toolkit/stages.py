@@ -110,9 +110,10 @@ class Stages:
         facts = self._save(result.model, save_as)
         return replace(facts, changes=result.changes, curves=dict(result.curves))
 
-    def export(self, *, exporter: Any, parent: Path, path: Path) -> Artifact:
-        """Write the model saved at `parent` to one file."""
-        context = ExportContext(calibration=self._opened().calibration, emit=self._emit)
+    def export(self, *, exporter: Any, parent: Path, path: Path, provenance: Mapping[str, str]) -> Artifact:
+        """Write the model saved at `parent` to one file. provenance: where it comes from, for the file's metadata."""
+        splits = self._opened()
+        context = ExportContext(splits.calibration, self._emit, splits.test.classes, provenance)
         artifact: Artifact = exporter.export(self._model(parent), path, context)
         return artifact
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +12,8 @@ import pytest
 from toolkit.runs import Manifest
 
 
-def _samples() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sample_manifest", Path(__file__).with_name("sample_manifest.py"))
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -21,7 +22,14 @@ def _samples() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def samples() -> ModuleType:
-    return _samples()
+    return _module("sample_manifest")
+
+
+@pytest.fixture(scope="session")
+def answered(samples: ModuleType) -> Callable[..., Manifest]:
+    """The sample manifest with the answers of a head: `answered("logits", classes=10)`."""
+    make = _module("answered").manifest
+    return lambda head, **options: make(samples.sample(), head, **options)
 
 
 @pytest.fixture(scope="session")

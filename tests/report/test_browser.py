@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,10 +51,13 @@ def _dump(folder: Path, page: str) -> tuple[str, str]:
     return done.stdout, "\n".join(console)
 
 
+KINDS = ["sample", "hostile", "bare", "logits", "sigmoids", "embedding", "regression"]
+
+
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("kind", ["sample", "hostile", "bare"])
-def test_page_fits_and_is_quiet(tmp_path: Path, samples, kind: str, width: int) -> None:  # type: ignore[no-untyped-def]
-    manifest: Manifest = getattr(samples, kind)()
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_fits_and_is_quiet(tmp_path: Path, samples: Any, answered: Any, kind: str, width: int) -> None:
+    manifest: Manifest = getattr(samples, kind)() if hasattr(samples, kind) else answered(kind)
     (tmp_path / "report.html").write_text(render(manifest), encoding="utf-8")
     (tmp_path / "probe.html").write_text(PROBE.format(width=width), encoding="utf-8")
     dom, console = _dump(tmp_path, "probe.html")
@@ -67,6 +71,8 @@ def test_page_fits_and_is_quiet(tmp_path: Path, samples, kind: str, width: int) 
     assert found["rows"] == len(manifest.measurements)
     if kind == "sample":
         assert found["charts"] == 4  # two scatters, two sets of curves
+    if kind == "logits":
+        assert found["charts"] == 4 + 2 + 9  # reliability, ROC, and three matrices of each of three files
 
 
 def test_console_would_be_heard(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_weights_for_other_classes_are_refused(weights: Path) -> None:
         Applications(weights=str(weights), classes=9, input_shape=SIZE).load("MobileNet")
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
 def test_weights_of_another_network_are_refused(weights: Path) -> None:
     with pytest.raises(InputError, match="weights"):
         Applications(weights=str(weights), classes=7, input_shape=SIZE).load("MobileNetV2")

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from toolkit.core import Array
 
 BATCH = 64
+FLOATS, PIXELS = "<f4", "|u1"  # float32 and uint8, as .npy headers name them
 TIMEOUT_BASE_S = 120.0  # for starting and loading
 TIMEOUT_PER_IMAGE_S = 2.0  # slower than any network a device can use
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Inputs as float32 .npy files, NHWC, by input name. seconds: spent on decoding and preprocessing."""
+    """Inputs as .npy files, NHWC, float32 or uint8, by input name. seconds: spent on decoding and preprocessing."""
 
     paths: Mapping[str, Path]
     images: int
@@ -43,6 +44,7 @@ class Answer:
 def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepared:
     """Decode and preprocess a split once, batch by batch: memory does not grow with the number of images.
 
+    An input of type uint8 is written as that, any other as float32.
     Plain writes, so that a full disk is an OSError; through a memory map it would kill the process with SIGBUS.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,30 +53,39 @@ def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepar
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
         for batch in data.batches(BATCH):
-            for name, path in paths.items():
+            for spec in inputs:
+                name, path = spec.name, paths[spec.name]
+                dtype = PIXELS if spec.dtype == "uint8" else FLOATS
                 if name not in batch.inputs:
                     raise InputError("data", f"has no input {name!r}", "name the data's inputs as the model does")
                 if name not in files:
                     files[name] = stack.enter_context(path.open("wb"))
-                    _header(files[name], (len(data), *batch.inputs[name].shape[1:]))
-                _append(files[name], name, batch)
+                    _header(files[name], (len(data), *batch.inputs[name].shape[1:]), dtype)
+                _append(files[name], name, batch, dtype)
             images += len(batch.ids)
     if images != len(data):
         raise InputError("data", f"gave {images} of its {len(data)} images", "read the data again from its source")
     return Prepared(paths, images, perf_counter() - started)
 
 
-def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+def _header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:
     import numpy as np
 
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
 
 
-def _append(file: BinaryIO, name: str, batch: Batch) -> None:
-    """One batch's rows; InputError, naming the image, for NaN or infinity."""
+def _append(file: BinaryIO, name: str, batch: Batch, dtype: str) -> None:
+    """One batch's rows; InputError, naming the image, for NaN or infinity, or for what is no pixel."""
     import numpy as np
 
     rows = np.ascontiguousarray(batch.inputs[name], dtype="<f4")
+    if dtype == PIXELS:
+        pixels = rows.astype(np.uint8)
+        wrong = (pixels != rows).reshape(len(rows), -1).any(axis=1)
+        if wrong.any():
+            raise InputError(batch.ids[int(np.argmax(wrong))], f"input {name!r} is no uint8 pixels", "give images")
+        file.write(pixels.data)
+        return
     finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
     if not finite.all():
         where = batch.ids[int(np.argmin(finite))]

@@ -11,8 +11,9 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.core import Preprocessing, Records, Task
 from toolkit.datasets.images import picture
@@ -121,6 +122,28 @@ class Split:
         for name, label, digest in zip(self.ids, self.labels.tolist(), self.digests, strict=True):
             whole.update(f"{len(name)}:{name}={label};".encode() + digest)
         return whole.hexdigest()
+
+    def pixels(self) -> Split:
+        """The same images as uint8 pixels, RGB or gray: what a file takes that does the rest itself.
+
+        Raises InputError where images are floats, whose pixels nobody knows.
+        """
+        if self.is_float():
+            problem = "images are float arrays, and the file takes uint8 pixels"
+            raise InputError(self.source, problem, "give the images as uint8, or export without embed_preprocessing")
+        color: Literal["gray", "rgb"] = "gray" if self._preprocessing.color == "gray" else "rgb"
+        plain = replace(self._preprocessing, color=color, scale=(1.0,), offset=(0.0,))
+        known, drawn, threads = self._known, self._drawn, self._threads
+        return Split(
+            self._name,
+            self._records,
+            self._indexes,
+            plain,
+            input_name=self._input,
+            digests=known,
+            drawn=drawn,
+            threads=threads,
+        )
 
     def is_float(self) -> bool:
         """Whether images are floats, that is inputs already (told from the first)."""

@@ -16,7 +16,17 @@ from pydantic import Field
 
 from toolkit.core import Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
-from toolkit.exporters import feeds, onnx_file, onnx_given, onnx_scan, written
+from toolkit.exporters import (
+    feeds,
+    intake,
+    metadata,
+    onnx_file,
+    onnx_given,
+    onnx_intake,
+    onnx_metadata,
+    onnx_scan,
+    written,
+)
 from toolkit.exporters.quiet import quiet
 from toolkit.schema import Component
 
@@ -43,11 +53,17 @@ class ONNX(Component):
     """Leave the batch dimension open; otherwise it is 1."""
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""
+    embed_preprocessing: bool = False
+    """Take uint8 pixels, RGB or gray, of the input's size: colour order, scale and offset are inside the file."""
+    metadata: bool = False
+    """Write class names, preprocessing and provenance into the file's metadata_props."""
 
     def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
         """Why this request cannot be written, or None."""
         if kind not in self.takes:
             return "there is no converter from .tflite to ONNX that is kept; export the model from where it was trained"
+        if self.embed_preprocessing and (reason := intake.refusal(kind)):
+            return reason
         if quant.scheme == "dynamic":
             return (
                 "ONNX Runtime computes dynamically quantized convolutions with ConvInteger, which takes no int8 "
@@ -65,17 +81,29 @@ class ONNX(Component):
             feeds.calibration_set(context)
         written.require_sound(model)
         inputs = onnx_given.inputs(model, self) if model.kind == FORMAT else self._inputs(model)
+        front = intake.of(model, inputs, FORMAT) if self.embed_preprocessing else None
         with written.draft(path) as temporary:
-            temporary.write_bytes(self._content(model, inputs, context))
+            temporary.write_bytes(self._content(model, inputs, context, front))
             context.emit(Progress("reading the file back"))
             file = onnx_file.read(temporary)
             notes = onnx_scan.scan(file, onnx_given.to_check(model), written.locator(model))
             _check(temporary)
-            _run_once(temporary, model, inputs, feeds.probe(context, inputs))
+            example = feeds.probe(context, inputs)
+            names = [spec.name for spec in model.signature.outputs]
+            axis = 1 if inputs[0].layout == "NCHW" else -1
+            outputs = _run_once(temporary, names, front.pixels(example, axis=axis) if front else example)
+            written.require_finite(outputs, model, feeds.as_keras(example, inputs))
         layouts = {spec.name: spec.layout for spec in (*inputs, *model.signature.outputs)}
         ends = (_laid_out(file.inputs, layouts), _laid_out(file.outputs, layouts))
         signature = feeds.signature_of(model, *ends)
-        return written.artifact(path, format=FORMAT, scheme=model.quant.scheme, signature=signature, notes=notes)
+        return written.artifact(
+            path,
+            format=FORMAT,
+            scheme=model.quant.scheme,
+            signature=signature,
+            notes=notes,
+            pixels=front is not None,
+        )
 
     def _inputs(self, model: Model) -> tuple[TensorSpec, ...]:
         """The file's inputs for one image, in the layout asked for."""
@@ -88,15 +116,23 @@ class ONNX(Component):
             raise UnsupportedError(f"{FORMAT}.layout", "NCHW was asked for, but the model takes no 4-D image")
         return inputs
 
-    def _content(self, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> bytes:
+    def _content(
+        self, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, front: intake.Intake | None
+    ) -> bytes:
         """The file's bytes: a source that is already what it should be goes out as it came."""
         if model.kind == FORMAT and onnx_given.is_as_asked(model):
-            return Path(model.graph).read_bytes()
+            content = Path(model.graph).read_bytes()
+            return onnx_metadata.embed(content, metadata.of(model, context)) if self.metadata else content
         proto = onnx_given.convert(model, self) if model.kind == FORMAT else self._convert(model, context)
         if model.kind == FORMAT and model.quant.scheme != "float32":
             onnx_scan.standard_only(onnx_file.File(proto), written.locator(model))
             proto = _folded(proto)
-        content: bytes = _realise(proto, model, inputs, context).SerializeToString(deterministic=True)
+        proto = _realise(proto, model, inputs, context)
+        if front:
+            onnx_intake.embed(proto, front, inputs[0].layout)
+        content = bytes(proto.SerializeToString(deterministic=True))
+        if self.metadata:
+            content = onnx_metadata.embed(content, metadata.of(model, context, pixels=front is not None))
         return content
 
     def _convert(self, model: Model, context: ExportContext) -> Any:
@@ -251,11 +287,10 @@ def _check(path: Path) -> None:
         raise UnsupportedError(FORMAT, f"the written file is not valid ONNX: {text[0]}") from error
 
 
-def _run_once(path: Path, model: Model, inputs: tuple[TensorSpec, ...], example: dict[str, Array]) -> None:
-    names = [spec.name for spec in model.signature.outputs]
+def _run_once(path: Path, names: list[str], example: dict[str, Array]) -> dict[str, Array]:
     with _runnable():
         outputs = _session(path.read_bytes()).run(names, example)
-    written.require_finite(dict(zip(names, outputs, strict=True)), model, feeds.as_keras(example, inputs))
+    return dict(zip(names, outputs, strict=True))
 
 
 def _session(content: bytes, **options: Any) -> Any:

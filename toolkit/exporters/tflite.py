@@ -13,7 +13,17 @@ from pydantic import Field
 
 from toolkit.core import Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
-from toolkit.exporters import feeds, tflite_file, tflite_given, tflite_scan, written
+from toolkit.exporters import (
+    feeds,
+    intake,
+    metadata,
+    tflite_file,
+    tflite_given,
+    tflite_intake,
+    tflite_metadata,
+    tflite_scan,
+    written,
+)
 from toolkit.exporters.quiet import quiet
 from toolkit.schema import Component
 
@@ -37,11 +47,19 @@ class TFLite(Component):
 
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""
+    embed_preprocessing: bool = False
+    """Take uint8 pixels, RGB or gray, of the input's size: colour order, scale and offset are inside the file."""
+    metadata: bool = False
+    """Write class names, preprocessing and provenance into the file, as TFLite Metadata."""
 
     def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
         """Why this request cannot be written, or None."""
         if kind not in self.takes:
             return NO_ONNX
+        if self.embed_preprocessing and (reason := intake.refusal(kind)):
+            return reason
+        if self.embed_preprocessing and quant.io == "int8":
+            return "embed_preprocessing takes uint8 pixels, and io asks for int8 inputs: set io to uint8 or float32"
         if quant.io != "float32" and quant.scheme != "int8":
             return f"{quant.io} inputs and outputs need scheme int8, got {quant.scheme}"
         return None
@@ -59,16 +77,40 @@ class TFLite(Component):
             feeds.calibration_set(context)
         written.require_sound(model)
         inputs = feeds.fixed_inputs(model, self.input_shape, FORMAT)
+        front = intake.of(model, inputs, FORMAT) if self.embed_preprocessing else None
         with written.draft(path) as temporary:
-            content = _given(model, context) if model.kind == FORMAT else _convert(model, inputs, context)
-            temporary.write_bytes(content)
+            temporary.write_bytes(self._content(model, inputs, context, front))
             context.emit(Progress("reading the file back"))
             file = tflite_file.read(temporary)
-            notes = tflite_scan.scan(file, _to_check(model), written.locator(model))
-            _run_once(temporary, model, feeds.probe(context, inputs))
+            notes = tflite_scan.scan(file, _to_check(model), written.locator(model), pixels=front is not None)
+            example = feeds.probe(context, inputs)
+            outputs = _run_once(temporary, front.pixels(example, axis=-1) if front else example)
+            written.require_finite(outputs, model, list(example.values()))
         ends = (_specs(file.inputs, model), _specs(file.outputs, model))
         signature = feeds.signature_of(model, *ends)
-        return written.artifact(path, format=FORMAT, scheme=model.quant.scheme, signature=signature, notes=notes)
+        return written.artifact(
+            path,
+            format=FORMAT,
+            scheme=model.quant.scheme,
+            signature=signature,
+            notes=notes,
+            pixels=front is not None,
+        )
+
+    def _content(
+        self, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, front: intake.Intake | None
+    ) -> bytes:
+        """The file's bytes."""
+        if model.kind == FORMAT:
+            content = _given(model, context)
+        else:
+            content = _convert(model, inputs, context, pixels=front is not None)
+        if front:
+            content = tflite_intake.embed(content, front, per_tensor=model.quant.granularity == "per_tensor")
+        if self.metadata:
+            found = metadata.of(model, context, pixels=front is not None)
+            content = tflite_metadata.embed(content, found)
+        return content
 
 
 def _given(model: Model, context: ExportContext) -> bytes:
@@ -91,7 +133,8 @@ def _to_check(model: Model) -> QuantSpec:
     return model.quant
 
 
-def _convert(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> bytes:
+def _convert(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, *, pixels: bool) -> bytes:
+    """The converted file; pixels: an int8 one takes int8, for an intake to come in front."""
     import tensorflow as tf
 
     context.emit(Progress("freezing the graph"))
@@ -102,6 +145,8 @@ def _convert(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContex
     if model.quant.scheme == "int8":
         feed = partial(feeds.calibration, context, inputs)
         converter.representative_dataset = lambda: (list(example.values()) for example in feed())
+        if pixels:
+            converter.inference_input_type = tf.int8
     context.emit(Progress(f"converting to {model.quant.scheme}"))
     content = _checked(converter, model)
     names = [[spec.name for spec in specs] for specs in (model.signature.inputs, model.signature.outputs)]
@@ -147,7 +192,7 @@ def _refused(error: Any, model: Model) -> UnsupportedError:
     return UnsupportedError(FORMAT, f"the converter refused the model: {text[0]}", fix)
 
 
-def _run_once(path: Path, model: Model, example: dict[str, Array]) -> None:
+def _run_once(path: Path, example: dict[str, Array]) -> dict[str, Array]:
     """Allocate the file and run it on one example, as a device would: by name, quantized where the file is."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -156,11 +201,11 @@ def _run_once(path: Path, model: Model, example: dict[str, Array]) -> None:
         interpreter.allocate_tensors()
         runner = interpreter.get_signature_runner(tflite_file.SIGNATURE_KEY)
         details = runner.get_input_details()
-        outputs = runner(**{name: _quantized(array, details[name]) for name, array in example.items()})
+        outputs: dict[str, Array] = runner(**{name: _quantized(a, details[name]) for name, a in example.items()})
     except (RuntimeError, ValueError) as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise UnsupportedError(FORMAT, f"LiteRT cannot run the written file: {text[0]}") from error
-    written.require_finite(outputs, model, list(example.values()))
+    return outputs
 
 
 def _quantized(array: Array, detail: dict[str, Any]) -> Array:

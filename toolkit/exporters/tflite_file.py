@@ -58,23 +58,25 @@ class File:
 
 def read(path: Path) -> File:
     """Everything a check needs to know of a file. Operators of all subgraphs, in order; the first one's ends."""
-    model = _parse(path.read_bytes())
+    model = parse(path.read_bytes())
     graphs = [[_tensor(tensor, model) for tensor in graph.tensors] for graph in model.subgraphs]
     operators = [
         _operator(operator, tensors, model)
         for graph, tensors in zip(model.subgraphs, graphs, strict=True)
         for operator in graph.operators or []
     ]
-    first = model.subgraphs[0]
-    signature = (model.signatureDefs or [None])[0]
-    ends = [
-        _named(maps, indexes, graphs[0])
-        for maps, indexes in (
-            (signature.inputs if signature else [], first.inputs),
-            (signature.outputs if signature else [], first.outputs),
-        )
-    ]
-    return File(tuple(operators), *ends)
+    return File(tuple(operators), *_ends(model, graphs[0]))
+
+
+def ends(model: Any) -> tuple[tuple[tuple[str, Tensor], ...], tuple[tuple[str, Tensor], ...]]:
+    """Inputs and outputs of a ModelT, as `File` has them."""
+    return _ends(model, [_tensor(tensor, model) for tensor in model.subgraphs[0].tensors])
+
+
+def _ends(model: Any, tensors: list[Tensor]) -> tuple[tuple[tuple[str, Tensor], ...], tuple[tuple[str, Tensor], ...]]:
+    first, signature = model.subgraphs[0], (model.signatureDefs or [None])[0]
+    maps = (signature.inputs, signature.outputs) if signature else ([], [])
+    return _named(maps[0], first.inputs, tensors), _named(maps[1], first.outputs, tensors)
 
 
 def sign(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
@@ -83,8 +85,8 @@ def sign(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes
     Also puts two things of TensorFlow 2.21's converter right: buffers are aligned as the format asks, and a
     per-tensor scale that was written once for each channel is written once.
     """
-    schema = _schema()
-    model = _parse(content)
+    schema = generated()
+    model = parse(content)
     graph = model.subgraphs[0]
     ends = [_maps(schema, names, list(of)) for names, of in ((inputs, graph.inputs), (outputs, graph.outputs))]
     signature = schema.SignatureDefT(*ends, signatureKey=SIGNATURE_KEY.encode(), subgraphIndex=0)
@@ -93,17 +95,17 @@ def sign(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes
         graph.tensors[pair.tensorIndex].name = pair.name
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         _write_scale_once(tensor.quantization)
-    return _pack(model)
+    return pack(model)
 
 
 def is_signed(content: bytes) -> bool:
     """Whether the file names its inputs and outputs in a signature."""
-    return bool(_parse(content).signatureDefs)
+    return bool(parse(content).signatureDefs)
 
 
 def constant_indexes(content: bytes) -> set[int]:
     """Numbers of the tensors of the first graph that hold constants."""
-    model = _parse(content)
+    model = parse(content)
     stored = [buffer.data is not None and len(buffer.data) > 0 for buffer in model.buffers]
     return {number for number, tensor in enumerate(model.subgraphs[0].tensors) if stored[tensor.buffer]}
 
@@ -140,17 +142,20 @@ def _describe(tensor: Tensor, seen: dict[int, int]) -> str:
 # ---------------------------------------------------------------- schema objects
 
 
-def _schema() -> Any:
+def generated() -> Any:
+    """The generated classes of schema.fbs."""
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated
 
 
-def _parse(content: bytes) -> Any:
-    return _schema().ModelT.InitFromPackedBuf(content, 0)
+def parse(content: bytes) -> Any:
+    """A file's ModelT, to be changed and packed again."""
+    return generated().ModelT.InitFromPackedBuf(content, 0)
 
 
-def _pack(model: Any) -> bytes:
+def pack(model: Any) -> bytes:
+    """The bytes of a ModelT."""
     import flatbuffers  # type: ignore[import-untyped]
 
     for buffer in model.buffers:
@@ -163,7 +168,7 @@ def _pack(model: Any) -> bytes:
 @cache
 def _aligned_buffer() -> type:
     """BufferT whose bytes start at a multiple of ALIGNMENT: the generated one leaves them where they fall."""
-    schema = _schema()
+    schema = generated()
 
     class Aligned(schema.BufferT):  # type: ignore[misc, name-defined]
         def Pack(self, builder: Any) -> int:  # noqa: N802  (name of the generated method)
@@ -200,7 +205,7 @@ def _tensor(tensor: Any, model: Any) -> Tensor:
     kind = _enum("TensorType")[tensor.type]
     shape = tuple(int(n) for n in _list(tensor.shape))
     return Tensor(
-        _text(tensor.name),
+        text(tensor.name),
         shape,
         kind.lower(),
         tuple(float(s) for s in scales),
@@ -224,7 +229,7 @@ def _operator(operator: Any, tensors: list[Tensor], model: Any) -> Operator:
     # files up to 2020 keep the number in the 8-bit field
     kind = _enum("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
     if kind == "CUSTOM":
-        kind = f"CUSTOM:{_text(code.customCode)}"
+        kind = f"CUSTOM:{text(code.customCode)}"
     return Operator(
         kind,
         tuple(tensors[i] if i >= 0 else None for i in _list(operator.inputs)),
@@ -240,7 +245,7 @@ def _options(options: Any) -> Iterator[tuple[str, str]]:
 
 def _named(maps: Any, indexes: Any, tensors: list[Tensor]) -> tuple[tuple[str, Tensor], ...]:
     """(name, tensor) in the graph's order; two names of one tensor stay in the signature's order."""
-    left = [(_text(pair.name), int(pair.tensorIndex)) for pair in maps]
+    left = [(text(pair.name), int(pair.tensorIndex)) for pair in maps]
     named = []
     for index in indexes:
         pair = next((pair for pair in left if pair[1] == index), (tensors[index].name, int(index)))
@@ -252,12 +257,13 @@ def _named(maps: Any, indexes: Any, tensors: list[Tensor]) -> tuple[tuple[str, T
 
 @cache
 def _enum(name: str) -> dict[int, str]:
-    return {value: key for key, value in vars(getattr(_schema(), name)).items() if isinstance(value, int)}
+    return {value: key for key, value in vars(getattr(generated(), name)).items() if isinstance(value, int)}
 
 
 def _list(values: Any) -> list[Any]:
     return [] if values is None else list(values)
 
 
-def _text(value: bytes | str | None) -> str:
+def text(value: bytes | str | None) -> str:
+    """A name of a ModelT, which is bytes where it was read and may be text where it was set."""
     return value.decode() if isinstance(value, bytes) else value or ""

@@ -29,12 +29,15 @@ DYNAMIC_MINIMUM = (
 )
 
 
-def scan(file: File, quant: QuantSpec, locate: Locate) -> tuple[str, ...]:
-    """Notes on what a file of this scheme left as it was; raises UnsupportedError for what must not be."""
+def scan(file: File, quant: QuantSpec, locate: Locate, *, pixels: bool = False) -> tuple[str, ...]:
+    """Notes on what a file of this scheme left as it was; raises UnsupportedError for what must not be.
+
+    pixels: its input is uint8 whatever the specification says of inputs and outputs.
+    """
     _builtin_only(file, locate)
     match quant.scheme:
         case "int8":
-            _ends_typed(file, quant)
+            _ends_typed(file, quant, pixels=pixels)
             _no_float_island(file, locate)
             _granularity(file, quant, locate)
             return ()
@@ -83,10 +86,12 @@ def _builtin_only(file: File, locate: Locate) -> None:
             raise UnsupportedError(layer_of(operator, locate), problem, "replace the layer")
 
 
-def _ends_typed(file: File, quant: QuantSpec) -> None:
-    for name, tensor in (*file.inputs, *file.outputs):
-        if tensor.dtype != quant.io and tensor.dtype in (*FLOATS, "int8", "uint8"):
-            raise UnsupportedError(name, f"is {tensor.dtype} in the written file, {quant.io} was asked for")
+def _ends_typed(file: File, quant: QuantSpec, *, pixels: bool) -> None:
+    ends = [(name, tensor, "uint8" if pixels else quant.io) for name, tensor in file.inputs]
+    ends += [(name, tensor, quant.io) for name, tensor in file.outputs]
+    for name, tensor, asked in ends:
+        if tensor.dtype != asked and tensor.dtype in (*FLOATS, "int8", "uint8"):
+            raise UnsupportedError(name, f"is {tensor.dtype} in the written file, {asked} was asked for")
 
 
 def _no_float_island(file: File, locate: Locate) -> None:

@@ -38,11 +38,13 @@ def draft(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def artifact(path: Path, *, format: str, scheme: Scheme, signature: Signature, notes: tuple[str, ...]) -> Artifact:
+def artifact(  # the fields of an Artifact
+    path: Path, *, format: str, scheme: Scheme, signature: Signature, notes: tuple[str, ...], pixels: bool = False
+) -> Artifact:
     """The Artifact of a finished file."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return Artifact(path.stem, path, format, scheme, len(content), digest, signature, notes)
+    return Artifact(path.stem, path, format, scheme, len(content), digest, signature, notes, pixels)
 
 
 def require_sound(model: Model) -> None:

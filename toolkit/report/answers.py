@@ -75,11 +75,14 @@ def _metric_names(view: View, subjects: Sequence[str]) -> Iterator[str]:
 
 def _left_out(found: Mapping[str, Details], subjects: Sequence[str]) -> Markup | None:
     """What could not be computed, and why, each said once."""
-    pairs = (pair for subject in subjects for pair in found[subject].left_out.items())
-    said = dict.fromkeys(f"{capital(quantity(name).label)}: {why}" for name, why in pairs)
-    if not said:
+    named: dict[str, dict[str, None]] = {}  # why -> what, in order
+    for subject in subjects:
+        for name, why in found[subject].left_out.items():
+            named.setdefault(why, {})[quantity(name).label] = None
+    if not named:
         return None
-    return join(tag("p", "Left out:", class_="quiet"), tag("ul", (tag("li", text) for text in said), class_="notes"))
+    said = [f"Left out of {'; '.join(labels)}: {why}" for why, labels in named.items()]
+    return tag("ul", (tag("li", text) for text in said), class_="notes")
 
 
 # ---------------------------------------------------------------- pictures
@@ -147,7 +150,8 @@ def _roc(found: Mapping[str, Details], name: str) -> Iterator[Markup]:
             lines[_curve_name(name, curve)] = curve
     summary = f"ROC curves, area under each: {'; '.join(lines)}."
     picture = pictures.roc({key: curve.points for key, curve in lines.items()}, summary=summary)
-    yield _figure("ROC: each class against the rest", picture, list(lines))
+    what = "label, held or not" if found[name].labels else "class against the rest"
+    yield _figure(f"ROC: each {what}", picture, list(lines))
 
 
 def _curve_name(subject: str, curve: Curve) -> str:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from toolkit.report import charts
 from toolkit.report.markup import Markup, join, tag
 
-SIDE, EDGE, FOOT = 300.0, 40.0, 36.0  # of square plots: the whole, left of the plot, under it
+SIDE, EDGE, RIGHT, FOOT = 300.0, 40.0, 18.0, 36.0  # of square plots: the whole, left and right of the plot, under it
 GRID, NAMES = 320.0, 74.0  # of a matrix: its cells, and the room for names at its left and foot
 NAMED = 20  # most classes whose names stand at a matrix
 COUNTED = 12  # most classes whose cells hold their counts
+SOLID = 0.9  # shade from which a cell's count is written in the colour of the page
 LONGEST_NAME = 11  # characters of a class at a matrix; the cell's title has all
 
 
@@ -58,7 +59,7 @@ def _cell(cell: Cell, left: float, step: float, *, counted: bool) -> Markup:
         fill_opacity=opacity,
         class_=f"cell {cell.kind}",
     )
-    strong = " strong" if cell.shade > 0.5 else ""
+    strong = " strong" if cell.shade > SOLID else ""
     number = (
         tag("text", cell.text, x=x + step / 2, y=y + step / 2 + 4, class_=f"count middle{strong}") if counted else None
     )
@@ -117,8 +118,8 @@ def roc(lines: Mapping[str, Sequence[tuple[float, float]]], *, summary: str) -> 
 
 def histogram(counts: Sequence[int], low: float, high: float, *, label: str, summary: str) -> Markup:
     """Bars of equal width from low to high, each named by its own range and count."""
-    most, width = max(counts, default=0) or 1, (SIDE - EDGE - 10) / max(1, len(counts))
-    x_scale = charts.Scale(low, high, EDGE, SIDE - 10)
+    most, width = max(counts, default=0) or 1, (SIDE - EDGE - RIGHT) / max(1, len(counts))
+    x_scale = charts.Scale(low, high, EDGE, SIDE - RIGHT)
     y_scale = charts.Scale(0, most, SIDE - FOOT - 60, 14)
     bottom = y_scale(0)
     parts = [_level(value, y_scale(value), f"{value:,.0f}") for value in charts.ticks(0, most, 4)]
@@ -130,13 +131,13 @@ def histogram(counts: Sequence[int], low: float, high: float, *, label: str, sum
         bar = tag("rect", x=left + 0.5, y=top, width=width - 1, height=bottom - top, class_="column")
         parts.append(tag("g", tag("title", title), bar))
     marks = [tag("text", f"{v:.4g}", x=x_scale(v), y=bottom + 15, class_="tick middle") for v in x_scale.ticks()]
-    name = tag("text", label, x=SIDE - 10, y=bottom + 31, class_="title end")
-    axis = tag("line", x1=EDGE, x2=SIDE - 10, y1=bottom, y2=bottom, class_="axis")
+    name = tag("text", label, x=SIDE - RIGHT, y=bottom + 31, class_="title end")
+    axis = tag("line", x1=EDGE, x2=SIDE - RIGHT, y1=bottom, y2=bottom, class_="axis")
     return _svg(join(parts, marks, axis, name), summary, SIDE, SIDE - 60)
 
 
 def _unit_scales() -> tuple[charts.Scale, charts.Scale]:
-    return charts.Scale(0, 1, EDGE, SIDE - 10), charts.Scale(0, 1, SIDE - FOOT, 24)
+    return charts.Scale(0, 1, EDGE, SIDE - RIGHT), charts.Scale(0, 1, SIDE - FOOT, 24)
 
 
 def _unit_frame(x_scale: charts.Scale, y_scale: charts.Scale, x_label: str, y_label: str) -> Markup:
@@ -147,13 +148,13 @@ def _unit_frame(x_scale: charts.Scale, y_scale: charts.Scale, x_label: str, y_la
     return join(
         levels,
         marks,
-        tag("text", x_label, x=SIDE - 10, y=SIDE - 5, class_="title end"),
+        tag("text", x_label, x=SIDE - RIGHT, y=SIDE - 5, class_="title end"),
         tag("text", y_label, x=2.0, y=11.0, class_="title"),
     )
 
 
 def _level(value: float, y: float, text: str) -> Markup:
-    line = tag("line", x1=EDGE, x2=SIDE - 10, y1=y, y2=y, class_="axis" if value == 0 else "grid")
+    line = tag("line", x1=EDGE, x2=SIDE - RIGHT, y1=y, y2=y, class_="axis" if value == 0 else "grid")
     return join(line, tag("text", text, x=EDGE - 5, y=y + 4, class_="tick end"))
 
 

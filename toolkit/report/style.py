@@ -143,6 +143,7 @@ figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .cell.right{fill:var(--data)}.cell.wrong,.cell.worse{fill:var(--worse)}.cell.better{fill:var(--better)}
 .chart text.count{fill:var(--ink);font-size:11px;paint-order:stroke;stroke:var(--paper);stroke-width:2.5px;
 stroke-linejoin:round}
+.chart text.count.strong{fill:var(--paper);stroke:none}
 .column{fill:var(--data)}.diagonal{stroke:var(--soft);stroke-dasharray:3 4}
 
 .heat{padding-left:10px;border-left:3px solid var(--paper)}

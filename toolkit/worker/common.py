@@ -35,6 +35,14 @@ def quantize(array: Any, dtype: Any, scale: float, zero: int) -> Any:
     return steps.astype(dtype)
 
 
+def noise(rng: Any, shape: Iterable[int], dtype: Any) -> Any:
+    """An input to time a file on: every uint8 alike, or float32 in 0..1 for any other type."""
+    size = tuple(int(length) for length in shape)
+    if numpy.dtype(dtype) == numpy.uint8:
+        return rng.integers(0, 256, size, dtype=numpy.uint8)
+    return rng.random(size, dtype=numpy.float32)
+
+
 def block_rows(arrays: Dict[str, Any]) -> int:
     """How many rows of these arrays make a block."""
     row = sum(int(array[:1].nbytes) for array in arrays.values())

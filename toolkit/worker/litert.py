@@ -79,13 +79,13 @@ class Runner:
         return details
 
     def set_inputs(self, given: Dict[str, Any]) -> None:
-        """Fill the inputs: from `given` (name -> float32 array with a batch of 1), else seeded noise in 0..1."""
+        """Fill the inputs: from `given` (name -> array with a batch of 1), else seeded noise, 0..1 or uint8."""
         inputs, _ = self._ends()
         names = common.match(given, list(inputs), "input") if given else {}
         rng = numpy.random.default_rng(self.job.get("seed", 0))
         for name, detail in inputs.items():
             source = next((outer for outer, inner in names.items() if inner == name), None)
-            array = rng.random(tuple(detail["shape"]), dtype=numpy.float32) if source is None else given[source]
+            array = common.noise(rng, detail["shape"], detail["dtype"]) if source is None else given[source]
             self.interpreter.set_tensor(detail["index"], self._fit(source or name, detail, numpy.asarray(array)))
 
     def run_all(self, arrays: Dict[str, Any], count: int) -> Tuple[Dict[str, Any], float]:

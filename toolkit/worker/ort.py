@@ -10,7 +10,12 @@ import numpy
 import onnxruntime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "none": "CPUExecutionProvider"}
-DTYPES = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16, "tensor(double)": numpy.float64}
+DTYPES = {
+    "tensor(float)": numpy.float32,
+    "tensor(float16)": numpy.float16,
+    "tensor(double)": numpy.float64,
+    "tensor(uint8)": numpy.uint8,
+}
 
 
 def versions(runtime: str) -> Dict[str, str]:
@@ -44,13 +49,14 @@ class Runner:
         self.feed: Dict[str, Any] = {}
 
     def set_inputs(self, given: Dict[str, Any]) -> None:
-        """Fill the inputs: from `given` (name -> float32 array with a batch of 1), else seeded noise in 0..1."""
+        """Fill the inputs: from `given` (name -> array with a batch of 1), else seeded noise, 0..1 or uint8."""
         names = common.match(given, list(self.inputs), "input") if given else {}
         rng = numpy.random.default_rng(self.job.get("seed", 0))
         for name, item in self.inputs.items():
             source = next((outer for outer, inner in names.items() if inner == name), None)
             shape = [size if isinstance(size, int) else 1 for size in item.shape]
-            array = rng.random(shape, dtype=numpy.float32) if source is None else numpy.asarray(given[source])
+            dtype = DTYPES.get(item.type, numpy.float32)
+            array = common.noise(rng, shape, dtype) if source is None else numpy.asarray(given[source])
             self.feed[name] = self._fit(source or name, array, item)
 
     def invoke(self) -> None:
@@ -91,7 +97,10 @@ class Runner:
         fixed = [size if isinstance(size, int) else got for size, got in zip(item.shape, array.shape)]
         if list(array.shape[1:]) != fixed[1:] or (isinstance(batch, int) and batch != 1):
             raise common.JobError("input %r takes %s, the data is %s" % (name, item.shape, array.shape))
-        return numpy.ascontiguousarray(array, dtype=DTYPES.get(item.type, numpy.float32))
+        dtype = DTYPES.get(item.type, numpy.float32)
+        if dtype is numpy.uint8 and array.dtype != dtype:
+            raise common.JobError("input %r takes uint8 pixels, the data is %s" % (name, array.dtype))
+        return numpy.ascontiguousarray(array, dtype=dtype)
 
     def arena_bytes(self) -> None:
         """ONNX Runtime shows none."""
