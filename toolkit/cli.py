@@ -104,6 +104,23 @@ def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
     ctx.exit(OUTCOME_CODES[result.manifest.outcome or "NO GATE"])
 
 
+@cli.command(short_help="Make a recipe's trained model, and nothing else.")
+@recipe_argument
+@data_option
+@set_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .keras file to write.")
+@click.option("--resume", is_flag=True, help="Go on after the last epoch of a training that was not finished.")
+@json_option
+def train(recipe: str, as_json: bool, **options: Any) -> None:
+    """Make the trained model that RECIPE's [train] section describes, and nothing else."""
+    from toolkit import trained
+    from toolkit.progress import shown
+
+    with shown() as emit:
+        made = trained.train(recipe, emit=emit, **options)
+    _print(as_json, made.as_dict, made.lines)
+
+
 @cli.command(short_help="Say what a recipe would do, and what cannot work.")
 @recipe_argument
 @model_option

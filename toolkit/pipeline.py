@@ -6,7 +6,6 @@ Everything found out goes into the run's manifest as it is found; nothing else i
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -14,10 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, runs
+from toolkit import allowed, beside, doctor, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
-from toolkit.core import Artifact, Measurement, Model, Progress
+from toolkit.core import Artifact, Meaning, Measurement, Model, Progress, Task
 from toolkit.data import check_classes, class_names, load_splits
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
@@ -25,15 +24,13 @@ from toolkit.judging import Judge
 from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
+from toolkit.sources import store
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
-    from toolkit.datasets.stream import Split
 
-log = logging.getLogger(__name__)
 Emit = Callable[[Progress], None]
 
-SOME = 50  # names of left-out images in the manifest itself
 # packages whose version is part of what a stage is
 VERSIONED = (
     "edgekit",
@@ -197,24 +194,49 @@ class _Pipeline:
     def _work(self) -> None:
         self.emit(Progress(f"run directory {self.run.folder}", keep=True))
         self.run.keep_only({stage.name for stage in self.plan.stages})
-        contract = self._source(self.plan.stages[0])
-        budgets = [check.budget for check in self.plan.checks]
-        metrics = [step.component for step in self.recipe.metrics]
-        fit.require(contract.head, budgets, metrics)
-        splits = self._data(contract)
-        fit.require(contract.head, budgets, metrics, splits.test.task)
+        source = self.plan.stages[0]
+        splits = self._made(source) if self.recipe.train is not None else self._read(source)
         for stage in self.plan.stages[1:]:
             self._stage(stage, splits)
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
 
+    def _require_fit(self, head: Meaning, task: Task | None = None) -> None:
+        """Raise where the head and what the recipe asks for do not belong together."""
+        budgets = [check.budget for check in self.plan.checks]
+        fit.require(head, budgets, [step.component for step in self.recipe.metrics], task)
+
     # ------------------------------------------------------------ stages
+
+    def _read(self, stage: Stage) -> Splits:
+        """Read the model, then the data that it takes."""
+        contract = self._source(stage)
+        self._require_fit(contract.head)
+        splits = self._data(contract)
+        self._require_fit(contract.head, splits.test.task)
+        return splits
+
+    def _made(self, stage: Stage) -> Splits:
+        """Read the data, then make the model from it; checkpoints lie in the run directory until it is there."""
+        planned = trained.contract(self.recipe)
+        splits = self._data(planned)
+        self._require_fit(trained.head_of(self.recipe, splits), splits.test.task)
+        target, folder = self._file(stage.name), self.run.folder / "checkpoints"
+        key = trained.key_of(self.recipe, self.fingerprints, self.versions)
+
+        def work() -> dict[str, Any]:
+            self._open_data()
+            facts = self.executor.call("train", **trained.job(self.recipe, planned.preprocessing, key, folder, target))
+            self._model_facts(stage.name, facts)
+            return _told(facts)
+
+        self._once(stage, key, stage.component.resolved(), (target, store.contract_path(target)), work)
+        runs.remove_scratch(folder)
+        return splits
 
     def _source(self, stage: Stage) -> Model:
         """Read the model; its contract, without the graph."""
-        from toolkit.sources import store
-
         section, wanted = self.recipe.model, self.recipe.data.preprocess
         if section.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
@@ -249,46 +271,18 @@ class _Pipeline:
         named = class_names(self.recipe.model.classes, self.recipe.model.classes_file)
         splits = load_splits(**self.opening)
         self.opening["chosen"] = splits.chosen
-        fit.check_data(contract.signature.outputs[0], splits.test)
+        if contract.signature.outputs:  # a model that is yet to be made takes what the data has
+            fit.check_data(contract.signature.outputs[0], splits.test)
         if any(getattr(stage.component, "embed_preprocessing", False) for stage in self.plan.stages):
             splits.test.pixels()  # raises now, rather than after hours, where images have no pixels
         if named:
             check_classes(named, splits.test.classes)
-        records = tuple(self._data_record(split) for split in splits.present())
-        left_out = tuple(
-            runs.LeftOutRecord(left.source, left.reason, len(left.names), left.names[:SOME]) for left in splits.left_out
-        )
-        if splits.left_out:
-            self._list("left-out", [asdict(left) for left in splits.left_out])
-        self.run.update(
-            data=records, left_out=left_out, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings)
-        )
+        split_records.keep(self.run, splits)
         for warning in splits.warnings:
             self.emit(Progress(f"warning: {warning}", keep=True))
-        self.fingerprints = {record.split: record.fingerprint for record in records}
+        self.fingerprints = {split.name: split.fingerprint for split in splits.present()}
         self._data_open = False
         return splits
-
-    def _data_record(self, split: Split) -> runs.DataRecord:
-        """What the manifest says of a split; its images are listed in a file beside."""
-        content = {"name": split.drawn, "fingerprint": split.fingerprint, "ids": split.ids}
-        return runs.DataRecord(
-            split=split.name,
-            images=len(split),
-            fingerprint=split.fingerprint,
-            source=split.source,
-            per_class=split.per_class,
-            name=split.drawn,
-            ids=self._list(split.name, content),
-        )
-
-    def _list(self, name: str, content: Any) -> str:
-        """Write what a split holds to the run's samples/; the path from the run directory."""
-        path = self.run.folder / "samples" / f"{name}.json"
-        runs.write_atomically(
-            path, json.dumps(content, indent=0, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        )
-        return path.relative_to(self.run.folder).as_posix()
 
     def _stage(self, stage: Stage, splits: Splits) -> None:
         parameters = stage.component.model_dump(mode="json")
@@ -308,8 +302,6 @@ class _Pipeline:
             self._export(stage, key, parameters)
 
     def _pass(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:
-        from toolkit.sources import store
-
         target = self._file(stage.name)
 
         def work() -> dict[str, Any]:
@@ -323,9 +315,7 @@ class _Pipeline:
                 seed=self.recipe.seed,
             )
             self._model_facts(stage.name, facts)
-            changes = tuple({name: str(text) for name, text in asdict(change).items()} for change in facts.changes)
-            curves = {name: tuple(map(float, values)) for name, values in (facts.curves or {}).items()}
-            return {"changes": changes, "curves": curves, "same_graph": facts.same_graph}
+            return {**_told(facts), "same_graph": facts.same_graph}
 
         record = self._once(stage, key, parameters, (target, store.contract_path(target)), work)
         self.graph_of[stage.name] = stage.parent if record.same_graph else stage.name
@@ -433,9 +423,13 @@ class _Pipeline:
         return ["original", *(name for name, graph in self.graph_of.items() if name == graph)]
 
     def _file(self, stage: str) -> Path:
-        from toolkit.sources import store
-
         return store.path_of(self.run.folder / "artifacts", stage, self.plan.kind)
+
+
+def _told(facts: Any) -> dict[str, Any]:
+    """What a stage says it did, as the manifest keeps it."""
+    changes = tuple({name: str(text) for name, text in asdict(change).items()} for change in facts.changes)
+    return {"changes": changes, "curves": {name: tuple(map(float, line)) for name, line in facts.curves.items()}}
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.recipe import Recipe, Step, Variant
 
 REFERENCE = "original"  # the variant of files written from the original, float32, to compare with; no gate judges it
+TRAIN = "train"  # what the first stage uses where the recipe makes its model
 
 NO_GRAPH: dict[Kind, str] = {
     "keras": "this model has one",
@@ -108,10 +109,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
-    float32 = QuantSpec()
-    source = registry.load("sources", source_name(recipe))
-    component = _source_component(recipe, source, problems)
-    original = Stage(REFERENCE, "source", source_name(recipe), component, "", "", float32, recipe.where("model"))
+    original = _original(recipe, problems)
     yield original
     for use, step in _formats(recipe).items():
         yield from _exports(recipe, Variant(REFERENCE, (), (replace(step, use=use),)), original, problems)
@@ -124,6 +122,18 @@ def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
         for tip in _passes(variant.passes, last, variant=variant.name, number=number, recipe=recipe, problems=problems):
             yield tip
         yield from _exports(recipe, variant, tip, problems)
+
+
+def _original(recipe: Recipe, problems: list[str]) -> Stage:
+    """The model as it is read, or made."""
+    if recipe.train is not None:
+        if recipe.train.patience and not recipe.data.splits.selection:
+            where = recipe.where("train", "patience")
+            problems.append(f"{where}: there is no selection split to judge epochs on. Fix: set data.splits.selection")
+        return Stage(REFERENCE, "source", TRAIN, recipe.train, "", "", QuantSpec(), recipe.where("train"))
+    name = source_name(recipe)
+    component = _source_component(recipe, registry.load("sources", name), problems)
+    return Stage(REFERENCE, "source", name, component, "", "", QuantSpec(), recipe.where("model"))
 
 
 def _passes(
@@ -293,7 +303,8 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
 def _split_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]:
     given = {name for name in ("train", "selection", "calibration", "test") if getattr(recipe.data.splits, name)}
     for stage in stages:
-        for need in stage.component.needs if stage.kind == "pass" else ():
+        needing = stage.kind == "pass" or stage.use == TRAIN
+        for need in stage.component.needs if needing else ():
             if need not in given:
                 yield f"{stage.where}: {stage.use} needs the {need} split. Fix: set data.splits.{need}"
     if "test" not in given:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from toolkit.plan import REFERENCE, Check, Plan, Stage
+from toolkit.plan import REFERENCE, TRAIN, Check, Plan, Stage
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
@@ -60,12 +60,21 @@ def lines(plan: Plan) -> Iterator[str]:
 
 
 def _stage(stage: Stage, width: int) -> str:
-    given = stage.component.model_dump(mode="json", exclude_none=True)
-    parameters = ", ".join(f"{key} {value}" for key, value in given.items())
+    given = stage.component.model_dump(mode="json", exclude_none=True, exclude_unset=stage.use == TRAIN)
+    parameters = ", ".join(f"{key} {value}" for key, value in _flat(given))
     origin = f"from {stage.parent}" if stage.parent else ""
     if stage.kind == "export":
         parameters = f"{stage.quant.scheme} {stage.component.format} file" + (f", {parameters}" if parameters else "")
     return f"  {stage.name:<{width}}  {origin}  {parameters}".rstrip()
+
+
+def _flat(given: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of tables inside by their whole names: `finetune.epochs`."""
+    for key, value in given.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def _check(check: Check) -> str:

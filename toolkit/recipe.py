@@ -19,6 +19,7 @@ from toolkit.documents import Document, Key
 from toolkit.errors import InputError
 from toolkit.recipe_file import ModelSection
 from toolkit.schema import SCHEMA
+from toolkit.training.section import TrainSection
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Recipe:
     document: Document
     allow_code: tuple[str, ...] = ()  # modules whose code may run; the command line's to say, never the recipe's
     metrics: tuple[Step, ...] = ()
+    train: TrainSection | None = None
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -106,7 +108,9 @@ class Recipe:
 
     def require_runnable(self) -> None:
         """Raise InputError when no model or no data is given, or the model is not there."""
-        if self.model.source is None:
+        if self.train is not None:
+            self._require_backbone(self.train)
+        elif self.model.source is None:
             raise InputError("recipe", "model.source is not given", "give --model PATH")
         for path in self.model.files():
             if not path.exists():
@@ -117,6 +121,13 @@ class Recipe:
         if self.data.records is None:
             raise InputError("recipe", "data.path is not given", "give --data PATH")
 
+    def _require_backbone(self, train: TrainSection) -> None:
+        for path in train.files:
+            if not path.exists():
+                key = "weights" if str(path) == train.weights else "backbone"
+                fix = f"give --set train.{key}=PATH"
+                raise InputError(self.where("train", key), f"no such file, got {str(path)!r}", fix)
+
     def resolved(self) -> dict[str, Any]:
         """The whole recipe as it will run, JSON-able: every default, override and path filled in."""
         return {
@@ -125,6 +136,7 @@ class Recipe:
             "description": self.description,
             "seed": self.seed,
             "model": self.model.model_dump(mode="json"),
+            **({"train": self.train.resolved()} if self.train else {}),
             "data": self.data.resolved(),
             "passes": [step.resolved() for step in self.passes],
             "variants": [

@@ -10,6 +10,7 @@ from pydantic import Field
 from toolkit.core import Budget, MeasureSpec
 from toolkit.devices import Name
 from toolkit.schema import Component
+from toolkit.training.section import TrainSection
 
 Table = str | dict[str, Any]  # {use = "tflite", ...}, or "tflite" for short
 # the other keys of [data] are the dataset's own
@@ -85,6 +86,8 @@ class RecipeFile(Component):
     """Seed of everything random."""
     model: ModelSection = ModelSection()
     """The trained model to start from."""
+    train: TrainSection | None = None
+    """How to make the trained model, in place of `model.source`."""
     data: dict[str, Any] = Field(default_factory=dict)
     """The dataset (`use`, or a `path` that shows it, and its parameters), `preprocess`, `splits`, `held_out`,
     `max_corrupt` and `verify`."""

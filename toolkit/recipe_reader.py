@@ -23,6 +23,7 @@ from toolkit.overrides import dataset_kind, dataset_kinds, with_data, with_overr
 from toolkit.recipe import DataSpec, Recipe, Step, Target, Variant
 from toolkit.recipe_file import APPLICATIONS, DATA_KEYS, ModelSection, RecipeFile, TargetSection
 from toolkit.schema import Component, Reader, shown
+from toolkit.training.section import TrainSection
 
 RESERVED = "original"  # the model as it was read, in stages, artifacts and measurements
 
@@ -88,6 +89,7 @@ class _Loader:
     def load(self, devices: Sequence[str]) -> Recipe:
         self.reader.version()
         file = self.reader.read(RecipeFile, self.raw, also=("schema",))
+        self._check_one_model(file)
         data = self._data()
         trunk = self._steps("passes", ("passes",), self.raw.get("passes"))
         metrics = self._steps("metrics", ("metrics",), self.raw.get("metrics"))
@@ -96,7 +98,7 @@ class _Loader:
         self.reader.finish()
         if file is None or data is None:
             raise InputError(self.document.name, "cannot be read")
-        model = self._located_model(file.model)
+        model, train = self._located_model(file.model), self._located_train(file.train)
         return Recipe(
             name=file.name or safe_name(Path(self.document.name).stem),
             description=file.description,
@@ -112,6 +114,7 @@ class _Loader:
             text=self.document.text,
             document=self.document,
             metrics=metrics,
+            train=train,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:
@@ -245,6 +248,26 @@ class _Loader:
         if model.weights is not None and model.weights != "imagenet":
             update["weights"] = str(self._path(model.weights))
         return model.model_copy(update=update)
+
+    def _located_train(self, train: TrainSection | None) -> TrainSection | None:
+        """The section with its paths whole: from the recipe's folder, or from here where `--set` gave one."""
+        if train is None:
+            return None
+        named = {train.backbone: ("train", "backbone"), train.weights: ("train", "weights")}
+
+        def path(text: str) -> Path:
+            option = named.get(text) in self.document.options
+            return Path(text).expanduser().absolute() if option else self._path(text)
+
+        return train.located(path)
+
+    def _check_one_model(self, file: RecipeFile | None) -> None:
+        """A trained model is read or made, not both."""
+        if file is None or file.train is None:
+            return
+        for name in sorted(file.model.model_fields_set - {"head", "classes", "classes_file"}):
+            if getattr(file.model, name) != type(file.model).model_fields[name].default:
+                self.reader.wrong(("model", name), "stands beside [train], which makes the model", "leave one out")
 
     def _targets(self, file: RecipeFile | None, variants: list[str], devices: Sequence[str]) -> Iterator[Target]:
         judged: dict[tuple[str, str], str] = {}

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
     from toolkit.recipe import DataSpec
+    from toolkit.training.make import Work
+    from toolkit.training.section import TrainSection
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,20 @@ class Stages:
         same = result.model.graph is model.graph
         facts = self._save(result.model, save_as, graph_of=parent if same else None)
         return replace(facts, changes=result.changes, curves=dict(result.curves), same_graph=same)
+
+    def train(
+        self, *, section: TrainSection, preprocessing: Preprocessing, head: str, seed: int, work: Work, save_as: Path
+    ) -> ModelFacts:
+        """Make a trained model from the train split."""
+        from toolkit.training.make import make_model
+
+        splits = self._opened()
+        context = PassContext(
+            seed=seed, train=splits.train, selection=splits.selection, load=_load_any, emit=self._emit
+        )
+        result = make_model(section, context, preprocessing=preprocessing, head=head, work=work)
+        facts = self._save(result.model, save_as)
+        return replace(facts, changes=result.changes, curves=dict(result.curves))
 
     def export(self, *, exporter: Any, parent: Path, path: Path, provenance: Mapping[str, str]) -> Artifact:
         """Write the model saved at `parent` to one file. provenance: where it comes from, for the file's metadata."""
@@ -221,8 +237,10 @@ def serve(descriptor: int) -> None:
     pipe = Connection(descriptor)
 
     def emit(progress: Progress) -> None:
-        with suppress(BrokenPipeError):
+        try:
             pipe.send(("progress", progress))
+        except BrokenPipeError:
+            os._exit(1)  # whoever asked is gone, killed perhaps: hours of training for nobody
 
     stages = Stages(emit)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from toolkit.engine.loss import as_logits, distillation
+from toolkit.engine.loss import Target, as_logits, balanced, from_labels, from_teacher, raw, total
 
 
 def softmax(logits: Any) -> Any:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def distillation(student: Any, teacher: Any, labels: Any, *, temperature: float, alpha: float) -> Any:
+    return total(student, teacher, labels, head="logits", target=Target(temperature, alpha))
 
 
 def test_loss_by_hand() -> None:
@@ -67,3 +71,80 @@ def test_impossible_classes_give_no_nan() -> None:
             as_logits(outputs, "softmax"), tf.constant([[0.0, 9.0]]), tf.constant([1]), temperature=4.0, alpha=0.5
         )
     assert np.isfinite(float(value)) and np.isfinite(tape.gradient(value, outputs)).all()
+
+
+# ---------------------------------------------------------------- other heads and options, by hand
+
+
+def test_smoothing_gives_all_classes_their_share() -> None:
+    """p = (3/4, 1/4), label 0, a tenth shared: 0.9 ln(4/3) + 0.1 (ln(4/3) + ln 4) / 2."""
+    logits = tf.constant([[math.log(3), 0.0]])
+    found = from_labels(logits, tf.constant([0]), "logits", Target(smoothing=0.1))
+    wanted = 0.9 * math.log(4 / 3) + 0.1 * (math.log(4 / 3) + math.log(4)) / 2
+    np.testing.assert_allclose(found, [wanted], rtol=1e-6)
+
+
+def test_class_weights_scale_each_images_loss() -> None:
+    logits = tf.zeros((2, 2))
+    found = from_labels(logits, tf.constant([0, 1]), "logits", Target(class_weights=(3.0, 0.5)))
+    np.testing.assert_allclose(found, [3 * math.log(2), 0.5 * math.log(2)], rtol=1e-6)
+
+
+def test_balanced_weights_by_hand() -> None:
+    """Six images, three classes: 6 / (3 * 4), 6 / (3 * 2), and nothing for the class that has none."""
+    assert balanced(np.array([0, 0, 0, 0, 1, 1]), 3) == (0.5, 1.0, 0.0)
+
+
+def test_several_labels_by_hand() -> None:
+    """Logits (0, ln 3) are (1/2, 3/4); labels (1, 0) cost (ln 2 + ln 4) / 2; smoothed by 0.2: labels (0.9, 0.1)."""
+    logits, labels = tf.constant([[0.0, math.log(3)]]), tf.constant([[1, 0]], tf.uint8)
+    found = from_labels(logits, labels, "label_logits", Target())
+    np.testing.assert_allclose(found, [(math.log(2) + math.log(4)) / 2], rtol=1e-6)
+    found = from_labels(logits, labels, "label_logits", Target(smoothing=0.2))
+    second = 0.1 * math.log(4 / 3) + 0.9 * math.log(4)
+    np.testing.assert_allclose(found, [(math.log(2) + second) / 2], rtol=1e-6)
+    weighted = from_labels(logits, labels, "label_logits", Target(class_weights=(2.0, 0.0)))
+    np.testing.assert_allclose(weighted, [math.log(2)], rtol=1e-6)
+
+
+def test_probabilities_of_several_labels_are_the_logits_they_come_from() -> None:
+    np.testing.assert_allclose(raw(tf.constant([[0.5, 0.75]]), "sigmoids"), [[0.0, math.log(3)]], rtol=1e-5, atol=1e-6)
+
+
+def test_teacher_of_several_labels_by_hand() -> None:
+    """At T = 2 logits 2 ln 3 and 0 are 3/4 and 1/2: 4 KL(3/4 || 1/2), half of it where the other label agrees."""
+    teacher, student = tf.constant([[2 * math.log(3), 0.0]]), tf.zeros((1, 2))
+    apart = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    found = from_teacher(student, teacher, "label_logits", Target(temperature=2.0))
+    np.testing.assert_allclose(found, [4 * apart / 2], rtol=1e-5)
+    np.testing.assert_allclose(from_teacher(teacher, teacher, "label_logits", Target()), [0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("errors", "wanted"), [("squared", [2.5]), ("absolute", [1.5])])
+def test_regression_by_hand(errors: str, wanted: list[float]) -> None:
+    """Off by 1 and 2."""
+    values, labels = tf.constant([[1.0, 5.0]]), tf.constant([[2.0, 3.0]])
+    np.testing.assert_allclose(from_labels(values, labels, "regression", Target(errors=errors)), wanted)
+
+
+def test_regression_takes_labels_of_one_column_without_a_dimension() -> None:
+    found = from_labels(tf.constant([[1.0], [2.0]]), tf.constant([1.0, 4.0]), "regression", Target())
+    np.testing.assert_allclose(found, [0.0, 4.0])
+
+
+@pytest.mark.parametrize(("closeness", "wanted"), [("cosine", 1 - 24 / 25), ("squared", 1.0)])
+def test_embedding_by_hand(closeness: str, wanted: float) -> None:
+    """(3, 4) and (4, 3): cosine 24/25, squared distance 1 for each column."""
+    found = from_teacher(tf.constant([[3.0, 4.0]]), tf.constant([[4.0, 3.0]]), "embedding", Target(closeness=closeness))
+    np.testing.assert_allclose(found, [wanted], rtol=1e-5)
+
+
+def test_teacher_and_labels_share_the_loss_of_a_regression() -> None:
+    """A quarter of (1 - 3)^2 to the teacher, three quarters of (1 - 2)^2 to the label."""
+    given = (tf.constant([[1.0]]), tf.constant([[3.0]]), tf.constant([[2.0]]))
+    assert float(total(*given, head="regression", target=Target(alpha=0.25))) == pytest.approx(0.25 * 4 + 0.75)
+
+
+def test_labels_alone_say_nothing_of_an_embedding() -> None:
+    with pytest.raises(ValueError, match="no loss from labels"):
+        from_labels(tf.zeros((1, 2)), tf.constant([0]), "embedding", Target())

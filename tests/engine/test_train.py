@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,17 +12,22 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from toolkit.engine.checkpoint import Checkpoint
 from toolkit.engine.hold import hold
-from toolkit.engine.train import Teaching, Watch, fit
+from toolkit.engine.loss import Target
+from toolkit.engine.schedule import Schedule
+from toolkit.engine.teaching import Teaching
+from toolkit.engine.train import Watch, fit
+from toolkit.engine.views import Views
 from toolkit.errors import InputError
 
 
-def net(width: int = 4, *, head: str | None = "softmax", seed: int = 0) -> Any:
+def net(width: int = 4, *, head: str | None = "softmax", seed: int = 0, dropout: str | None = None) -> Any:
     keras.utils.set_random_seed(seed)
     x = image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(width, 3, name="conv")(x)
     x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
-    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    x = layers.Dropout(0.2, name=dropout)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(image, layers.Dense(3, activation=head, name="answer")(x))
 
 
@@ -58,7 +65,7 @@ def test_student_learns_from_the_teacher_alone(data: tuple[Any, Any], student: A
     """With alpha = 1 the labels count for nothing: wrong ones are given."""
     images, labels = data
     before = weights(student), weights(teacher)
-    how = Teaching(epochs=25, batch_size=16, learning_rate=0.02, alpha=1.0)
+    how = Teaching(epochs=25, batch_size=16, learning_rate=0.02, target=Target(alpha=1.0))
     result = fit(student, teacher, images, (labels + 1) % 3, how=how)
     assert accuracy(student, images, labels) < 0.6
     assert accuracy(teacher, images, labels) > 0.9
@@ -115,7 +122,7 @@ def test_one_step_is_adam_on_the_loss_worked_out_by_hand() -> None:
     s, t = (images @ np.asarray(model.weights[0]) for model in (student, teacher))
     apart = alpha * heat * (soft(s / heat) - soft(t / heat)) + (1 - alpha) * (soft(s) - np.eye(2)[labels])
     gradient = images.T @ apart / 2
-    how = Teaching(epochs=1, batch_size=2, learning_rate=0.01, temperature=heat, alpha=alpha)
+    how = Teaching(epochs=1, batch_size=2, learning_rate=0.01, target=Target(heat, alpha))
     result = fit(student, teacher, images.astype("float32"), labels, how=how)
     moved = np.asarray(result.model.weights[0]) - np.asarray(student.weights[0])
     np.testing.assert_allclose(moved, -0.01 * np.sign(gradient), rtol=1e-3)
@@ -129,7 +136,7 @@ def test_known_answers_of_the_teacher_change_nothing(
 ) -> None:
     how = Teaching(epochs=2, batch_size=32)
     known = fit(student, teacher, *data, how=how)
-    monkeypatch.setattr("toolkit.engine.train.MOST_ANSWERS", 0)
+    monkeypatch.setattr("toolkit.engine.step.MOST_ANSWERS", 0)
     asked = fit(student, teacher, *data, how=how)
     assert known.curves["loss"] == pytest.approx(asked.curves["loss"], rel=1e-3)
 
@@ -172,10 +179,10 @@ def test_patience_ends_training_after_epochs_without_a_rise(data: tuple[Any, Any
 
 
 def test_watch_hears_of_every_epoch(data: tuple[Any, Any], student: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.engine.train.SECOND", -1.0)
+    monkeypatch.setattr("toolkit.engine.step.SECOND", -1.0)
     epochs: list[Any] = []
     steps: list[Any] = []
-    watch = Watch(lambda *found: epochs.append(found), lambda *found: steps.append(found))
+    watch = Watch(epoch=lambda *found: epochs.append(found), step=lambda *found: steps.append(found[:2]))
     result = fit(student, None, *data, how=Teaching(epochs=2, batch_size=32), watch=watch)
     assert epochs == [(1, result.curves["loss"][0], None), (2, result.curves["loss"][1], None)]
     assert steps == [(number, pytest.approx(done / 3)) for number in (1, 2) for done in (1, 2, 3)]
@@ -203,3 +210,164 @@ def test_labels_without_a_class_are_refused(data: tuple[Any, Any], student: Any,
     labels[0] = wrong
     with pytest.raises(InputError, match="the model has 3 classes"):
         fit(student, None, data[0], labels, how=Teaching(epochs=1))
+
+
+# ---------------------------------------------------------------- layers that stay, views, checkpoints, precision
+
+
+def moving(model: Any) -> list[Any]:
+    return [np.asarray(weight) for weight in model.get_layer("norm").weights]
+
+
+def test_frozen_layers_stay_as_they_are_statistics_and_dropout_too(data: tuple[Any, Any], student: Any) -> None:
+    """With everything but the last layer frozen it trains as that layer alone on the features of inference."""
+    how = Teaching(epochs=3, batch_size=16, learning_rate=0.02, frozen=frozenset(("conv", "norm", "dropout")))
+    frozen = net(dropout="dropout")
+    frozen.set_weights(student.get_weights())
+    result = fit(frozen, None, *data, how=how)
+    for name in ("conv", "norm"):
+        assert equal(frozen.get_layer(name).get_weights(), result.model.get_layer(name).get_weights())
+    still = keras.Model(frozen.inputs[0], frozen.get_layer("dropout").input)
+    features = np.asarray(still(data[0]))
+    image = keras.Input(features.shape[1:], name="features")
+    head = keras.Model(image, layers.Dense(3, activation="softmax", name="answer")(image))
+    head.set_weights(frozen.get_layer("answer").get_weights())
+    alone = fit(head, None, features, data[1], how=Teaching(epochs=3, batch_size=16, learning_rate=0.02))
+    for one, two in zip(result.model.get_layer("answer").get_weights(), alone.model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
+
+
+def test_layers_that_are_not_frozen_learn_beside_frozen_statistics(data: tuple[Any, Any], student: Any) -> None:
+    result = fit(student, None, *data, how=Teaching(epochs=1, frozen=frozenset(("norm",))))
+    assert equal(moving(student), moving(result.model))
+    assert not equal(student.get_layer("conv").get_weights(), result.model.get_layer("conv").get_weights())
+    free = fit(student, None, *data, how=Teaching(epochs=1))
+    assert not equal(moving(student), moving(free.model))
+
+
+def test_model_that_was_trained_on_views_has_none_of_their_layers(data: tuple[Any, Any], student: Any) -> None:
+    """Its graph is the student's; what it gives is what the trained network gives in inference."""
+    how = Teaching(epochs=2, batch_size=32, views=Views(flip="horizontal", rotation=10, brightness=0.1))
+    seen: list[Any] = []
+    result = fit(student, None, *data, how=how, evaluate=lambda model: seen.append(np.asarray(model(data[0]))) or 0.0)
+    kinds = [type(layer).__name__ for layer in result.model.layers]
+    assert kinds == [type(layer).__name__ for layer in student.layers]
+    assert not [name for name in kinds if name.startswith("Random") or name == "Rescaling"]
+    np.testing.assert_array_equal(np.asarray(result.model(data[0])), seen[-1])
+    plain = fit(student, None, *data, how=replace(how, views=Views()))
+    assert not equal(weights(result.model), weights(plain.model))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamw"])
+def test_training_that_was_stopped_and_taken_up_ends_bit_for_bit_as_one_that_was_not(
+    data: tuple[Any, Any], student: Any, tmp_path: Path, optimizer: str
+) -> None:
+    """Stopped after epoch 2 of 4, with dropout, views, BatchNormalization and a best epoch before the stop."""
+    how = Teaching(
+        epochs=4,
+        batch_size=32,
+        learning_rate=0.01,
+        optimizer=optimizer,
+        views=Views(shift=0.2, contrast=0.2),
+        schedule=Schedule("cosine", warmup_epochs=1),
+    )
+    scores = [0.1, 0.3, 0.9, 0.4, 0.5]
+
+    def evaluate() -> Any:
+        left = iter(scores)
+        return lambda model: next(left)
+
+    whole = fit(student, None, *data, how=how, evaluate=evaluate())
+    place, told = Checkpoint(tmp_path / "train.npz", "a"), list[int]()
+
+    def stop(number: int, loss: float, score: float | None) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(student, None, *data, how=how, evaluate=evaluate(), watch=Watch(epoch=stop), checkpoint=place)
+    later = iter(scores[3:])
+    watch = Watch(begin=told.append)
+    result = fit(student, None, *data, how=how, evaluate=lambda model: next(later), watch=watch, checkpoint=place)
+    assert told == [2] and result.best_epoch == whole.best_epoch == 2
+    assert result.curves == whole.curves and equal(weights(result.model), weights(whole.model))
+
+
+def test_last_epoch_after_a_stop_is_that_of_a_training_without_one(
+    data: tuple[Any, Any], student: Any, tmp_path: Path
+) -> None:
+    how, place = Teaching(epochs=4, batch_size=32, learning_rate=0.01), Checkpoint(tmp_path / "train.npz", "a")
+
+    def stop(number: int, loss: float, score: float | None) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(student, None, *data, how=how, watch=Watch(epoch=stop), checkpoint=place)
+    taken_up = fit(student, None, *data, how=how, checkpoint=place)
+    whole = fit(student, None, *data, how=how)
+    assert equal(weights(taken_up.model), weights(whole.model)) and taken_up.curves == whole.curves
+    again = fit(student, None, *data, how=how, checkpoint=place)  # finished: nothing is left to do
+    assert equal(weights(again.model), weights(whole.model))
+
+
+def test_checkpoint_of_another_training_is_not_taken_up(data: tuple[Any, Any], student: Any, tmp_path: Path) -> None:
+    told: list[int] = []
+    for key in ("a", "b"):
+        place = Checkpoint(tmp_path / "train.npz", key)
+        fit(student, None, *data, how=Teaching(epochs=1), watch=Watch(begin=told.append), checkpoint=place)
+    assert told == [0, 0]
+
+
+def test_half_precision_trains_and_gives_back_float32(data: tuple[Any, Any], student: Any) -> None:
+    how = Teaching(epochs=8, batch_size=16, learning_rate=0.02, half=True)
+    result = fit(student, None, *data, how=how)
+    assert {layer.compute_dtype for layer in result.model.layers} == {"float32"}
+    assert {weight.dtype for weight in result.model.weights} == {"float32"}
+    assert result.curves["loss"][-1] < result.curves["loss"][0]
+    plain = fit(student, None, *data, how=replace(how, half=False))
+    assert result.curves["loss"][0] == pytest.approx(plain.curves["loss"][0], rel=0.05)
+
+
+def test_learning_rate_curve_is_the_mean_of_each_epoch(data: tuple[Any, Any], student: Any) -> None:
+    how = Teaching(epochs=2, batch_size=48, learning_rate=0.8, schedule=Schedule("cosine"))
+    found = fit(student, None, *data, how=how).curves["learning_rate"]  # two steps an epoch
+    assert found == (pytest.approx((0.8 + 0.4 * (1 + 0.5**0.5)) / 2), pytest.approx((0.4 + 0.4 * (1 - 0.5**0.5)) / 2))
+
+
+@pytest.mark.parametrize(
+    ("head", "activation", "labels"),
+    [
+        ("sigmoids", "sigmoid", lambda y: np.eye(3, dtype=np.uint8)[y]),
+        ("regression", None, lambda y: np.stack([y, -y, 2.0 * y], axis=1).astype(np.float32)),
+    ],
+)
+def test_labels_and_values_are_learned(data: tuple[Any, Any], head: str, activation: str | None, labels: Any) -> None:
+    how = Teaching(epochs=30, batch_size=16, learning_rate=0.03, head=head)
+    wanted = labels(data[1])
+    result = fit(net(8, head=activation), None, data[0], wanted, how=how)
+    found = np.asarray(result.model(data[0]))
+    if head == "sigmoids":
+        assert ((found > 0.5) == wanted).mean() > 0.85
+    else:
+        assert np.abs(found - wanted).mean() < 0.5 * np.abs(wanted - wanted.mean(axis=0)).mean()
+    with pytest.raises(InputError, match=r"labels have shape \(96, 2\), the model has 3 outputs"):
+        fit(net(head=activation), None, data[0], wanted[:, :2], how=how)
+
+
+def test_embedding_is_taught_without_labels(data: tuple[Any, Any], teacher: Any) -> None:
+    """Its labels are of no model's shape and are not looked at."""
+    master = keras.Model(teacher.inputs[0], teacher.layers[-2].output)
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu", name="conv")(image))
+    student = keras.Model(image, layers.Dense(8, name="answer")(x))
+    how = Teaching(epochs=30, batch_size=16, learning_rate=0.03, head="embedding", target=Target(alpha=1.0))
+    result = fit(student, master, data[0], np.full((96, 2), 99), how=how)
+
+    def likeness(model: Any) -> float:
+        one, two = np.asarray(model(data[0])), np.asarray(master(data[0]))
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+        return float(((one * two).sum(axis=1) / lengths).mean())
+
+    assert likeness(result.model) > 0.9 > likeness(student)
+    assert result.curves["loss"][-1] == pytest.approx(1 - likeness(result.model), abs=0.05)

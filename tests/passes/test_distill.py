@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 from pydantic import ValidationError
 
-from toolkit.core import Batch, Meaning, Model, PassContext, Progress, QuantSpec, Signature, TensorSpec
+from toolkit.core import Batch, Meaning, Model, PassContext, Progress, QuantSpec, Signature, Task, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes.distill import Distill
 
@@ -25,17 +25,28 @@ class Images:
     classes: tuple[str, ...] = ("dark", "grey", "bright")
     name: str = "train"
     fingerprint: str = ""
+    task: Task = "classes"
+
+    @property
+    def brightness(self) -> Any:
+        return np.arange(self.count) % 3
 
     @property
     def labels(self) -> Any:
-        return np.arange(self.count) % len(self.classes)
+        classes = np.arange(self.count) % len(self.classes)
+        if self.task == "classes":
+            return classes
+        several = np.stack([self.brightness > 0, self.brightness > 1], axis=1)
+        return several.astype(np.uint8) if self.task == "labels" else several.astype(np.float32) * 2 - 1
 
     def __len__(self) -> int:
         return self.count
 
     def batches(self, size: int) -> Iterator[Batch]:
         noise = np.random.default_rng(0).normal(size=(self.count, 6, 6, 1)) / 2
-        images = (noise + self.labels[:, None, None, None]).astype("float32")
+        images = (noise + (self.labels if self.task == "classes" else self.brightness)[:, None, None, None]).astype(
+            "float32"
+        )
         for start in range(0, self.count, size):
             rows = slice(start, start + size)
             ids = tuple(map(str, range(self.count)[rows]))
@@ -88,6 +99,7 @@ def test_distill_teaches_a_copy_and_tells_what_it_gained(original: Model) -> Non
     epochs = [progress for progress in said if ", loss " in progress.text]
     assert [progress.fraction for progress in epochs] == [number / 25 for number in range(1, 26)]
     assert f"selection accuracy {result.curves['selection_accuracy'][-1]:.1%}" in epochs[-1].text
+    assert " left" in epochs[0].text and " left" not in epochs[-1].text
     assert [number for number, progress in enumerate(epochs, 1) if progress.keep] == [3, 6, 9, 12, 15, 18, 21, 24, 25]
 
 
@@ -104,7 +116,7 @@ def test_distill_says_when_nothing_was_as_good(original: Model) -> None:
 def test_distill_without_selection_keeps_the_last_epoch_and_says_so(original: Model) -> None:
     result = Distill(epochs=1).run(net(), PassContext(original=original, train=Images()))
     assert "no selection split" in result.changes[0].after and "the last epoch is kept" in result.changes[0].reason
-    assert set(result.curves) == {"loss"}
+    assert set(result.curves) == {"loss", "learning_rate"}
 
 
 def test_distill_follows_the_seed_of_the_run(original: Model) -> None:
@@ -175,3 +187,60 @@ def test_several_decisions_and_views_of_no_image_are_refused(original: Model) ->
 def test_parameters_have_bounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Distill.model_validate(wrong)
+
+
+# ---------------------------------------------------------------- heads that do not choose one class
+
+LIT = Images(classes=("lit", "bright"), count=60)
+
+
+def headed(head: Meaning, width: int = 8, units: int = 2) -> Model:
+    graph = net(units, "sigmoid" if head == "sigmoids" else None, width).graph
+    return wrap(graph, head)
+
+
+@pytest.mark.parametrize(("head", "task"), [("sigmoids", "labels"), ("regression", "values")])
+def test_labels_and_values_are_taught(head: Meaning, task: Task) -> None:
+    """A teacher trained on the labels; a student that learns from the teacher alone ends up like it."""
+    data = Images(classes=("lit", "bright"), task=task)
+    how = {"batch_size": 20, "learning_rate": 0.03}
+    context = PassContext(original=headed(head, 12), train=data)
+    teacher = Distill(epochs=60, alpha=0.0, **how).run(headed(head, 12), context).model
+    student = Distill(epochs=60, alpha=1.0, **how).run(headed(head), replace(context, original=teacher)).model
+    images = next(data.batches(60)).inputs["photo"]
+    one, two, before = (np.asarray(model.graph(images)) for model in (teacher, student, headed(head)))
+    assert np.abs(one - data.labels).mean() < np.abs(before - data.labels).mean()
+    assert np.abs(one - two).mean() < 0.3 * np.abs(one - before).mean()
+
+
+def test_embedding_is_taught_by_the_teacher_alone() -> None:
+    said: list[Progress] = []
+    scores = iter([-0.5, -0.25])
+    context = PassContext(
+        original=headed("embedding", 12), train=Images(), evaluate=lambda model: next(scores), emit=said.append
+    )
+    result = Distill(epochs=1).run(headed("embedding"), context)
+    assert set(result.curves) == {"loss", "selection_score", "learning_rate"}
+    assert (result.changes[0].before, result.changes[0].after) == ("selection score -0.5", "selection score -0.25")
+    assert any("selection score -0.25" in progress.text for progress in said)
+    with pytest.raises(InputError, match=r"distill\.alpha: no label says what an embedding should be, got 0\.5"):
+        Distill(alpha=0.5).run(headed("embedding"), context)
+
+
+@pytest.mark.parametrize(
+    ("student", "data", "problem"),
+    [
+        (headed("regression"), Images(), "the student's head is regression, the teacher's sigmoids"),
+        (headed("sigmoids"), LIT, r"the head sigmoids learns from labels, the data has classes.*alpha = 1"),
+        (headed("sigmoids"), Images(task="labels"), "the model has 2 outputs, the data has 3"),
+        (headed("sigmoids", units=3), LIT, "the student has 3 outputs, the teacher 2"),
+    ],
+)
+def test_heads_and_labels_that_do_not_fit_are_refused(student: Model, data: Images, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        Distill().run(student, PassContext(original=headed("sigmoids"), train=data))
+
+
+def test_teacher_alone_needs_no_labels_of_its_kind() -> None:
+    result = Distill(epochs=1, alpha=1.0).run(headed("sigmoids"), PassContext(original=headed("sigmoids"), train=LIT))
+    assert len(result.curves["loss"]) == 1

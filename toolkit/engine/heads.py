@@ -6,6 +6,7 @@ probability. So training drops the last softmax or sigmoid instead of undoing it
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,16 +14,17 @@ from typing import Any
 import keras
 from keras import layers
 
+from toolkit.engine.augment_layers import passes_through
 from toolkit.engine.graph import Call, walk
 
 PASSING = ("Reshape", "Flatten", "Dropout", "Identity")  # what may stand behind the last activation
 LEAST_MOMENTUM = 0.9  # of BatchNormalization: about ten batches
-RANDOM = ("AugMix", "CutMix", "MixUp", "RandAugment")  # image layers of chance whose names do not begin with Random
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A network to train, and what its first output is now: "logits" wherever the activation could be dropped."""
+    """A network to train, and what its first output is now: "logits" wherever the activation could be dropped, and
+    "label_logits" for several sigmoids."""
 
     graph: Any
     head: str
@@ -51,31 +53,43 @@ def activation_name(operation: Any) -> str:
     return str(getattr(activation, "__name__", ""))
 
 
-def learner(model: Any, head: str, steps: int = 0) -> Learner:
+def learner(
+    model: Any, head: str, steps: int = 0, *, frozen: Container[str] = frozenset(), dtype: str | None = None
+) -> Learner:
     """A copy of a flat model for training; the model given stays as it is.
 
-    All layers are trainable, those marked as frozen too: after surgery the whole network has to adapt. Layers that
-    change images by chance let them through, so that a teacher sees what the student sees. BatchNormalization averages
-    over one epoch (of so many `steps`) at most: Keras' momentum of 0.99 would leave a short training with statistics of
-    weights long gone. The layers keep their names; `copy_weights` brings what they learned back.
+    All layers but those named in `frozen` are trainable, those marked as frozen too: after surgery the whole network
+    has to adapt. A frozen layer works as in inference: BatchNormalization by its statistics, which stay, and dropout
+    not at all. Layers that change images by chance let them through, so that a teacher sees what the student sees.
+    BatchNormalization averages over one epoch (of so many `steps`) at most: Keras' momentum of 0.99 would leave a short
+    training with statistics of weights long gone. dtype: a Keras policy ("mixed_float16"); weights stay float32. The
+    layers keep their names; `copy_weights` brings what they learned back.
     """
     activation = _droppable(model, head)
 
     def clone(operation: Any) -> Any:
         kind = type(operation)
         bare = operation is activation and getattr(operation, "activation", None) is None  # Softmax, or of keras.ops
-        if bare or kind.__name__.startswith("Random") or kind.__name__ in RANDOM:
+        if bare or passes_through(kind.__name__) or (operation.name in frozen and _is_noise(operation)):
             return _Through(name=operation.name)
         changes: dict[str, Any] = {"activation": "linear"} if operation is activation else {}
         if steps and isinstance(operation, layers.BatchNormalization):
             changes["momentum"] = min(operation.momentum, max(LEAST_MOMENTUM, 1 - 1 / steps))
+        if dtype and isinstance(operation, layers.Layer):
+            changes["dtype"] = dtype
         return kind.from_config({**operation.get_config(), **changes})
 
     twin = keras.models.clone_model(model, clone_function=clone)
     copy_weights(model, twin)
     for layer in twin.layers:
-        layer.trainable = True  # one by one: the model's own setting does not reach them
-    return Learner(twin, "logits" if activation is not None else head)
+        layer.trainable = layer.name not in frozen  # one by one: the model's own setting does not reach them
+    dropped = "label_logits" if head == "sigmoids" else "logits"
+    return Learner(twin, dropped if activation is not None else head)
+
+
+def _is_noise(operation: Any) -> bool:
+    """Whether a layer is dropout of some kind: chance, and nothing learned."""
+    return hasattr(operation, "seed_generator") and not operation.weights
 
 
 def copy_weights(source: Any, target: Any) -> None:
@@ -89,7 +103,7 @@ def copy_weights(source: Any, target: Any) -> None:
 
 def _droppable(model: Any, head: str) -> Any:
     """The layer whose activation is the head and nothing else, or None where there is no such layer."""
-    if head not in ("softmax", "sigmoid"):
+    if head not in ("softmax", "sigmoid", "sigmoids"):
         return None
     graph = walk(model)
     call = graph.calls[graph.outputs[0].call]
@@ -99,7 +113,7 @@ def _droppable(model: Any, head: str) -> Any:
     shape = call.output_shapes[0]
     used_once = [other.layer for other in graph.calls].count(call.layer) == 1
     one_row = prod(size or 1 for size in shape[1:]) == shape[-1]
-    fits = activation_name(call.layer) == head and used_once and one_row and _alone(call, readers)
+    fits = activation_name(call.layer) == head.removesuffix("s") and used_once and one_row and _alone(call, readers)
     return call.layer if fits else None
 
 

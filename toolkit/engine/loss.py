@@ -1,20 +1,104 @@
-"""Knowledge distillation on logits (Hinton, Vinyals, Dean 2015, arXiv:1503.02531).
+"""What training makes small: one loss for each kind of head, from labels, from a teacher, or from both.
 
-    loss = alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) CE(labels, softmax(s))
+    decisions    CE(labels, softmax(s)),            T^2 KL(softmax(t / T) || softmax(s / T))
+    labels       mean over labels of binary CE,     T^2 mean over labels of KL between Bernoulli(sigmoid(. / T))
+    regression   mean squared or absolute error,    mean squared error to the teacher
+    embedding    -                                  1 - cosine, or mean squared error, to the teacher
 
-T^2 keeps the gradient's size the same for every temperature (section 2 there).
+    loss = alpha * the teacher's + (1 - alpha) * the labels'
+
+The decisions' teacher is that of Hinton, Vinyals, Dean 2015 (arXiv:1503.02531): T^2 keeps the gradient's size the same
+for every temperature (section 2 there). Label smoothing is Szegedy et al. 2015 (arXiv:1512.00567, section 7).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 # Least probabilities whose logarithm is taken: the gradient, about 1 / LEAST, must stay within float32, and for sigmoid
 # 1 - LEAST must differ from 1.
 LEAST_SOFTMAX = 1e-30
 LEAST_SIGMOID = 1e-7
+DECISIONS = ("logits", "softmax", "sigmoid")  # heads that choose one class
+RAW_LABELS = "label_logits"  # several sigmoids whose activation was dropped for training
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of the outputs.
+
+    smoothing: share of a label's certainty given to all classes alike. class_weights: one for each class (of each
+    label, for several labels), () for equal ones. errors: of a regression, "squared" or "absolute". closeness: of
+    embeddings, "cosine" or "squared".
+    """
+
+    temperature: float = 4.0
+    alpha: float = 0.8
+    smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    errors: str = "squared"
+    closeness: str = "cosine"
+
+
+def total(student: Any, teacher: Any, labels: Any, *, head: str, target: Target) -> Any:
+    """Mean loss over the batch. student, teacher: what `raw` gives; teacher is not looked at where alpha is 0."""
+    if target.alpha == 0:
+        return tf.reduce_mean(from_labels(student, labels, head, target))
+    soft = from_teacher(student, teacher, head, target)
+    if target.alpha == 1:
+        return tf.reduce_mean(soft)
+    return tf.reduce_mean(target.alpha * soft + (1 - target.alpha) * from_labels(student, labels, head, target))
+
+
+def from_labels(student: Any, labels: Any, head: str, target: Target) -> Any:
+    """Loss of each image, (n,)."""
+    weights = tf.constant(target.class_weights, tf.float32) if target.class_weights else None
+    if head in DECISIONS:
+        hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
+        if target.smoothing:
+            evenly = -tf.reduce_mean(tf.nn.log_softmax(student), axis=1)
+            hard = (1 - target.smoothing) * hard + target.smoothing * evenly
+        return hard if weights is None else hard * tf.gather(weights, labels)
+    wanted = tf.cast(labels, tf.float32)
+    if head in ("sigmoids", RAW_LABELS):
+        wanted = wanted * (1 - target.smoothing) + target.smoothing / 2
+        each = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=student)
+        return tf.reduce_mean(each if weights is None else each * weights, axis=1)
+    if head == "regression":
+        apart = student - tf.reshape(wanted, tf.shape(student))
+        return tf.reduce_mean(tf.abs(apart) if target.errors == "absolute" else tf.square(apart), axis=1)
+    raise ValueError(f"no loss from labels for head {head!r}")
+
+
+def from_teacher(student: Any, teacher: Any, head: str, target: Target) -> Any:
+    """Loss of each image, (n,)."""
+    heat = target.temperature
+    if head in DECISIONS:
+        distance = tf.nn.log_softmax(teacher / heat) - tf.nn.log_softmax(student / heat)
+        return heat**2 * tf.reduce_sum(tf.nn.softmax(teacher / heat) * distance, axis=1)
+    if head in ("sigmoids", RAW_LABELS):
+        wanted = tf.sigmoid(teacher / heat)
+        cross = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=student / heat)
+        own = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=teacher / heat)
+        return heat**2 * tf.reduce_mean(cross - own, axis=1)
+    if head == "embedding" and target.closeness == "cosine":
+        cosine = tf.reduce_sum(tf.math.l2_normalize(student, axis=1) * tf.math.l2_normalize(teacher, axis=1), axis=1)
+        return 1 - cosine
+    return tf.reduce_mean(tf.square(student - teacher), axis=1)
+
+
+def raw(outputs: Any, head: str) -> Any:
+    """Rows to compute losses from: logits for decisions (`as_logits`) and labels, else the outputs; float32."""
+    outputs = tf.cast(outputs, tf.float32)
+    if head in DECISIONS:
+        return as_logits(outputs, head)
+    outputs = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
+    return _unsigmoid(outputs) if head == "sigmoids" else outputs
 
 
 def as_logits(outputs: Any, head: str) -> Any:
@@ -27,19 +111,21 @@ def as_logits(outputs: Any, head: str) -> Any:
     if head == "softmax":
         return tf.math.log(tf.maximum(outputs, LEAST_SOFTMAX))
     if head == "sigmoid":
-        held = tf.clip_by_value(outputs, LEAST_SIGMOID, 1 - LEAST_SIGMOID)
-        outputs = tf.math.log(held) - tf.math.log1p(-held)
+        outputs = _unsigmoid(outputs)
     if outputs.shape[-1] == 1:
         return tf.concat([tf.zeros_like(outputs), outputs], axis=1)
     return outputs
 
 
-def distillation(student: Any, teacher: Any, labels: Any, *, temperature: float, alpha: float) -> Any:
-    """Mean loss over the batch. student, teacher: (n, classes) logits; labels: (n,) class indexes."""
-    hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
-    if alpha == 0:
-        return tf.reduce_mean(hard)
-    target = tf.nn.softmax(teacher / temperature)
-    distance = tf.nn.log_softmax(teacher / temperature) - tf.nn.log_softmax(student / temperature)
-    soft = tf.reduce_sum(target * distance, axis=1)
-    return tf.reduce_mean(alpha * temperature**2 * soft + (1 - alpha) * hard)
+def _unsigmoid(outputs: Any) -> Any:
+    held = tf.clip_by_value(outputs, LEAST_SIGMOID, 1 - LEAST_SIGMOID)
+    return tf.math.log(held) - tf.math.log1p(-held)
+
+
+def balanced(labels: NDArray[Any], classes: int) -> tuple[float, ...]:
+    """Weights that give every class the same say: images / (classes * images of the class); 0 for a class without any.
+
+    King and Zeng 2001, "Logistic regression in rare events data", as scikit-learn's "balanced".
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return tuple(len(labels) / (classes * int(count)) if count else 0.0 for count in counts)

@@ -1,7 +1,8 @@
 """Knowledge distillation: the original teaches what is left of it (Hinton, Vinyals, Dean 2015, arXiv:1503.02531).
 
-On logits, whatever the head; teacher and student see the same view of each image ("a good teacher is patient and
-consistent", Beyer et al. 2022, arXiv:2106.05237).
+On logits where the head decides (softmax, sigmoid, several sigmoids), on the values of a regression, on the direction
+of an embedding. Teacher and student see the same view of each image ("a good teacher is patient and consistent", Beyer
+et al. 2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from toolkit.core import Dataset
     from toolkit.engine.hold import Held
     from toolkit.engine.teacher import Teacher
-    from toolkit.engine.train import Teaching, TrainResult, Watch
+    from toolkit.engine.teaching import Teaching
+    from toolkit.engine.train import TrainResult, Watch
 
 BATCH = 256  # images decoded together
 KEPT_LINES = 10  # of progress, in a log
+DECIDING = ("logits", "softmax", "sigmoid")
+TASKS = {"sigmoids": "labels", "regression": "values"}  # head -> what its labels are; an embedding needs none
 
 
 class Distill(Component):
@@ -43,7 +47,7 @@ class Distill(Component):
     temperature: Annotated[float, Field(ge=1, le=100)] = 4.0
     """Softens both models' probabilities, so that the teacher's second thoughts count."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Weight of the teacher's part of the loss; the labels have the rest."""
+    """Weight of the teacher's part of the loss; the labels have the rest. An embedding has the teacher alone."""
     teacher: Literal["original"] | Path = "original"
     """Who teaches: the model as it was read, or the path of another trained one, of any kind, for the same images."""
     augment: Literal["none", "shift", "flip_shift"] = "none"
@@ -69,7 +73,7 @@ class Distill(Component):
             train.labels,
             how=self._teaching(model, context),
             evaluate=_evaluation(model, context),
-            watch=self._watch(context),
+            watch=self._watch(model, context),
         )
         changes = (self._summary(result, train, held.where), *_thawed(model.graph))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
@@ -83,19 +87,36 @@ class Distill(Component):
         if self.patience and context.evaluate is None:
             raise InputError("distill.patience", "there is no selection split to judge epochs on", "set one, or 0")
         ends = len(model.graph.inputs), len(model.graph.outputs)
-        if ends != (1, 1) or model.head not in ("logits", "softmax", "sigmoid"):
-            got = f"{ends[0]} inputs, {ends[1]} outputs, the first {model.head}"
-            raise UnsupportedError("distill", f"needs one input and one decision (softmax, sigmoid, logits), got {got}")
+        if ends != (1, 1):
+            raise UnsupportedError(
+                "distill", f"needs one input and one output, got {ends[0]} inputs, {ends[1]} outputs"
+            )
         if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
             problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
             raise UnsupportedError(f"distill.augment {self.augment!r}", problem, 'set augment = "none"')
         _check_same_images(model, teacher)
+        self._check_outputs(model, teacher, train)
+        return teacher, train
+
+    def _check_outputs(self, model: Model, teacher: Model, train: Dataset) -> None:
+        """Raise where student, teacher and labels do not speak of the same things."""
+        if _kind(model) != _kind(teacher):
+            raise InputError("distill", f"the student's head is {model.head}, the teacher's {teacher.head}")
+        what = "classes" if model.head in DECIDING else "outputs"
         ours, theirs, data = _columns(model), _columns(teacher), len(train.classes)
         if ours != theirs:
-            raise InputError("distill", f"the student has {ours} classes, the teacher {theirs}")
-        if data and data != ours:
-            raise InputError("distill", f"the model has {ours} classes, the data has {data}")
-        return teacher, train
+            raise InputError("distill", f"the student has {ours} {what}, the teacher {theirs}")
+        if model.head == "embedding":
+            if "alpha" in self.model_fields_set and self.alpha < 1:
+                problem = f"no label says what an embedding should be, got {self.alpha:g}"
+                raise InputError("distill.alpha", problem, "set alpha = 1, or leave it out")
+            return
+        wanted = TASKS.get(model.head, "classes")
+        if self.alpha < 1 and train.task != wanted:
+            problem = f"the head {model.head} learns from {wanted}, the data has {train.task}"
+            raise InputError("distill", problem, "set alpha = 1 to learn from the teacher alone")
+        if train.task == wanted and data and data != ours:
+            raise InputError("distill", f"the model has {ours} {what}, the data has {data}")
 
     def _who_teaches(self, context: PassContext) -> Model:
         """The original, or the other model that `teacher` names."""
@@ -106,34 +127,36 @@ class Distill(Component):
         if context.load is None:
             raise InputError("distill.teacher", "nothing here can read a model file", "run it from a recipe")
         teacher = context.load(Path(self.teacher))
-        if len(teacher.signature.inputs) != 1 or teacher.head not in ("logits", "softmax", "sigmoid"):
-            got = f"{len(teacher.signature.inputs)} inputs, its first output {teacher.head}"
-            problem = f"the teacher needs one input and one decision (softmax, sigmoid, logits), got {got}"
+        if len(teacher.signature.inputs) != 1:
+            problem = f"the teacher needs one input, got {len(teacher.signature.inputs)} inputs"
             raise UnsupportedError(str(self.teacher), problem)
         return teacher
 
     def _teaching(self, model: Model, context: PassContext) -> Teaching:
-        from toolkit.engine.train import Teaching
+        from toolkit.engine.loss import Target
+        from toolkit.engine.teaching import Teaching
 
-        own = self.model_dump(exclude={"teacher"})
-        return Teaching(**own, head=model.head, seed=context.seed)
+        alpha = 1.0 if model.head == "embedding" else self.alpha
+        own = self.model_dump(include={"epochs", "batch_size", "learning_rate", "augment", "patience"})
+        target = Target(temperature=self.temperature, alpha=alpha)
+        return Teaching(**own, head=model.head, target=target, seed=context.seed)
 
-    def _watch(self, context: PassContext) -> Watch:
+    def _watch(self, model: Model, context: PassContext) -> Watch:
+        from toolkit.engine.pace import Pace
         from toolkit.engine.train import Watch
 
         every = -(-self.epochs // KEPT_LINES)
+        pace = Pace(self.epochs, accuracy=model.head in DECIDING)
 
         def epoch(number: int, loss: float, score: float | None) -> None:
-            text = f"  distill: epoch {number} of {self.epochs}, loss {loss:.4f}"
-            text += "" if score is None else f", selection accuracy {score:.1%}"
             keep = number % every == 0 or number == self.epochs
-            context.emit(Progress(text, number / self.epochs, keep=keep))
+            context.emit(Progress(f"  distill: {pace.epoch(number, loss, score)}", number / self.epochs, keep=keep))
 
-        def step(number: int, share: float) -> None:
-            text = f"  distill: epoch {number} of {self.epochs}, {share:.0%} of it"
-            context.emit(Progress(text, (number - 1 + share) / self.epochs))
+        def step(number: int, share: float, loss: float) -> None:
+            text = f"  distill: {pace.step(number, share, loss)}"
+            context.emit(Progress(text, pace.fraction(number, share)))
 
-        return Watch(epoch, step)
+        return Watch(pace.begin, epoch, step)
 
     def _summary(self, result: TrainResult, train: Dataset, where: str) -> LayerChange:
         """The line about the whole model."""
@@ -142,11 +165,13 @@ class Distill(Component):
         if result.before is None:
             unknown = "accuracy not evaluated (no selection split)"
             return LayerChange("the model", unknown, unknown, f"the last epoch is kept; {work}")
-        scores = (result.before, *result.curves["selection_accuracy"])
+        name = next(name for name in result.curves if name.startswith("selection"))
+        scores, share = (result.before, *result.curves[name]), name == "selection_accuracy"
         kept = f"epoch {result.best_epoch} is kept, the best on selection"
         if result.best_epoch == 0:
             kept = "no epoch is as good as the model as it came, whose weights stay"
-        before, after = (f"selection accuracy {scores[i]:.2%}" for i in (0, result.best_epoch))
+        shown = (f"{scores[i]:.2%}" if share else f"{scores[i]:.4g}" for i in (0, result.best_epoch))
+        before, after = (f"{name.replace('_', ' ')} {text}" for text in shown)
         return LayerChange("the model", before, after, f"{kept}; {work}")
 
 
@@ -163,9 +188,14 @@ def _evaluation(model: Model, context: PassContext) -> Callable[[Any], float] | 
 
 
 def _columns(model: Model) -> int:
-    """Classes the first output tells apart: 2 for one column."""
+    """Classes the first output tells apart, 2 for one column; of other heads the columns themselves."""
     columns = _values(model)
-    return 2 if columns == 1 else columns
+    return 2 if columns == 1 and model.head in DECIDING else columns
+
+
+def _kind(model: Model) -> str:
+    """Heads that can be compared are of one kind."""
+    return "decision" if model.head in DECIDING else model.head
 
 
 def _values(model: Model) -> int:

@@ -1,0 +1,41 @@
+"""How to train: everything the training loop is told, for distillation, transfer learning and training from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from toolkit.engine.loss import Target
+from toolkit.engine.schedule import Schedule
+from toolkit.engine.views import Views
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How to train. head: what the outputs are (the names of `loss`).
+
+    target: what the loss asks for, and how much of it the teacher has a say in. augment, views: random changes of the
+    images, of both kinds. patience: epochs without a better evaluation before stopping; 0 never stops early. frozen:
+    layers that stay as they are and work as in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. half:
+    compute in 16 bits where Keras' mixed_float16 does; the weights stay float32.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    head: str = "softmax"
+    target: Target = Target()
+    schedule: Schedule = Schedule()
+    augment: str = "none"
+    views: Views = Views()
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    weight_decay: float = 0.004
+    frozen: frozenset[str] = frozenset()
+    patience: int = 0
+    half: bool = False
+    seed: int = 0
+
+    @property
+    def labels_only(self) -> Target:
+        """The target where there is no teacher."""
+        return replace(self.target, alpha=0.0)

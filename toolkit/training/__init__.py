@@ -1,0 +1,1 @@
+"""Making a trained model: what [train] says, and carrying it out."""
