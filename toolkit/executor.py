@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +19,18 @@ from typing import Any
 from toolkit.core import Progress
 from toolkit.errors import EdgekitError, StageError
 
-SERVE = "import sys; from toolkit.stages import serve; serve(int(sys.argv[1]))"
+SERVE = "import sys; from toolkit.stages import serve; serve(int(sys.argv[1]), tuple(sys.argv[2:]))"
 TAIL_LINES = 12  # of the log, in the message of a crashed stage
 
 
 class Executor:
-    """A lazily started child process that runs methods of `toolkit.stages.Stages` by name."""
+    """A lazily started child process that runs methods of `toolkit.stages.Stages` by name.
 
-    def __init__(self, log: Path, emit: Callable[[Progress], None]) -> None:
-        self._log, self._emit = log, emit
+    allow_code: modules whose code models at rest may need; none is imported otherwise.
+    """
+
+    def __init__(self, log: Path, emit: Callable[[Progress], None], allow_code: Sequence[str] = ()) -> None:
+        self._log, self._emit, self._allow_code = log, emit, tuple(allow_code)
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
@@ -38,7 +41,7 @@ class Executor:
         ours, theirs = Pipe()
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-c", SERVE, str(theirs.fileno())],
+                [sys.executable, "-c", SERVE, str(theirs.fileno()), *self._allow_code],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -145,7 +145,7 @@ class _Pipeline:
     def __init__(self, plan: Plan, target: runs.Run, emit: Emit) -> None:
         self.plan, self.run, self.recipe = plan, target, plan.recipe
         self.emit = emit
-        self.executor = Executor(target.folder / "log.txt", emit)
+        self.executor = Executor(target.folder / "log.txt", emit, self.recipe.allow_code)
         self.versions = {name: target.manifest.versions.get(name) for name in VERSIONED}
         self.scratch = target.folder / "scratch"
         self.keys: dict[str, str] = {}  # stage -> content hash

@@ -61,8 +61,8 @@ class ModelFacts:
 class Stages:
     """The stages an executor can call, and what they keep between calls."""
 
-    def __init__(self, emit: Callable[[Progress], None]) -> None:
-        self._emit = emit
+    def __init__(self, emit: Callable[[Progress], None], allow_code: tuple[str, ...] = ()) -> None:
+        self._emit, self._allow_code = emit, allow_code
         self._models: dict[Path, Model] = {}
         self._splits: Splits | None = None
 
@@ -147,7 +147,7 @@ class Stages:
         from toolkit.sources import store
 
         if path not in self._models:
-            self._models[path] = store.restore(path)
+            self._models[path] = store.restore(path, self._allow_code)
         return self._models[path]
 
     def _save(self, model: Model, path: Path, graph_of: Path | None = None) -> ModelFacts:
@@ -232,7 +232,7 @@ def _channels_last(spec: TensorSpec) -> tuple[int | None, ...]:
     return (n, height, width, channels)
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, allow_code: tuple[str, ...] = ()) -> None:
     """Answer calls on a connection until it closes, then leave without the teardown that takes TensorFlow seconds."""
     pipe = Connection(descriptor)
 
@@ -242,7 +242,7 @@ def serve(descriptor: int) -> None:
         except BrokenPipeError:
             os._exit(1)  # whoever asked is gone, killed perhaps: hours of training for nobody
 
-    stages = Stages(emit)
+    stages = Stages(emit, allow_code)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             function, arguments = pipe.recv()

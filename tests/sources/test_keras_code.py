@@ -227,7 +227,10 @@ def test_module_that_is_named_may_define_layers(
     np.testing.assert_allclose(found.graph(images), expected, rtol=1e-5)
     store.save(found, tmp_path / "stage.keras")
     forget()
-    np.testing.assert_allclose(store.restore(tmp_path / "stage.keras").graph(images), expected, rtol=1e-5)
+    with pytest.raises(UnsupportedError, match=r"of module edgekit_mine. Fix: add --allow-code edgekit_mine"):
+        store.restore(tmp_path / "stage.keras")  # a run directory cannot allow what its owner did not
+    again = store.restore(tmp_path / "stage.keras", ("edgekit_mine",))
+    np.testing.assert_allclose(again.graph(images), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("package", "name", "more"), [form for form in FORMS if form.values[0] is tfk])

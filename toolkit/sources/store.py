@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from toolkit.core import Kind, Model, Preprocessing, QuantSpec, Signature
-from toolkit.errors import UnavailableError
+from toolkit.errors import UnavailableError, UnsupportedError
 
 # what a stage's file is called; none of these names is an artifact's
 SUFFIXES: dict[Kind, str] = {
@@ -69,14 +70,16 @@ def _copy(kind: Kind, source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def restore(path: Path) -> Model:
-    """The model saved at `path`."""
+def restore(path: Path, allow_code: Collection[str] = ()) -> Model:
+    """The model saved at `path`. UnsupportedError where it needs the code of a module that is not allowed to run."""
     contract = read_contract(path)
     if contract.kind != "keras":
         return replace(contract, graph=path)
     import keras
 
     for name, module in json.loads(contract_path(path).read_text()).get("code", {}).items():
+        if not any(f"{module}.".startswith(f"{allowed}.") for allowed in allow_code):
+            raise UnsupportedError(str(path), f"needs {name} of module {module}", f"add --allow-code {module}")
         keras.saving.get_custom_objects().setdefault(name, getattr(import_module(module), name))
     graph = keras.models.load_model(path, compile=False)
     return replace(contract, graph=graph)
