@@ -108,6 +108,7 @@ def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
 @recipe_argument
 @data_option
 @set_option
+@code_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .keras file to write.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch of a training that was not finished.")
 @json_option

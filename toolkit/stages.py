@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,15 +98,21 @@ class Stages:
         return replace(facts, changes=result.changes, curves=dict(result.curves), same_graph=same)
 
     def train(
-        self, *, section: TrainSection, preprocessing: Preprocessing, head: str, seed: int, work: Work, save_as: Path
+        self,
+        *,
+        section: TrainSection,
+        preprocessing: Preprocessing,
+        head: str,
+        seed: int,
+        work: Work,
+        save_as: Path,
+        allow_code: tuple[str, ...] = (),
     ) -> ModelFacts:
         """Make a trained model from the train split."""
         from toolkit.training.make import make_model
 
-        splits = self._opened()
-        context = PassContext(
-            seed=seed, train=splits.train, selection=splits.selection, load=_load_any, emit=self._emit
-        )
+        splits, load = self._opened(), partial(_load_any, allow_code=allow_code)
+        context = PassContext(seed=seed, train=splits.train, selection=splits.selection, load=load, emit=self._emit)
         result = make_model(section, context, preprocessing=preprocessing, head=head, work=work)
         facts = self._save(result.model, save_as)
         return replace(facts, changes=result.changes, curves=dict(result.curves))
@@ -188,7 +194,7 @@ class Stages:
         return score
 
 
-def _load_any(path: Path) -> Model:
+def _load_any(path: Path, allow_code: tuple[str, ...] = ()) -> Model:
     """A trained model by the source that reads its kind of file."""
     from toolkit import registry
     from toolkit.plan import source_of
@@ -196,7 +202,9 @@ def _load_any(path: Path) -> Model:
     name = source_of(path)
     if name is None:
         raise InputError(str(path), "is no kind of model that a source reads", "name a .keras, .onnx or .tflite file")
-    model: Model = registry.load("sources", name)().load(path)
+    source = registry.load("sources", name)
+    options = {"allow_code": allow_code} if "allow_code" in source.model_fields else {}
+    model: Model = source(**options).load(path)
     return model
 
 

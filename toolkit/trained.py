@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import doctor, runs
+from toolkit import allowed, doctor, runs
 from toolkit.core import LayerChange, Meaning, Model, PassContext, Preprocessing, Progress, Signature, TensorSpec
 from toolkit.data import load_splits
 from toolkit.errors import EdgekitError, InputError, UnavailableError
@@ -29,7 +29,7 @@ VERSIONED = ("edgekit", "tensorflow", "keras", "numpy")
 
 @dataclass(frozen=True)
 class Trained:
-    """What `edgekit train` made. score: of the selection split, as the last phase says it."""
+    """What `edgekit train` made, what each phase did, and its curves."""
 
     path: Path
     changes: tuple[LayerChange, ...]
@@ -52,6 +52,7 @@ def train(
     out: Path,
     data: str | None = None,
     overrides: Sequence[str] = (),
+    allow_code: Sequence[str] = (),
     resume: bool = False,
     emit: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
@@ -59,7 +60,7 @@ def train(
 
     The state after each epoch lies in a folder beside `out` until it is finished; `resume` goes on from there.
     """
-    loaded = load_recipe(recipe, data=data, overrides=overrides)
+    loaded = load_recipe(recipe, data=data, overrides=overrides, allow_code=allow_code)
     if loaded.train is None:
         raise InputError(str(recipe), "has no [train] section", "name a recipe that makes its model")
     loaded.require_runnable()
@@ -67,10 +68,6 @@ def train(
         raise InputError("--out", f"must be a .keras file, got {out.name!r}")
     folder = out.with_name(f"{out.name}.training")
     _check_folder(folder, resume)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(str(folder), f"cannot be written: {error.strerror}") from error
     planned = contract(loaded)
     opening: dict[str, Any] = {
         "spec": loaded.data,
@@ -87,8 +84,9 @@ def train(
     found = doctor.versions()
     key = key_of(loaded, fingerprints(splits), {name: found.get(name) for name in VERSIONED})
     opening["chosen"] = splits.chosen
+    _make(folder)
     try:
-        with Executor(folder / "log.txt", emit) as executor:
+        with Executor(folder / "log.txt", emit, loaded.allow_code) as executor:
             executor.call("use_data", **opening)
             facts = executor.call("train", **job(loaded, planned.preprocessing, key, folder, out.absolute()))
     except (KeyboardInterrupt, EdgekitError):
@@ -126,13 +124,14 @@ def job(recipe: Recipe, preprocessing: Preprocessing, key: str, folder: Path, sa
         "seed": recipe.seed,
         "work": Work(folder, key),
         "save_as": save_as,
+        "allow_code": recipe.allow_code,
     }
 
 
 def key_of(recipe: Recipe, prints: Mapping[str, str], versions: Mapping[str, Any]) -> str:
     """Hash of all that a training depends on."""
     section = _section(recipe)
-    files = [runs.content_sha256(path) for path in section.files]
+    files = [runs.content_sha256(path) for path in (*section.files, *allowed.files(recipe.allow_code))]
     data = [prints.get(name) for name in ("train", "selection")]
     return runs.content_key("train", section.resolved(), recipe.model.head, files, data, recipe.seed, versions)
 
@@ -146,6 +145,13 @@ def _section(recipe: Recipe) -> TrainSection:
     if recipe.train is None:
         raise InputError(recipe.name, "has no [train] section")
     return recipe.train
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(str(folder), f"cannot be written: {error.strerror}") from error
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
