@@ -41,7 +41,7 @@ def test_spec_gives_hand_worked_inputs(spec: object, expected: list[float]) -> N
 @pytest.mark.parametrize(
     "spec, problem",
     [
-        ("mobilenet", "Input should be 'raw'"),
+        ("mobile", "Input should be 'raw'"),
         ({"preset": "unit", "scale": 2.0}, "excludes scale"),
         ({"offset": 1.0, "mean": 2.0}, "excludes mean"),
         ({"mean": [0.485, 0.456, 0.406]}, "pixels of 0..1"),

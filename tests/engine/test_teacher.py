@@ -50,7 +50,7 @@ def test_student_learns_the_same_of_either(original: Any, elsewhere: Teacher, au
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1))
     student = keras.Model(image, layers.Dense(10, activation="softmax")(layers.Flatten()(image)))
-    how = Teaching(epochs=2, batch_size=20, augment=augment, alpha=1.0)
+    how = Teaching(epochs=2, batch_size=20, augment=augment, target=loss.Target(alpha=1.0))
     weights = [fit(student, teacher, IMAGES, LABELS, how=how).model.get_weights() for teacher in (original, elsewhere)]
     for one, two, start in zip(*weights, student.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
