@@ -202,3 +202,13 @@ def test_normalise_writes_where_it_is_told() -> None:
     assert (batch[0].any(), batch[2].any()) == (False, False)
     floats = image.astype(np.float64) / 7
     np.testing.assert_array_equal(normalise(floats, wanted), floats.astype(np.float32))
+
+
+@pytest.mark.parametrize("module", ["mobilenet_v2", "resnet", "resnet_v2", "densenet", "vgg16", "xception"])
+def test_module_of_keras_applications_is_a_preset_that_does_what_its_own_function_does(module: str) -> None:
+    import keras
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    theirs = getattr(keras.applications, module).preprocess_input(pixels.astype(np.float32))
+    ours = apply(pixels, PreprocessSpec.model_validate(module).resolve())
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=2e-5)

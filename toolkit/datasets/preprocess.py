@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from toolkit.core import Array
 
 Preset = Literal["raw", "unit", "signed", "imagenet", "caffe"]
+APPLICATIONS: dict[str, Preset] = {  # module of keras.applications -> what its `preprocess_input` does
+    **dict.fromkeys(("efficientnet", "efficientnet_v2", "mobilenet_v3", "convnext"), "raw"),
+    **dict.fromkeys(("mobilenet", "mobilenet_v2", "inception_v3", "inception_resnet_v2"), "signed"),
+    **dict.fromkeys(("xception", "nasnet", "resnet_v2"), "signed"),
+    "densenet": "imagenet",
+    **dict.fromkeys(("vgg16", "vgg19", "resnet", "resnet50"), "caffe"),
+}
 Side = Annotated[int, Field(ge=1, le=8192)]
 Channels = float | Annotated[tuple[float, ...], Field(min_length=1)]
 
@@ -44,7 +51,7 @@ class PreprocessSpec(Component):
     """How images become inputs: a preset's name, or a table with a preset or with a scale of one's own."""
 
     preset: Preset | None = None
-    """raw, unit, signed, imagenet or caffe; excludes scale, offset, mean and std."""
+    """raw, unit, signed, imagenet, caffe, or a module of keras.applications; excludes scale, offset, mean and std."""
     size: tuple[Side, Side] | None = None
     """Height and width of the input, in pixels; by default the model's own."""
     resize: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
@@ -69,7 +76,10 @@ class PreprocessSpec(Component):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        return {"preset": value} if isinstance(value, str) else value
+        table = {"preset": value} if isinstance(value, str) else value
+        if isinstance(table, dict) and isinstance(table.get("preset"), str):
+            return {**table, "preset": APPLICATIONS.get(table["preset"], table["preset"])}
+        return table
 
     @model_validator(mode="after")
     def _consistent(self) -> PreprocessSpec:
