@@ -52,11 +52,7 @@ def test_student_learns_the_same_of_either(original: Any, elsewhere: Teacher, au
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1))
     student = keras.Model(image, layers.Dense(10, activation="softmax")(layers.Flatten()(image)))
-<<<<<<< HEAD
-    how = Teaching(epochs=2, batch_size=20, augment=augment, target=loss.Target(alpha=1.0))
-=======
     how = Teaching(epochs=2, batch_size=20, augment=augment, target=Target(alpha=1.0))
->>>>>>> 9b55b186149d31717ad61e5c12c2129f83d2db7a
     weights = [fit(student, teacher, IMAGES, LABELS, how=how).model.get_weights() for teacher in (original, elsewhere)]
     for one, two, start in zip(*weights, student.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
