@@ -205,7 +205,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 
 @cli.command(name="eval", short_help="Evaluate a file on labelled images.")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="Dataset: a .npz, .csv, folder, or a dataset's name.")
+@click.option("--data", required=True, help="Dataset: a path, a dataset's name, or {path=..., more of its parameters}.")
 @click.option(
     "--preprocess",
     help="raw, unit, signed, imagenet, caffe, or {scale=...}. Default: as the contract beside it has it, else raw.",
@@ -216,6 +216,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 )
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
+@code_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""

@@ -68,14 +68,15 @@ def evaluate_file(
     head: str = "auto",
     layout: Layout | None = None,
     device: str = "this-machine",
+    allow_code: Sequence[str] = (),
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
-    """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras file,
-    TensorFlow for a SavedModel folder).
+    """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras or .h5
+    file, TensorFlow for a SavedModel folder).
 
     preprocess: None is as the contract beside the file states, with its layout, head and order of classes; "raw" where
     there is none. layout: of the file's image input, where it is not to be seen from its shape. Returns {"file",
-    "measurements", "per_class", "left_out"}.
+    "measurements", "per_class", "left_out"}. allow_code: modules whose code a trained model may need.
     """
     from toolkit.checks.accuracy import Predictions, measure_accuracy
 
@@ -83,16 +84,17 @@ def evaluate_file(
         raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
     asked = _asked(file, _Asked(data, preprocess, subset, head, layout))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        if file.suffix == ".keras" or file.is_dir():
-            outputs, dataset, meaning, how, where = _keras_answers(file, asked, Path(folder), emit)
+        if file.suffix.lower() not in FORMATS and source_of(file):
+            source = _source(file, asked, allow_code)
+            found = _trained_answers(file, asked, source, folder=Path(folder), emit=emit)
         else:
-            profile = load_device(device)
-            outputs, dataset, meaning, how, where = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
+            found = _file_answers(file, asked, load_device(device), folder=Path(folder), emit=emit)
+    outputs, dataset, meaning, how, where = found
     predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
     classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
-    found = [asdict(measurement) for measurement in accuracy.measurements]
-    return {"file": str(file), "measurements": found, "per_class": classes, "left_out": dict(accuracy.left_out)}
+    rows = [asdict(measurement) for measurement in accuracy.measurements]
+    return {"file": str(file), "measurements": rows, "per_class": classes, "left_out": dict(accuracy.left_out)}
 
 
 def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -181,8 +183,15 @@ def _file_answers(
     return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
 
 
-def _keras_answers(
-    file: Path, asked: _Asked, folder: Path, emit: Emit
+def _source(file: Path, asked: _Asked, allow_code: Sequence[str]) -> Any:
+    """What reads a trained model, told as much as it takes."""
+    source = registry.load("sources", source_of(file) or "")
+    given = {"head": asked.head, "layout": asked.layout or "auto", "allow_code": tuple(allow_code)}
+    return source(**{name: value for name, value in given.items() if name in source.model_fields})
+
+
+def _trained_answers(
+    file: Path, asked: _Asked, source: Any, *, folder: Path, emit: Emit
 ) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
     """In the executor's process, whose libraries may print what they like."""
     from importlib.metadata import version
@@ -193,12 +202,8 @@ def _keras_answers(
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.executor import Executor
 
-    use = source_of(file)
-    if use is None:
-        raise InputError(str(file), "is no model Edgekit can read", "name a .keras, .tflite or .onnx file")
-    given = {"head": asked.head, **({"layout": asked.layout} if asked.layout and file.is_dir() else {})}
-    source, saved = registry.load("sources", use)(**given), folder / "model.keras"
-    with Executor(folder / "log.txt", emit) as executor:
+    saved = folder / "model.keras"
+    with Executor(folder / "log.txt", emit, getattr(source, "allow_code", ())) as executor:
         facts = executor.call(
             "load_source", source=source, path=file.absolute(), preprocess=PreprocessSpec(), save_as=saved
         )
@@ -256,12 +261,17 @@ def _named(records: Any, contract: Contract) -> Any:
 
 
 def _records(data: str) -> Any:
-    """What `--data` names: a path, or a dataset's name."""
+    """What `--data` names: a path, a dataset's name, or a table with a path and parameters of its dataset."""
     from toolkit.documents import Document
-    from toolkit.overrides import with_data
+    from toolkit.overrides import toml_value, with_data
     from toolkit.schema import Reader
 
-    table = with_data(Document("--data", {}), data).data["data"]
+    more = toml_value(data) if data.startswith("{") else {}
+    if not isinstance(more, dict) or (more and not isinstance(more.get("path"), str)):
+        raise InputError(
+            "--data", f"is no table with a path, got {data}", 'write {path = "labels.csv", label = "kind"}'
+        )
+    table = {**with_data(Document("--data", {}), more.get("path", data)).data["data"], **more}
     given = {key: value for key, value in table.items() if key != "use"}
     reader = Reader(Document("--data", given))
     dataset = reader.read(registry.load("datasets", table["use"]), given)
