@@ -1,4 +1,4 @@
-"""Every kind of model file: read, exported to TFLite and ONNX, and compared, as the Markdown table of docs/models.md.
+"""Every kind of model file: read, exported to TFLite and ONNX, and compared: the table of docs/models.md, file by file.
 
 "read": largest output difference between the file in its own framework and the model read from it. "TFLite", "ONNX":
 between the model read and the written file, in LiteRT and ONNX Runtime. All relative to the largest output, on 4 random
