@@ -22,6 +22,7 @@ FLOORS = {
     "registry": 1,
     "documents": 1,
     "schema": 2,
+    "quantization": 2,
     "engine": 3,
     "core": 4,
     "passes": 5,

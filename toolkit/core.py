@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, r
 
 from pydantic import Field
 
+from toolkit.quantization import STATIC as STATIC  # noqa: PLC0414  (part of this page)
+from toolkit.quantization import QuantSpec as QuantSpec  # noqa: PLC0414  (part of this page)
+from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of this page)
+from toolkit.quantization import Statistics as Statistics  # noqa: PLC0414  (part of this page)
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
@@ -31,7 +35,6 @@ Meaning = Literal["image", "tensor", "logits", "softmax", "sigmoid", "sigmoids",
 Kind = Literal["keras", "savedmodel", "tflite", "onnx"]
 Task = Literal["classes", "labels", "values"]
 Layout = Literal["NHWC", "NCHW", "none"]
-Scheme = Literal["float32", "float16", "dynamic", "int8"]
 Provenance = Literal["measured", "emulated", "estimated", "quoted", "computed"]
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -77,19 +80,6 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class QuantSpec:
-    """What a `quantize` pass asks of the exporters. They honour all of it or refuse.
-
-    scheme: float16 = weights stored in 16 bits; dynamic = int8 weights, activations quantized at run
-    time; int8 = weights and activations in 8 bits, ranges from calibration images.
-    """
-
-    scheme: Scheme = "float32"
-    granularity: Literal["per_channel", "per_tensor"] = "per_channel"  # of the weights' scales
-    io: Literal["float32", "int8", "uint8"] = "float32"  # type of the file's inputs and outputs
-
-
-@dataclass(frozen=True)
 class Model:
     """A trained network and everything needed to use it rightly. Passes return new ones.
 
@@ -102,6 +92,7 @@ class Model:
     signature: Signature
     preprocessing: Preprocessing = Preprocessing()
     quant: QuantSpec = QuantSpec()
+    statistics: Statistics | None = None  # ranges for static quantization, of the graph in prepared form
     notes: tuple[str, ...] = ()  # of its source, in words: what it was carried from, how far its outputs are from that
 
     @property
@@ -205,7 +196,7 @@ class PassContext:
 
     original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
     split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
-    Splits a recipe does not have are None.
+    Splits a recipe does not have are None. memory: kept between the passes of one run (a calibration serves them all).
     """
 
     seed: int = 0
@@ -215,6 +206,7 @@ class PassContext:
     calibration: Dataset | None = None
     evaluate: Callable[[Model], float] | None = None
     load: Callable[[Path], Model] | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
     emit: Callable[[Progress], None] = lambda progress: None
 
 

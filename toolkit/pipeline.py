@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import allowed, beside, doctor, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
-from toolkit.core import Artifact, Meaning, Measurement, Model, Progress, Task
+from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
 from toolkit.data import check_classes, class_names, load_splits
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
@@ -289,7 +289,7 @@ class _Pipeline:
         files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
         data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
-        if stage.kind == "export" and stage.quant.scheme != "int8":
+        if stage.kind == "export" and stage.quant.scheme not in STATIC:
             data = {}
         written = (self.recipe.name, self.run.manifest.classes) if stage.kind == "export" else ()  # beside the file
         if getattr(stage.component, "metadata", False):

@@ -65,6 +65,7 @@ class Stages:
         self._emit, self._allow_code = emit, allow_code
         self._models: dict[Path, Model] = {}
         self._splits: Splits | None = None
+        self._memory: dict[str, Any] = {}  # what passes of one run hand on to each other
 
     def load_source(self, *, source: Any, path: Path, preprocess: PreprocessSpec, save_as: Path) -> ModelFacts:
         """Read a trained model, give it its preprocessing contract (size and channels are the model's own), save it."""
@@ -89,7 +90,8 @@ class Stages:
             selection=splits.selection,
             calibration=splits.calibration,
             evaluate=self._score(self._model(original)) if splits.selection else None,
-            load=_load_any,
+            load=partial(_load_any, allow_code=self._allow_code),
+            memory=self._memory,
             emit=self._emit,
         )
         result = component.run(model, context)

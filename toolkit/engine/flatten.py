@@ -27,14 +27,14 @@ def flatten(model: Any, size: tuple[int, int] | None = None) -> Any:
     get that of the model around them in front.
     """
     inputs = [keras.Input(shape=_shape(t, size), dtype=_kind(t), name=name) for t, name in _named_inputs(model)]
-    builder = _Builder({name for _, name in _named_inputs(model)})
+    builder = Builder({name for _, name in _named_inputs(model)})
     outputs = builder.run(model, inputs, prefix="")
     one = len(inputs) == 1, len(outputs) == 1
     return keras.Model(inputs[0] if one[0] else inputs, outputs[0] if one[1] else outputs, name=model.name)
 
 
-class _Builder:
-    """Clones layers on first use and calls the clones."""
+class Builder:
+    """Clones layers on first use and calls the clones. `call` is what a rewriting of the graph overrides."""
 
     def __init__(self, taken: set[str]) -> None:
         self._clones: dict[int, Any] = {}
@@ -49,11 +49,12 @@ class _Builder:
             for node in depths[depth]:
                 if node.is_input or any(id(tensor) not in values for tensor in node.input_tensors):
                     continue
-                results = self._call(node, values, prefix)
+                results = self.call(node, values, prefix)
                 values.update((id(tensor), value) for tensor, value in zip(node.outputs, results, strict=True))
         return [values[id(tensor)] for tensor in function.outputs]
 
-    def _call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
+    def call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
+        """What a node gives. values: id of each tensor of the old graph -> that of the new one."""
         operation = node.operation
         if isinstance(operation, keras.Model):
             inner = [values[id(tensor)] for tensor in node.input_tensors]
@@ -67,7 +68,7 @@ class _Builder:
     def _clone(self, operation: Any, prefix: str) -> Any:
         if id(operation) in self._clones:
             return self._clones[id(operation)]
-        name = self._unique(operation.name, prefix)
+        name = self.unique(operation.name, prefix)
         if isinstance(operation, keras.layers.Layer):
             clone = type(operation).from_config({**in_float32(operation.get_config()), "name": name})
             if not clone.built and operation.built and operation.weights:
@@ -83,7 +84,8 @@ class _Builder:
         self._clones[id(operation)] = clone
         return clone
 
-    def _unique(self, name: str, prefix: str) -> str:
+    def unique(self, name: str, prefix: str = "") -> str:
+        """A layer name that is still free, near to `name`."""
         candidates = (name, f"{prefix}{name}", *(f"{prefix}{name}_{n}" for n in range(1, 10_000)))
         chosen = next(candidate for candidate in candidates if candidate not in self._taken)
         self._taken.add(chosen)

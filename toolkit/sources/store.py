@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from toolkit.core import Kind, Model, Preprocessing, QuantSpec, Signature
+from toolkit.core import Kind, Model, Preprocessing, QuantSpec, Signature, Statistics
 from toolkit.errors import UnavailableError, UnsupportedError
 
 # what a stage's file is called; none of these names is an artifact's
@@ -92,6 +92,7 @@ def save_contract(model: Model, path: Path) -> None:
         "signature": asdict(model.signature),
         "preprocessing": asdict(model.preprocessing),
         "quant": asdict(model.quant),
+        "statistics": asdict(model.statistics) if model.statistics else None,
         "code": _code(model.graph),
     }
     target = contract_path(path)
@@ -114,6 +115,7 @@ def read_contract(path: Path) -> Model:
         signature=TypeAdapter(Signature).validate_python(data["signature"]),
         preprocessing=TypeAdapter(Preprocessing).validate_python(data["preprocessing"]),
         quant=TypeAdapter(QuantSpec).validate_python(data["quant"]),
+        statistics=TypeAdapter(Statistics | None).validate_python(data["statistics"]),
     )
 
 

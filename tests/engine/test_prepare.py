@@ -1,0 +1,135 @@
+"""The prepared form computes what the graph does, holds what quantized files compute, and is its own prepared form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from toolkit.engine.flatten import flatten
+from toolkit.engine.prepare import affine, kernel_axis, prepare
+
+
+def enlivened(model: Any) -> Any:
+    """The model with BatchNormalization statistics that are not 0 and 1; some gammas are negative."""
+    generator = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            size = layer.moving_mean.shape
+            signs = generator.choice([-1, 1], size)
+            new = {
+                "gamma": generator.uniform(0.5, 1.5, size) * signs,
+                "moving_variance": generator.uniform(0.5, 2, size),
+            }
+            layer.set_weights([new.get(w.name, generator.normal(0, 0.3, size)) for w in layer.weights])
+    return model
+
+
+def kinds(graph: Any) -> list[str]:
+    return [type(layer).__name__ for layer in graph.layers]
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Any:
+    x = inputs = keras.Input((8, 8, 4), name="image")
+    x = layers.Conv2D(6, 3, use_bias=False, name="conv")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.Activation("swish", name="act")(x)
+    x = layers.SeparableConv2D(8, 3, activation="relu", name="separable")(x)
+    x = layers.BatchNormalization(name="alone")(x)
+    x = layers.Conv2DTranspose(5, 2, strides=2, name="up")(x)
+    x = layers.BatchNormalization(scale=False, name="bn_up")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = layers.BatchNormalization(center=False, name="bn_depthwise")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(7, name="hidden")(x)
+    x = layers.BatchNormalization(name="bn_hidden")(x)
+    return enlivened(keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(x)))
+
+
+def test_prepare_keeps_what_the_graph_computes(mixed: Any) -> None:
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 4)).astype(np.float32)
+    np.testing.assert_allclose(prepare(mixed).graph(images), mixed(images), rtol=1e-4, atol=1e-6)
+
+
+def test_prepare_leaves_no_norm_and_no_activation_inside(mixed: Any) -> None:
+    graph = prepare(mixed).graph
+    assert not {"BatchNormalization", "SeparableConv2D"} & set(kinds(graph))
+    assert [layer.name for layer in graph.layers if layer.name.startswith(("act", "separable", "head"))] == [
+        "act_sigmoid",
+        "act",
+        "separable_depthwise",
+        "separable",
+        "separable_relu",
+        "head",
+        "head_softmax",
+    ]
+
+
+def test_prepare_says_what_it_rewrote(mixed: Any) -> None:
+    told = {rewrite.layer: rewrite.after for rewrite in prepare(mixed).rewrites}
+    assert told["bn"] == "in the weights of conv"
+    assert told["alone"] == "a 1x1 depthwise convolution"
+    assert told["act"] == "sigmoid, then a product"
+
+
+def test_prepare_twice_changes_nothing(mixed: Any) -> None:
+    graph = prepare(mixed).graph
+    assert prepare(graph).graph is graph
+
+
+def test_folded_kernel_is_the_kernel_times_gamma_over_deviation(mixed: Any) -> None:
+    kernel, bias = prepare(mixed).graph.get_layer("conv").get_weights()
+    gamma, beta, mean, variance = mixed.get_layer("bn").get_weights()
+    scale = gamma / np.sqrt(variance + mixed.get_layer("bn").epsilon)
+    np.testing.assert_allclose(kernel, mixed.get_layer("conv").get_weights()[0] * scale, rtol=1e-6)
+    np.testing.assert_allclose(bias, beta - mean * scale, rtol=1e-5, atol=1e-6)
+
+
+def test_norm_stays_apart_when_something_else_reads_the_convolution() -> None:
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 1, name="conv")(inputs)
+    y = layers.BatchNormalization(name="bn")(x)
+    model = enlivened(keras.Model(inputs, layers.Add()([x, y])))
+    graph = prepare(model).graph
+    assert isinstance(graph.get_layer("bn"), layers.DepthwiseConv2D)
+    np.testing.assert_array_equal(graph.get_layer("conv").get_weights()[0], model.get_layer("conv").get_weights()[0])
+
+
+def test_shared_layers_stay_shared_and_whole() -> None:
+    inputs = keras.Input((4, 4, 2))
+    conv = layers.Conv2D(2, 1, activation="relu", name="conv")
+    model = keras.Model(inputs, layers.BatchNormalization()(conv(conv(inputs))))
+    graph = prepare(model).graph
+    assert len(graph.get_layer("conv")._inbound_nodes) == 2
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_allclose(graph(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+def test_affine_of_a_norm_without_gamma_and_beta() -> None:
+    norm = layers.BatchNormalization(scale=False, center=False, epsilon=0.0)
+    norm.build((None, 2))
+    norm.set_weights([np.array([1.0, -2.0]), np.array([4.0, 0.25])])
+    scale, offset = affine(norm)
+    assert scale.tolist() == [0.5, 2.0]
+    assert offset.tolist() == [-0.5, 4.0]
+
+
+def test_kernel_axis_is_that_of_the_output_channels() -> None:
+    assert kernel_axis(layers.Conv2DTranspose(3, 2)) == -2
+    assert kernel_axis(layers.Conv2D(3, 2)) == -1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "DenseNet121", "Xception"])
+def test_prepared_networks_compute_the_same(name: str) -> None:
+    network = getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
+    model = enlivened(flatten(network))
+    images = np.random.default_rng(0).uniform(size=(2, 96, 96, 3)).astype(np.float32)
+    expected = np.asarray(model(images))
+    prepared = prepare(model)
+    assert np.abs(np.asarray(prepared.graph(images)) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert "BatchNormalization" not in kinds(prepared.graph)

@@ -1,0 +1,243 @@
+"""A flat Keras graph in the form that quantized files compute: every tensor that gets a range is a layer's output.
+
+BatchNormalization goes into the weights before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2) or, where there is
+none, becomes a 1x1 depthwise convolution; a separable convolution becomes its two; activations inside layers become
+layers of their own; swish becomes a sigmoid and a product. What the graph computes stays; preparing twice changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from toolkit.engine.flatten import Builder
+from toolkit.engine.graph import Call, Graph, walk
+
+Array = NDArray[Any]
+WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense)
+SWISH = ("silu", "swish")
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One layer that was made into something else, in words."""
+
+    layer: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """graph: a new flat functional model, or the one given where nothing had to change."""
+
+    graph: Any
+    rewrites: tuple[Rewrite, ...]
+
+
+def prepare(model: Any) -> Prepared:
+    """The prepared form of a flat functional model; names of inputs, outputs' order and kept layers stay."""
+    builder = _Preparer(model)
+    inputs = [keras.Input(tuple(t.shape[1:]), dtype=t.dtype, name=t.name) for t in model.inputs]
+    outputs = builder.run(model, inputs, prefix="")
+    if not builder.rewrites:
+        return Prepared(model, ())
+    one = len(inputs) == 1, len(outputs) == 1
+    graph = keras.Model(inputs[0] if one[0] else inputs, outputs[0] if one[1] else outputs, name=model.name)
+    return Prepared(graph, tuple(builder.rewrites))
+
+
+def kernel_axis(layer: Any) -> int:
+    """Axis of the output channels in the kernel of a Conv2D, Conv2DTranspose or Dense (a depthwise one has two)."""
+    return -2 if isinstance(layer, layers.Conv2DTranspose) else -1
+
+
+def split_weights(layer: Any) -> tuple[Array, Array | None]:
+    """Kernel and bias (None where there is none) of a layer of WEIGHTED."""
+    kernel, *rest = (np.asarray(weight) for weight in layer.get_weights())
+    return kernel, rest[0] if rest else None
+
+
+class _Preparer(Builder):
+    def __init__(self, model: Any) -> None:
+        super().__init__({tensor.name for tensor in model.inputs})
+        self.rewrites: list[Rewrite] = []
+        self._taken |= {layer.name for layer in model.layers}  # so that new layers take no name of an old one
+        graph = walk(model)
+        uses: dict[int, int] = {}
+        for call in graph.calls:
+            uses[id(call.layer)] = uses.get(id(call.layer), 0) + 1
+        self._shared = {key for key, count in uses.items() if count > 1}
+        self._folds = {id(bn): conv for conv, bn in _folds(graph, self._shared)}
+        self._norms = {id(conv): bn for conv, bn in _folds(graph, self._shared)}
+        self._made: dict[int, tuple[Any, ...]] = {}
+
+    def call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
+        operation = node.operation
+        tensors = [values[id(tensor)] for tensor in node.input_tensors]
+        if id(operation) in self._folds:
+            return tensors
+        if id(operation) not in self._made:
+            self._made[id(operation)] = self._replacement(operation, node)
+        made = self._made[id(operation)]
+        if not made:
+            return super().call(node, values, prefix)
+        (x,) = tensors
+        for step in made:
+            x = step(x)
+        return [x]
+
+    def unique(self, name: str, prefix: str = "") -> str:
+        """Old layers keep their names, which nothing else has taken."""
+        if name in self._taken and name not in {clone.name for clone in self._clones.values()} and not prefix:
+            return name
+        return super().unique(name, prefix)
+
+    # ------------------------------------------------------------ one layer
+
+    def _replacement(self, layer: Any, node: Any) -> tuple[Any, ...]:
+        """What is called one after the other instead of a layer; empty where it stays."""
+        if isinstance(layer, layers.SeparableConv2D):
+            return self._separated(layer)
+        if isinstance(layer, layers.BatchNormalization):
+            return self._standalone(layer, tuple(node.input_tensors[0].shape))
+        if _is_swish(layer):
+            self._tell(layer, "swish", "sigmoid, then a product")
+            return (_swish(self.new(f"{layer.name}_sigmoid"), layer.name),)
+        if isinstance(layer, WEIGHTED) and (id(layer) in self._norms or not _is_linear(layer)):
+            return self._weighted(layer)
+        return ()
+
+    def _weighted(self, layer: Any) -> tuple[Any, ...]:
+        norm = self._norms.get(id(layer))
+        kernel, bias = split_weights(layer)
+        if norm is not None:
+            self._tell(norm, "BatchNormalization", f"in the weights of {layer.name}")
+            kernel, bias = _folded(layer, kernel, bias, norm)
+        config = {**layer.get_config(), "activation": "linear", "use_bias": bias is not None}
+        twin = _built(type(layer).from_config(config), layer, [kernel, bias] if bias is not None else [kernel])
+        return (twin, *self._activation(layer))
+
+    def _activation(self, layer: Any) -> tuple[Any, ...]:
+        """The activation inside a layer as layers behind it."""
+        if _is_linear(layer):
+            return ()
+        named = keras.activations.serialize(layer.activation)
+        name = str(getattr(layer.activation, "__name__", "activation"))
+        self._tell(layer, f"{name} inside", "a layer behind it")
+        own = self.new(f"{layer.name}_{name}")
+        if name in SWISH:
+            return (_swish(self.new(f"{layer.name}_sigmoid"), own),)
+        return (layers.Activation(named, name=own),)
+
+    def _separated(self, layer: Any) -> tuple[Any, ...]:
+        self._tell(layer, "SeparableConv2D", "a depthwise and a 1x1 convolution")
+        depthwise, pointwise, *rest = (np.asarray(weight) for weight in layer.get_weights())
+        bias = rest[0] if rest else None
+        if (norm := self._norms.get(id(layer))) is not None:
+            self._tell(norm, "BatchNormalization", f"in the weights of {layer.name}")
+            pointwise, bias = _folded(layer, pointwise, bias, norm)
+        first = layers.DepthwiseConv2D(
+            layer.kernel_size,
+            strides=layer.strides,
+            padding=layer.padding,
+            dilation_rate=layer.dilation_rate,
+            depth_multiplier=layer.depth_multiplier,
+            use_bias=False,
+            name=self.new(f"{layer.name}_depthwise"),
+        )
+        second = layers.Conv2D(layer.filters, 1, use_bias=bias is not None, name=layer.name)
+        shape = tuple(layer.input.shape)
+        first.build(shape)
+        first.set_weights([depthwise])
+        second.build(first.compute_output_shape(shape))
+        second.set_weights([pointwise, bias] if bias is not None else [pointwise])
+        return (first, second, *self._activation(layer))
+
+    def _standalone(self, layer: Any, shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+        """A BatchNormalization with no weights before it, over the channels of an image."""
+        if len(shape) != 4 or layer.axis % 4 != 3:
+            return ()
+        self._tell(layer, "BatchNormalization", "a 1x1 depthwise convolution")
+        scale, offset = affine(layer)
+        twin = layers.DepthwiseConv2D(1, name=layer.name)
+        twin.build(shape)
+        twin.set_weights([scale[None, None, :, None], offset])
+        return (twin,)
+
+    def new(self, name: str) -> str:
+        """A name for an added layer."""
+        return Builder.unique(self, name)
+
+    def _tell(self, layer: Any, before: str, after: str) -> None:
+        self.rewrites.append(Rewrite(str(layer.name), before, after))
+
+
+def affine(norm: Any) -> tuple[Array, Array]:
+    """(scale, offset), each (channels,): what a BatchNormalization computes in inference, as x * scale + offset."""
+    mean, variance = np.asarray(norm.moving_mean, np.float64), np.asarray(norm.moving_variance, np.float64)
+    scale = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.gamma is not None:
+        scale = scale * np.asarray(norm.gamma, np.float64)
+    offset = -mean * scale
+    if norm.beta is not None:
+        offset = offset + np.asarray(norm.beta, np.float64)
+    return scale.astype(np.float32), offset.astype(np.float32)
+
+
+def _folded(layer: Any, kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
+    """Kernel and bias of the layer and the BatchNormalization behind it as one."""
+    scale, offset = affine(norm)
+    shaped = scale.reshape(kernel.shape[-2:]) if isinstance(layer, layers.DepthwiseConv2D) else scale
+    if isinstance(layer, layers.Conv2DTranspose):
+        shaped = scale[:, None]
+    return kernel * shaped, offset + (bias * scale if bias is not None else 0)
+
+
+def _folds(graph: Graph, shared: set[int]) -> list[tuple[Any, Any]]:
+    """(layer with weights, BatchNormalization) where the second reads the first, and nothing else does."""
+    outputs = {edge.call for edge in graph.outputs}
+    found = []
+    for call in graph.calls:
+        if not isinstance(call.layer, layers.BatchNormalization) or id(call.layer) in shared:
+            continue
+        before = graph.calls[call.inputs[0].call]
+        free = before.index not in outputs and before.consumers == (call.index,) and id(before.layer) not in shared
+        if (
+            free
+            and _takes_norm(before)
+            and call.layer.axis % len(call.input_shapes[0]) == len(call.input_shapes[0]) - 1
+        ):
+            found.append((before.layer, call.layer))
+    return found
+
+
+def _takes_norm(call: Call) -> bool:
+    kinds = (*WEIGHTED, layers.SeparableConv2D)
+    last = getattr(call.layer, "data_format", "channels_last") == "channels_last"
+    return isinstance(call.layer, kinds) and _is_linear(call.layer) and last
+
+
+def _is_linear(layer: Any) -> bool:
+    return getattr(layer, "activation", None) in (None, keras.activations.linear)
+
+
+def _is_swish(layer: Any) -> bool:
+    return type(layer).__name__ == "Activation" and getattr(layer.activation, "__name__", "") in SWISH
+
+
+def _swish(sigmoid: str, product: str) -> Any:
+    gate, times = layers.Activation("sigmoid", name=sigmoid), layers.Multiply(name=product)
+    return lambda x: times([x, gate(x)])
+
+
+def _built(twin: Any, layer: Any, weights: list[Array]) -> Any:
+    twin.build(tuple(layer.input.shape))
+    twin.set_weights(weights)
+    return twin
