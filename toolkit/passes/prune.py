@@ -71,7 +71,8 @@ class Prune(Component):
         widths = self._widths(model.graph, groups)
         cut = [group for group in free if widths[group.id] < group.size]
         if not cut:
-            raise UnsupportedError("prune", f"no channel can be removed; {self._kept(groups)}", "lower round_to")
+            fix = "lower round_to" if free else "leave prune out"
+            raise UnsupportedError("prune", f"no channel can be removed; {self._kept(groups)}", fix)
         context.emit(Progress(f"removing channels from {len(cut)} groups"))
         removals = {
             group.id: weakest(
