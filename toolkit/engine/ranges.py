@@ -33,7 +33,7 @@ class Collected:
     """What a Collector saw. low, high: least and greatest value; average: the moving average of both, by image.
 
     histogram: counts of bins number `start` + i, which are [number * width, (number + 1) * width); None where only
-    ends were collected. zeros: values that are exactly 0, which integers hold without error. finite: no NaN, no infinity.
+    ends were collected. zeros: values that are exactly 0, which integers hold without error. finite: all values are.
     """
 
     values: int
@@ -84,7 +84,8 @@ class Collector:
         rows = np.asarray(values, np.float32).reshape(len(values) if values.ndim else 1, -1)
         self.add_ends(rows.min(axis=1), rows.max(axis=1), rows.size)
         if self._counts is not None and self._finite:
-            self._count(rows.reshape(-1))
+            self._counts += self._counted(rows.reshape(-1))
+            self._zeros += rows.size - int(np.count_nonzero(rows))
 
     def add_ends(self, lows: Array, highs: Array, values: int = 0) -> None:
         """Least and greatest value of each image, (images,) both, of so many values."""
@@ -100,13 +101,16 @@ class Collector:
             self._low, self._high = low, high
             self._widen()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added yet."""
+        return self._finite and self._average is None
+
     def collected(self) -> Collected:
         """Everything so far; raises ValueError when nothing was added."""
-        average = self._average
-        if average is None:
-            if self._finite:
-                raise ValueError("nothing was collected")
-            average = self._low, self._high = math.nan, math.nan
+        if self.empty:
+            raise ValueError("nothing was collected")
+        average = self._average or (math.nan, math.nan)
         counts = None if self._counts is None else self._counts.copy()
         width = math.ldexp(1.0, self._exponent)
         ends = (self._values, self._low, self._high, average, self._finite)
@@ -126,12 +130,11 @@ class Collector:
         np.add.at(counts, places, self._counts[used])
         self._counts, self._start, self._exponent = counts, start, exponent
 
-    def _count(self, values: Array) -> None:
+    def _counted(self, values: Array) -> Histogram:
         numbers = np.floor(values * np.float32(math.ldexp(1.0, -self._exponent))).astype(np.int32)
         numbers -= np.int32(self._start)
         np.clip(numbers, 0, BINS - 1, out=numbers)  # a tiny negative value underflows to bin 0
-        self._counts += np.bincount(numbers, minlength=BINS)
-        self._zeros += values.size - int(np.count_nonzero(values))
+        return np.bincount(numbers, minlength=BINS)
 
 
 def resolve(
