@@ -60,14 +60,9 @@ def layer_values(graph: Any, examples: Sequence[Sequence[Array]]) -> dict[str, A
 
 def output_tensors(graph: Any) -> dict[str, Any]:
     """The Keras tensors of a flat model by the names that Statistics give them, in the order of computation."""
-    counts: dict[str, int] = {}
-    found = {}
-    nodes = graph._nodes_by_depth  # the order in which Keras itself runs them; there is no public name for it
-    for depth in sorted(nodes, reverse=True):
-        for node in nodes[depth]:
-            for tensor in node.outputs:
-                name = str(node.operation.name)
-                number = counts.get(name, 0)
-                counts[name] = number + 1
-                found[f"{name}:{number}" if number else name] = tensor
-    return found
+    from toolkit.engine.graph import walk
+    from toolkit.engine.stored import edge_names
+
+    nodes = graph._nodes_by_depth  # as in `walk`
+    tensors = [tensor for depth in sorted(nodes, reverse=True) for node in nodes[depth] for tensor in node.outputs]
+    return dict(zip(edge_names(walk(graph)).values(), tensors, strict=True))

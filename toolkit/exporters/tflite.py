@@ -171,7 +171,7 @@ def _why(model: Model) -> tuple[str, ...]:
 def _by_quantizer(model: Model) -> str:
     if model.quant.scheme not in STATIC:
         return "written by ai-edge-quantizer"
-    found = "the model's ranges" if model.statistics is not None else "the least and greatest values of its calibration"
+    found = "the model's ranges" if model.statistics is not None else f"ranges found on the file ({model.quant.ranges})"
     return f"written by ai-edge-quantizer with {found}"
 
 

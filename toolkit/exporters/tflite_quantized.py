@@ -16,6 +16,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.exporters import (
     feeds,
     matching,
+    observed,
     tflite_aeq,
     tflite_encodings,
     tflite_file,
@@ -75,9 +76,9 @@ def quantize(
     schemes, notes = _allowed(plan, model, locate)
     encodings = None
     if tflite_encodings.static(schemes):
-        ranges, observed = _ranges(replace(plan, schemes=schemes), model, inputs, context)
+        ranges, own = _ranges(replace(plan, schemes=schemes), model, inputs, context)
         encodings = tflite_encodings.resolve(plan.file, ranges, schemes, model.quant.granularity)
-        notes += _told(model, observed)
+        notes += _told(model, own)
         notes += tuple(f"{locate(name) or name}: {text}" for name, text in encodings.notes)
     request = tflite_aeq.Request(
         schemes, model.quant.granularity, ("int8" if pixels else model.quant.io, model.quant.io)
@@ -154,15 +155,14 @@ def _ranges(
     missing = [name for name in left if name not in follow]
     if missing:
         feed = feeds.calibration(context, inputs)
-        ranges |= tflite_observed.ranges(plan.content, feed, missing)
+        how = model.quant.ranges, model.quant.percentile
+        ranges |= observed.observe_tflite(plan.content, feed, *how, missing)
     # their own ranges are replaced by those of what they follow
     return ranges | {name: (0.0, 1.0) for name in left if name in follow}, missing
 
 
-def _told(model: Model, observed: list[str]) -> tuple[str, ...]:
-    if model.statistics is None or not observed:
+def _told(model: Model, own: list[str]) -> tuple[str, ...]:
+    if model.statistics is None or not own:
         return ()
-    shown = ", ".join(observed[:SHOWN]) + (" ..." if len(observed) > SHOWN else "")
-    return (
-        f"{len(observed)} tensors that only the file has were calibrated on it (least and greatest value): {shown}",
-    )
+    shown = ", ".join(own[:SHOWN]) + (" ..." if len(own) > SHOWN else "")
+    return (f"{len(own)} tensors that only the file has were calibrated on it ({model.quant.ranges}): {shown}",)
