@@ -30,15 +30,19 @@ class Encoding:
     axis: int | None = None
 
     def integers(self, values: Array) -> Array:
-        """The integers for real values: rounded half to even, clipped to the type (or to -127..127 with an axis)."""
+        """The integers for real values: rounded half to even, clipped to the type."""
         import numpy as np
 
-        scale = self.scale
+        return np.asarray(np.rint(self.steps(values)).astype(self.dtype))
+
+    def steps(self, values: Array) -> Array:
+        """The same before rounding."""
+        import numpy as np
+
+        scale, limits = self.scale.astype(np.float64), np.iinfo(self.dtype)
         if self.axis is not None:
             scale = scale.reshape([-1 if axis == self.axis % values.ndim else 1 for axis in range(values.ndim)])
-        limits = np.iinfo(self.dtype)
-        whole = np.rint(np.asarray(values, np.float64) / scale.astype(np.float64)) + self.zero_point
-        return np.asarray(np.clip(whole, limits.min, limits.max).astype(self.dtype))
+        return np.asarray(np.clip(np.asarray(values, np.float64) / scale + self.zero_point, limits.min, limits.max))
 
 
 def activation(low: float, high: float, flavour: str) -> Encoding:

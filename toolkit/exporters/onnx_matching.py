@@ -47,12 +47,9 @@ def layer_outputs(graph: Any, examples: Sequence[Sequence[Array]]) -> list[dict[
     import keras
     import numpy as np
 
-    from toolkit.engine.graph import walk
-    from toolkit.engine.stored import edge_names, edges_of
+    from toolkit.engine.calibrate import float_tensors
 
-    names, edges = edge_names(walk(graph)), edges_of(graph)
-    depths = graph._nodes_by_depth
-    tensors = {names[edges[id(t)]]: t for nodes in depths.values() for node in nodes for t in node.outputs}
+    tensors = float_tensors(graph)
     whole = keras.Model(list(graph.inputs), list(tensors.values()))
     return [
         dict(zip(tensors, (np.asarray(value) for value in whole(list(images), training=False)), strict=True))

@@ -36,6 +36,8 @@ def quantize(
     onnx_placing.require_whole(placement, quant)
     where = onnx_qdq.stored(file, quant, placement)
     ranges = _known(model, matched, where)
+    spread = {name: ranges[source] for name, source in where.source.items() if source in ranges}
+    ranges |= {name: ends for name, ends in derived(file, spread).items() if name in where.own}
     missing = [name for name in where.own if name not in ranges]
     if missing:
         ranges |= _observed(file, model, inputs, context, missing)
@@ -153,6 +155,31 @@ def _observed(
         where = written.origin(model, model.signature.outputs[0].name, example)
         raise UnsupportedError(where, f"activations have no finite range on the calibration data: {error}") from error
     return dict(found)
+
+
+def derived(file: File, ranges: Ranges) -> dict[str, tuple[float, float]]:
+    """Ranges of what a Mul, Add or Sub makes of a tensor that has one and a constant, as inside a Rescaling layer."""
+    found = dict(ranges)
+    for node in file.nodes if found else ():
+        operation = {"Mul": "multiply", "Add": "add", "Sub": "subtract"}.get(node.op_type)
+        if operation is None or node.output[0] in found:
+            continue
+        one, other = (_ends(file, name, found) for name in node.input)
+        if one is not None and other is not None and any(file.values(name) is not None for name in node.input):
+            found[node.output[0]] = _combined(operation, one, other)
+    return {name: ends for name, ends in found.items() if name not in ranges}
+
+
+def _ends(file: File, name: str, ranges: Ranges) -> tuple[float, float] | None:
+    values = file.values(name)
+    return ranges.get(name) if values is None else (float(values.min()), float(values.max()))
+
+
+def _combined(operation: str, one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    import numpy as np
+
+    corners = [float(getattr(np, operation)(np.float32(a), np.float32(b))) for a in one for b in other]
+    return min(corners), max(corners)
 
 
 def joined(file: File, ranges: Ranges) -> dict[str, tuple[float, float]]:
