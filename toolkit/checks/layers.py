@@ -109,7 +109,8 @@ def layer_errors(path: Path, model: Any, images: Mapping[str, Array]) -> LayerEr
     if not any(found.layer not in ends for found in replay.matches):
         fix = "name the trained model that the file was written from"
         raise UnsupportedError(str(path), "none of its tensors is one of the model's layers", fix)
-    rows = _by_layer([_row(file, found, replay) for found in replay.matches])
+    borrowed = _borrowed(replay)
+    rows = _by_layer([_row(file, found, replay, borrowed) for found in replay.matches])
     return LayerErrors(rows, count, len(file.tensors) - len(replay.matches))
 
 
@@ -123,8 +124,17 @@ def take_images(data: Dataset, count: int = IMAGES) -> dict[str, Array]:
     return {name: np.asarray(array, np.float32) for name, array in batch.inputs.items()}
 
 
-def _row(file: Any, found: Match, replay: Replay) -> LayerError:
+def _borrowed(replay: Replay) -> set[Any]:
+    """Tensors that have another's scale by rule (pooling, joined tensors), which may be wider than they need."""
+    from toolkit.engine.stored import stored
+
+    tensors = stored(replay.model)
+    return {edge for edge, source in tensors.source.items() if edge != source or source in tensors.shared}
+
+
+def _row(file: Any, found: Match, replay: Replay, borrowed: set[Any]) -> LayerError:
     sums, known = replay.errors[found.tensor], file.tensors[found.tensor]
+    possible = sums.possible_db(known.scale if found.edge in borrowed else 0.0)
     return LayerError(
         layer=found.layer,
         layers=found.layers,
@@ -133,7 +143,7 @@ def _row(file: Any, found: Match, replay: Replay) -> LayerError:
         dtype=known.dtype,
         sqnr_db=_bounded(sums.sqnr_db),
         alone_db=_bounded(sums.alone_db),
-        lost_db=max(0.0, _bounded(sums.possible_db) - _bounded(sums.alone_db)),
+        lost_db=max(0.0, _bounded(possible) - _bounded(sums.alone_db)),
         low=sums.low,
         high=sums.high,
         saturated=sums.saturated,

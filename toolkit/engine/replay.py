@@ -119,10 +119,9 @@ class Errors:
         """Of the tensor against the float layer on the file's own inputs."""
         return decibels(self.alone_signal, self.alone_noise)
 
-    @property
-    def possible_db(self) -> float:
-        """What 8 bits between the extremes of the float layer's values would have: noise of a twelfth of a step**2."""
-        step = (self.alone_high - self.alone_low) / STEPS
+    def possible_db(self, scale: float = 0.0) -> float:
+        """What 8 bits between the extremes of the float layer's values would have, or such steps: step**2 / 12."""
+        step = scale or (self.alone_high - self.alone_low) / STEPS
         return decibels(self.alone_signal, self.count * step**2 / 12)
 
 
