@@ -67,9 +67,12 @@ def encodings(
     """What each stored tensor is stored as.
 
     16 bits are symmetric; softmax, sigmoid and tanh then have the scale 1/32768. Symmetric 8 bits (TensorRT) prescribe
-    no scale for them.
+    no scale; a softmax stays in float there.
     """
-    found = tensors.ranges(ranges, fixed=bits == 16 or flavour == "asymmetric")
+    prescribed = bits == 16 or flavour == "asymmetric"
+    found = tensors.ranges(ranges, fixed=prescribed)
+    if not prescribed:
+        found = {edge: ends for edge, ends in found.items() if tensors.activation(edge) != "softmax"}
     if bits == 16:
         unit = Encoding(1 / 2**15, 0, 16)
         return {e: unit if tensors.source[e] in tensors.fixed else symmetric(*ends, 16) for e, ends in found.items()}
@@ -152,6 +155,7 @@ class _Simulator(Builder):
 
     def __init__(self, model: Any, tensors: Stored, found: Mapping[Edge, Encoding], chosen: set[int]) -> None:
         super().__init__({tensor.name for tensor in model.inputs})
+        self._old = {layer.name for layer in model.layers}
         self._tensors, self._found, self.chosen = tensors, found, chosen
         self._edges = edges_of(model)
         self._rounded: dict[Edge, Any] = {}
@@ -183,10 +187,18 @@ class _Simulator(Builder):
         if edge in self._rounded or self._tensors.inner(edge) or passed or edge not in self._found:
             return self._rounded.get(edge, value)
         own = self._found[edge]
-        name = self.unique(f"{self._tensors.names[edge].replace(':', '_')}_quantized")
+        name = new_name(self._tensors.names[edge], "quantized", self._old)
         layer = FakeQuantize(own.scale, own.zero_point, own.bits, name=name)
         self._rounded[edge] = layer(value)
         return self._rounded[edge]
+
+
+def new_name(tensor: str, what: str, taken: Collection[str]) -> str:
+    """The name of a layer that rounds a tensor; no layer of the graph has it."""
+    name = f"{tensor.replace(':', '_')}_{what}"
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _weights(layer: Any, given: Encoding | None, bits: int, granularity: Granularity) -> list[Array]:

@@ -76,6 +76,15 @@ class Stored:
             result[edge] = (min(low for low, _ in own), max(high for _, high in own))
         return result
 
+    def owner(self, edge: Edge) -> Edge:
+        """One tensor for all that have an encoding between them."""
+        source = self.source[edge]
+        return self.shared.get(source, (source,))[0]
+
+    def activation(self, edge: Edge) -> str:
+        """The name of the activation whose output the tensor has passed on, in lower case; "" for any other."""
+        return activation(self.graph.calls[self.source[edge].call])
+
     def needed(self, *, fixed: bool = True) -> list[Edge]:
         """Tensors whose ranges decide the encodings of all others."""
         sources = [source for source in dict.fromkeys(self.source.values()) if not (fixed and source in self.fixed)]
@@ -97,7 +106,7 @@ def stored(model: Any) -> Stored:
     fixed = {
         edge: FIXED[name]
         for edge, own in source.items()
-        if edge == own and (name := _activation(graph.calls[edge.call])) in FIXED
+        if edge == own and (name := activation(graph.calls[edge.call])) in FIXED
     }
     return Stored(graph, edge_names(graph), source, fixed, _shared(graph, source, fixed))
 
@@ -114,11 +123,16 @@ def edge_names(graph: Graph) -> dict[Edge, str]:
     return names
 
 
-def edges_of(model: Any) -> dict[int, Edge]:
-    """id of each tensor of the graph -> where `walk` has it."""
+def tensors_of(model: Any) -> dict[Edge, Any]:
+    """Each tensor of the graph, by where `walk` has it."""
     depths = model._nodes_by_depth
     nodes = [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
-    return {id(tensor): Edge(i, j) for i, node in enumerate(nodes) for j, tensor in enumerate(node.outputs)}
+    return {Edge(i, j): tensor for i, node in enumerate(nodes) for j, tensor in enumerate(node.outputs)}
+
+
+def edges_of(model: Any) -> dict[int, Edge]:
+    """id of each tensor of the graph -> where `walk` has it."""
+    return {id(tensor): edge for edge, tensor in tensors_of(model).items()}
 
 
 def fused(graph: Graph, call: Call) -> Call | None:
@@ -145,10 +159,10 @@ def chosen(tensors: Stored, names: Collection[str] | None) -> set[int]:
 
 def is_linear(call: Call) -> bool:
     """Whether it is an activation layer that does nothing."""
-    return call.kind == "Activation" and _activation(call) == "linear"
+    return call.kind == "Activation" and activation(call) == "linear"
 
 
-def _activation(call: Call) -> str:
+def activation(call: Call) -> str:
     """The name of the activation a layer or operation is, in lower case; "" for any other."""
     if call.kind == "Activation":
         return str(getattr(call.layer.activation, "__name__", ""))
@@ -159,7 +173,7 @@ def _is_relu(call: Call) -> bool:
     if call.kind == "ReLU":
         layer = call.layer
         return not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6)
-    return _activation(call) in ("relu", "relu6")
+    return activation(call) in ("relu", "relu6")
 
 
 def _shared(graph: Graph, source: Mapping[Edge, Edge], fixed: Mapping[Edge, Range]) -> dict[Edge, tuple[Edge, ...]]:
