@@ -47,6 +47,7 @@ FLOORS = {
     "catalogue": 8,
     "compare": 8,
     "contract": 8,
+    "diagnosis": 8,
     "doctor": 8,
     "executor": 8,
     "inspection": 8,

@@ -228,6 +228,26 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     _print(as_json, lambda: found, lambda: measurement_lines(found))
 
 
+@cli.command(short_help="Say which layer of a quantized file is at fault.")
+@click.argument("target", metavar="RUN_OR_FILE", type=click.Path(path_type=Path))
+@click.argument("artifact", required=False)
+@click.option("--model", type=click.Path(path_type=Path), help="For a file: the Keras model it was written from.")
+@click.option("--data", help="For a file: images, as `eval` takes them.")
+@click.option("--preprocess", help="For a file: as `eval` takes it.")
+@click.option("--images", type=click.IntRange(1, 1000), default=16, show_default=True, help="How many images to use.")
+@click.option("--sensitivity/--no-sensitivity", default=True, help="Also simulate each layer alone, and all but it.")
+@code_option
+@json_option
+def diagnose(target: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
+    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each quantized one), or of a file."""
+    from toolkit import diagnosis
+    from toolkit.progress import shown
+
+    with shown() as emit:
+        found = diagnosis.diagnose(target, artifact, emit=emit, **options)
+    _print(as_json, lambda: diagnosis.as_dict(found), lambda: diagnosis.lines(found))
+
+
 @cli.command(short_help="Write a run's report anew.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: report.html in DIRECTORY.")

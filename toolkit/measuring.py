@@ -97,6 +97,12 @@ def evaluate_file(
     return {"file": str(file), "measurements": rows, "per_class": classes, "left_out": dict(accuracy.left_out)}
 
 
+def images_for(file: Path, data: str, preprocess: str | None, first: TensorSpec, emit: Emit) -> Split:
+    """Images as `eval` would give them to a file whose model takes `first`."""
+    asked = _asked(file, _Asked(data, preprocess, None, "auto", None))
+    return _dataset(asked, _channels_last(first), first.name, emit)
+
+
 def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
     """What `bench` and `eval` print: one line a number, with its interval and how it was got."""
     from toolkit.report.numbers import plain, show

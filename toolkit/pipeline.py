@@ -18,6 +18,7 @@ from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
 from toolkit.data import check_classes, class_names, load_splits
+from toolkit.diagnosis import diagnosed
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
 from toolkit.judging import Judge
@@ -201,6 +202,7 @@ class _Pipeline:
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
+        diagnosed(self.plan, self.run, self.executor, splits, self.scratch)
 
     def _require_fit(self, head: Meaning, task: Task | None = None) -> None:
         """Raise where the head and what the recipe asks for do not belong together."""

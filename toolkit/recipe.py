@@ -17,7 +17,7 @@ from toolkit.datasets.splits import SplitSpec
 from toolkit.devices import DeviceProfile
 from toolkit.documents import Document, Key
 from toolkit.errors import InputError
-from toolkit.recipe_file import ModelSection
+from toolkit.recipe_file import DiagnosisSection, ModelSection
 from toolkit.schema import SCHEMA
 from toolkit.training.section import TrainSection
 
@@ -97,6 +97,7 @@ class Recipe:
     allow_code: tuple[str, ...] = ()  # modules whose code may run; the command line's to say, never the recipe's
     metrics: tuple[Step, ...] = ()
     train: TrainSection | None = None
+    diagnosis: DiagnosisSection | None = None
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -160,4 +161,5 @@ class Recipe:
             "metrics": [step.resolved() for step in self.metrics],
             "budget": self.budget.model_dump(mode="json", exclude_unset=True),
             "measure": self.measure.model_dump(mode="json", exclude_unset=True),
+            **({"diagnosis": self.diagnosis.model_dump(mode="json")} if self.diagnosis else {}),
         }

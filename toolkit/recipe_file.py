@@ -75,6 +75,15 @@ class TargetSection(Component):
     """Settings that replace those of the recipe's [measure] here."""
 
 
+class DiagnosisSection(Component):
+    """[diagnosis]: look into every quantized file, not only into those that fail a gate on their answers."""
+
+    sensitivity: bool = True
+    """Also simulate each layer quantized alone, and all but it."""
+    images: Annotated[int, Field(ge=1, le=1000)] = 16
+    """How many, from the selection split, else from calibration."""
+
+
 class RecipeFile(Component):
     """A recipe as it is written."""
 
@@ -105,3 +114,5 @@ class RecipeFile(Component):
     """What must hold of every artifact on every target."""
     measure: MeasureSpec = MeasureSpec()
     """How latency is measured, where a target does not say; replaces the device profile's settings."""
+    diagnosis: DiagnosisSection | None = None
+    """What to look for inside every quantized file; files that fail a gate on their answers are looked into anyway."""

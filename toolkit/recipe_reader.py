@@ -115,6 +115,7 @@ class _Loader:
             document=self.document,
             metrics=metrics,
             train=train,
+            diagnosis=file.diagnosis,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:

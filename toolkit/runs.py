@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from toolkit.checks.details import Details
+from toolkit.checks.diagnosis import Diagnosis
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.errors import InputError, UnavailableError
 
@@ -102,6 +103,15 @@ class LeftOutRecord:
 
 
 @dataclass(frozen=True)
+class DiagnosisRecord:
+    """A file's diagnosis. sha256: of that file; asked: (images, sensitivity), so that --resume knows what it has."""
+
+    sha256: str
+    asked: tuple[int, bool]
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a run found out.
 
@@ -129,6 +139,7 @@ class Manifest:
     verdicts: tuple[Verdict, ...] = ()
     per_class: dict[str, tuple[dict[str, int], ...]] = field(default_factory=dict)
     details: dict[str, Details] = field(default_factory=dict)
+    diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -27,12 +27,14 @@ from toolkit.core import (
     PassContext,
     Preprocessing,
     Progress,
+    Scheme,
     Signature,
     TensorSpec,
 )
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from toolkit.checks.diagnosis import Diagnosis
     from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
@@ -151,6 +153,19 @@ class Stages:
             paths[spec.name] = folder / f"output-{number}.npy"
             np.save(paths[spec.name], values)
         return paths
+
+    def diagnose(
+        self, *, artifact: Path, model: Path, images: Mapping[str, Path], sensitivity: bool, scheme: Scheme
+    ) -> Diagnosis:
+        """Which layer of a file is at fault, on prepared images (.npy), against the model it was written from."""
+        import numpy as np
+
+        from toolkit.checks.diagnosis import diagnose
+
+        arrays = {name: np.load(path) for name, path in images.items()}
+        known = self._model(model)
+        asked = replace(known, quant=replace(known.quant, scheme=scheme))  # a bare file's model says nothing of it
+        return diagnose(artifact, asked, arrays, sensitivity=sensitivity, emit=self._emit)
 
     def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""

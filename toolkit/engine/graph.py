@@ -27,6 +27,7 @@ class Call:
     """One use of a layer (or of a bare operation such as `x + 3`). A shared layer has one call for each use.
 
     constants: arguments that are not tensors of the graph. consumers: indexes of the calls that read an output.
+    node: Keras's own record of the call.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Call:
     output_shapes: tuple[Shape, ...]
     constants: tuple[Any, ...]
     consumers: tuple[int, ...]
+    node: Any = None
 
     @property
     def name(self) -> str:
@@ -127,4 +129,5 @@ def _call(index: int, node: Any, edges: dict[int, Edge], consumers: tuple[int, .
         output_shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
         constants=tuple(value for value in arguments if not isinstance(value, keras.KerasTensor)),
         consumers=consumers,
+        node=node,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, details, overview
+from toolkit.report import answers, details, inside, overview
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -23,6 +23,7 @@ SECTIONS = (
     ("tradeoffs", "Charts", overview.tradeoffs),
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
+    ("diagnosis", "Diagnosis", inside.diagnosis),
     ("layers", "Layers", details.layers),
     ("training", "Training", details.training),
     ("data", "Data", details.data),

@@ -1,0 +1,156 @@
+"""What is wrong with a quantized file, layer by layer, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.checks.layers import IMAGES as IMAGES  # noqa: PLC0414  (how many, where nobody says)
+from toolkit.checks.layers import Culprit, LayerError, layer_errors
+from toolkit.core import STATIC, Model, Progress, QuantSpec
+from toolkit.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
+
+CLIPPED = 0.001  # share of a tensor beyond its range that is worth another calibration: ten times what 99.99% cut
+WINS_DB = 1.0  # what a layer must win back to be worth a mix: less is within what other images say
+
+
+@dataclass(frozen=True)
+class Sensitive:
+    """One layer: SQNR of the logits, and share of the original's decisions, with it alone quantized and with all
+    others; gain_db: what leaving it in float wins back of all. agreement is None where nothing is decided."""
+
+    layer: str
+    alone_db: float
+    alone_agreement: float | None
+    rest_db: float
+    rest_agreement: float | None
+    gain_db: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """errors: of the file's layers, worst first. sensitive: of a simulation, the layer that wins most back first.
+
+    all_db, all_agreement: of that simulation with every layer quantized; None where none was made. advice: which layer
+    is likely at fault, and what to do.
+    """
+
+    artifact: str
+    images: int
+    culprit: str
+    faulty: bool
+    advice: str
+    errors: tuple[LayerError, ...]
+    unmatched: int = 0
+    sensitive: tuple[Sensitive, ...] = ()
+    all_db: float | None = None
+    all_agreement: float | None = None
+
+
+def diagnose(
+    path: Path,
+    model: Model,
+    images: Mapping[str, Array],
+    *,
+    sensitivity: bool = True,
+    emit: Callable[[Progress], None] = lambda progress: None,
+) -> Diagnosis:
+    """The diagnosis of one file against the Keras model it was written from, which says how it is quantized."""
+    if model.kind != "keras":
+        fix = "diagnose a file that was written from a Keras model"
+        raise UnsupportedError(str(path), f"its source is a {model.kind} model, which shows no layers", fix)
+    emit(Progress(f"error by layer of {path.name}", keep=True))
+    found = layer_errors(path, model.graph, images)
+    culprit = found.culprit()
+    if culprit is None:
+        raise UnsupportedError(str(path), "none of its tensors is one of the model's layers")
+    rows, every = _sensitive(model, images, emit) if sensitivity else ((), None)
+    return Diagnosis(
+        artifact=path.name,
+        images=found.images,
+        culprit=culprit.layer,
+        faulty=culprit.faulty,
+        advice=_advice(culprit, rows, model.quant),
+        errors=found.worst_first(),
+        unmatched=found.unmatched,
+        sensitive=rows,
+        all_db=None if every is None else every[0],
+        all_agreement=None if every is None else every[1],
+    )
+
+
+def _sensitive(
+    model: Model, images: Mapping[str, Array], emit: Callable[[Progress], None]
+) -> tuple[tuple[Sensitive, ...], tuple[float, float | None] | None]:
+    """Rows, and (SQNR, agreement) of all layers quantized; nothing for schemes that round no integers."""
+    quant = model.quant
+    if quant.scheme in ("float32", "float16"):
+        return (), None
+    from toolkit.engine.prepare import prepare
+    from toolkit.engine.sensitivity import Asked, sensitivity
+
+    bits = {"int8": 8, "int16x8": 16}.get(quant.scheme)
+    asked = Asked(4 if quant.scheme == "weight_int4" else 8, bits, quant.flavour, quant.granularity)
+    ranges = None
+    if model.statistics is not None:
+        ranges = {name: (found.low, found.high) for name, found in model.statistics.ranges.items()}
+
+    def tell(text: str, fraction: float) -> None:
+        emit(Progress(text, fraction))
+
+    graph = prepare(model.graph).graph
+    result = sensitivity(graph, ranges, images, head=model.head, asked=asked, emit=tell)
+    rows = tuple(
+        Sensitive(
+            row.layer,
+            row.alone.sqnr_db,
+            _known(row.alone.agreement),
+            row.rest.sqnr_db,
+            _known(row.rest.agreement),
+            row.gain_db,
+        )
+        for row in result.most_first()
+    )
+    return rows, (result.all.sqnr_db, _known(result.all.agreement))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _advice(culprit: Culprit, sensitive: tuple[Sensitive, ...], quant: QuantSpec) -> str:
+    """One sentence: the layer, what shows it, what to do."""
+    row, name = culprit.row, culprit.layer
+    if culprit.faulty and row.misread:
+        return (
+            f"{name} is likely at fault: its scale in the file contradicts what {row.layer}, which reads it, stores "
+            "(the file itself is wrong: write it anew)"
+        )
+    shown = f"its own error is {row.alone_db:.1f} dB"
+    if row.saturated > CLIPPED:
+        shown += f", {100 * row.saturated:.2g}% of its values lie beyond its range"
+        return f"{name} is likely at fault: {shown}; calibrate another way (ranges), on images like those it will see"
+    if culprit.faulty:
+        what = "its weights share one scale" if quant.granularity == "per_tensor" else "its weights or scale are off"
+        remedy = 'granularity = "per_channel"' if quant.granularity == "per_tensor" else "corrections, or write it anew"
+        shown += f", {row.lost_db:.0f} dB more than 8 bits explain"
+        return f"{name} is likely at fault: {shown}: {what}; {remedy}, or {_mix(name, quant)}"
+    most = sensitive[0] if sensitive else None
+    if most is not None and most.gain_db >= WINS_DB:
+        return f"{most.layer} costs most: left in float it wins back {most.gain_db:.1f} dB; {_mix(most.layer, quant)}"
+    if sensitive:
+        told = f"the worst is {name} ({shown}), and no single one wins back {WINS_DB:g} dB"
+        return f"no layer stands out: {told}; train it to be quantized (qat)"
+    return f"{name} is the worst: {shown}; {_mix(name, quant)}"
+
+
+def _mix(name: str, quant: QuantSpec) -> str:
+    scheme = "int16x8" if quant.scheme == STATIC[0] and quant.flavour == "asymmetric" else "float32"
+    other = f' or "{scheme}"' if scheme != "float32" else ""
+    return f'layers = {{ {name} = "float32"{other} }}'

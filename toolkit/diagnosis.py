@@ -1,0 +1,214 @@
+"""`diagnose`: which layer of a quantized file is at fault; of one file, of a finished run, and at the end of a run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import runs
+from toolkit.checks.diagnosis import IMAGES, Diagnosis
+from toolkit.core import Progress
+from toolkit.documents import Document
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.executor import Executor
+from toolkit.plan import REFERENCE, Plan, source_of
+from toolkit.sources import store
+
+if TYPE_CHECKING:
+    from toolkit.core import Dataset, Scheme
+    from toolkit.datasets.splits import Splits
+
+Emit = Callable[[Progress], None]
+ON_ANSWERS = ("max_accuracy_drop", "max_class_drop", "max_error_increase", "min_cosine", "min_agreement")
+SHOWN = 12  # layers in a terminal; --json has all
+
+
+def diagnose(
+    target: Path,
+    artifact: str | None = None,
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+    preprocess: str | None = None,
+    images: int = IMAGES,
+    sensitivity: bool = True,
+    allow_code: Sequence[str] = (),
+    emit: Emit = lambda progress: None,
+) -> list[Diagnosis]:
+    """Diagnoses of a run's quantized files (all, or `artifact`), or of one .tflite or .onnx file.
+
+    model, data, preprocess: for a file, the Keras model it was written from, and images as `eval` takes them; a run
+    knows its own, and takes the selection split, else calibration. Never the test split.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        scratch = Path(folder)
+        with Executor(scratch / "log.txt", emit, allow_code) as executor:
+            diagnoser = _Diagnoser(executor, scratch, images, sensitivity)
+            if target.is_dir():
+                if model or data or preprocess:
+                    raise InputError("diagnose", "a run knows its model and data", "leave --model and --data out")
+                return list(_of_run(target, artifact, diagnoser, allow_code))
+            if artifact is not None:
+                raise InputError("diagnose", f"{target} is a file, which holds no {artifact}", "name a run directory")
+            given = _Given(model, data, preprocess, tuple(allow_code))
+            return [_of_file(target, given, diagnoser, emit)]
+
+
+def diagnosed(plan: Plan, run: runs.Run, executor: Executor, splits: Splits, scratch: Path) -> None:
+    """At the end of a run: diagnose what the recipe asks for, else what failed a gate on its answers."""
+    asked, kept = plan.recipe.diagnosis, {}
+    for record in run.manifest.artifacts:
+        failed = any(
+            verdict.artifact == record.name and verdict.gate in ON_ANSWERS and verdict.outcome == "FAIL"
+            for verdict in run.manifest.verdicts
+        )
+        if not (asked or failed) or not _fit(record, plan.kind):
+            continue
+        earlier = run.manifest.diagnoses.get(record.name)
+        count, sensitivity = (asked.images, asked.sensitivity) if asked else (IMAGES, True)
+        diagnoser = _Diagnoser(executor, scratch, count, sensitivity)
+        kept[record.name] = (
+            earlier
+            if earlier and earlier.sha256 == record.sha256 and earlier.asked == (count, sensitivity)
+            else runs.DiagnosisRecord(
+                record.sha256, (count, sensitivity), diagnoser.of_record(run.folder, record, _data(splits))
+            )
+        )
+    run.update(diagnoses=kept)
+
+
+def lines(found: Sequence[Diagnosis]) -> Iterator[str]:
+    """What `edgekit diagnose` prints."""
+    for diagnosis in found:
+        yield f"{diagnosis.artifact}: {diagnosis.advice}"
+        yield f"  ({diagnosis.images} images; SQNR in dB; own: fed with the file's own inputs)"
+        rows: list[tuple[str, ...]] = [("layer", "own", "in all", "lost", "beyond", "low", "high", "wins back")]
+        gains = {row.layer: row.gain_db for row in diagnosis.sensitive}
+        for row in diagnosis.errors[:SHOWN]:
+            gain = next((gains[name] for name in row.layers if name in gains), None)
+            numbers = (row.alone_db, row.sqnr_db, row.lost_db)
+            ends = (f"{100 * row.saturated:.2g}%", f"{row.low:.3g}", f"{row.high:.3g}")
+            told = "" if gain is None else f"{gain:.1f}"
+            rows.append((row.layer, *(f"{number:.1f}" for number in numbers), *ends, told))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for first, *rest in rows:
+            cells = "  ".join(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+            yield f"  {first.ljust(widths[0])}  {cells}".rstrip()
+        if len(diagnosis.errors) > SHOWN:
+            yield f"  ... and {len(diagnosis.errors) - SHOWN} more; --json has all"
+
+
+def as_dict(found: Sequence[Diagnosis]) -> dict[str, Any]:
+    """What `edgekit diagnose --json` prints."""
+    return {"diagnoses": [asdict(diagnosis) for diagnosis in found]}
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a file does not know of itself."""
+
+    model: Path | None
+    data: str | None
+    preprocess: str | None
+    allow_code: tuple[str, ...]
+
+
+class _Diagnoser:
+    """The executor and the settings of one or more diagnoses."""
+
+    def __init__(self, executor: Executor, scratch: Path, images: int, sensitivity: bool) -> None:
+        self.executor, self.scratch, self.images, self.sensitivity = executor, scratch, images, sensitivity
+
+    def of_record(self, folder: Path, record: runs.ArtifactRecord, data: Dataset) -> Diagnosis:
+        """Of one file of a run."""
+        path = store.path_of(folder / "artifacts", record.stage, "keras")
+        if not path.is_file():
+            raise InputError(str(path), "is missing: the run does not hold the model of this file", "run it again")
+        return self.of_file(folder / record.path, path, data, record.scheme)
+
+    def of_file(self, artifact: Path, model: Path, data: Dataset, scheme: Scheme) -> Diagnosis:
+        """Of any file, against a model saved at `model`."""
+        import numpy as np
+
+        from toolkit.checks.layers import take_images
+
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        paths = {}
+        for i, (name, array) in enumerate(take_images(data, self.images).items()):
+            paths[name] = self.scratch / f"diagnosis-{i}.npy"
+            np.save(paths[name], array)
+        found: Diagnosis = self.executor.call(
+            "diagnose", artifact=artifact, model=model, images=paths, sensitivity=self.sensitivity, scheme=scheme
+        )
+        return found
+
+
+def _fit(record: runs.ArtifactRecord, kind: str) -> bool:
+    """Whether a file has errors by layer at all: quantized, of a Keras graph, and not taking raw pixels."""
+    quantized = record.scheme not in ("float32", "float16") and record.variant != REFERENCE
+    return quantized and kind == "keras" and not record.pixels
+
+
+def _data(splits: Splits) -> Dataset:
+    """Never the images that judge."""
+    data = splits.selection or splits.calibration
+    if data is None:
+        raise InputError("diagnosis", "needs a selection or calibration split", "set data.splits.selection")
+    return data
+
+
+def _of_run(
+    folder: Path, artifact: str | None, diagnoser: _Diagnoser, allow_code: Sequence[str]
+) -> Iterator[Diagnosis]:
+    from toolkit.data import load_splits
+    from toolkit.recipe_reader import parse_recipe
+
+    manifest = runs.read(folder)
+    fit = [record for record in manifest.artifacts if _fit(record, "keras")]
+    chosen = [record for record in manifest.artifacts if record.name == artifact] if artifact else fit
+    if not chosen:
+        names = ", ".join(record.name for record in fit) or "none"
+        problem = f"holds no {artifact}" if artifact else "holds no quantized file of a Keras model"
+        raise InputError(str(folder), problem, f"its quantized files: {names}")
+    for record in chosen:
+        if not _fit(record, "keras"):
+            raise UnsupportedError(record.name, f"is {record.scheme}", "diagnose a quantized file that takes floats")
+    recipe = parse_recipe(Document("manifest.json", manifest.recipe), folder)
+    contract = store.read_contract(store.path_of(folder / "artifacts", chosen[0].stage, "keras"))
+    splits = load_splits(
+        recipe.data,
+        contract.preprocessing,
+        seed=recipe.seed,
+        input_name=contract.signature.inputs[0].name,
+        allow_code=allow_code,
+    )
+    for record in chosen:
+        yield diagnoser.of_record(folder, record, _data(splits))
+
+
+def _of_file(file: Path, given: _Given, diagnoser: _Diagnoser, emit: Emit) -> Diagnosis:
+    from toolkit import measuring, registry
+    from toolkit.datasets.preprocess import PreprocessSpec
+    from toolkit.inspection import read_artifact
+
+    if given.model is None or given.data is None:
+        raise InputError(
+            "diagnose", "a file needs the model it was written from, and images", "give --model and --data"
+        )
+    artifact = read_artifact(file)
+    if artifact.scheme in ("float32", "float16") or artifact.pixels:
+        raise UnsupportedError(str(file), f"is {artifact.scheme}", "diagnose a quantized file that takes floats")
+    use = source_of(given.model)
+    if use is None or not given.model.exists():
+        raise InputError(str(given.model), "is no model that a source reads", "name the .keras file")
+    source = registry.load("sources", use)
+    options = {"allow_code": given.allow_code} if "allow_code" in source.model_fields else {}
+    saved = diagnoser.scratch / "model.keras"
+    facts = diagnoser.executor.call(
+        "load_source", source=source(**options), path=given.model.absolute(), preprocess=PreprocessSpec(), save_as=saved
+    )
+    split = measuring.images_for(file, given.data, given.preprocess, facts.signature.inputs[0], emit)
+    return diagnoser.of_file(file, saved, split, artifact.scheme)

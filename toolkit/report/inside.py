@@ -1,0 +1,106 @@
+"""What was found inside quantized files: error by layer, and which layer is at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolkit.checks.diagnosis import Diagnosis
+from toolkit.checks.layers import LayerError
+from toolkit.report.charts import Scale
+from toolkit.report.markup import Markup, join, tag
+from toolkit.report.numbers import MISSING
+from toolkit.report.overview import number, section, table
+from toolkit.report.view import View
+
+BARS = 24  # layers of the picture: the worst
+ROWS = 200  # layers of the table
+WIDTH, LEFT, RIGHT, STEP = 440.0, 150.0, 44.0, 16.0
+LONGEST = 22  # characters of a layer's name in the picture; its title has all
+MOST_DB = 60.0  # where bars end: better than any 8-bit tensor
+
+
+def diagnosis(view: View) -> Markup:
+    """One part for each file that was looked into."""
+    found = [record.diagnosis for record in view.manifest.diagnoses.values()]
+    if not found:
+        said = "No quantized file failed a gate on its answers, and the recipe has no [diagnosis]."
+        return section("diagnosis", "Inside the files", tag("p", said, class_="quiet"))
+    lead = "Own error: of a layer fed with the file's own inputs, against the float layer. Larger is better."
+    return section("diagnosis", "Inside the files", (_one(each) for each in found), lead=lead)
+
+
+def _one(found: Diagnosis) -> Markup:
+    gains = {row.layer: row.gain_db for row in found.sensitive}
+    rows = [_row(row, gains) for row in found.errors[:ROWS]]
+    headings = (
+        "Layer",
+        "Own error, dB",
+        "With all before, dB",
+        "Beyond range",
+        "Values",
+        "Scale",
+        "Float wins back, dB",
+    )
+    told = [tag("b", found.artifact), f": {found.advice}."]
+    picture = tag("figure", tag("figcaption", f"Own error by layer of {found.artifact}"), _bars(found))
+    more = len(found.errors) - len(rows)
+    return join(
+        tag("p", told),
+        tag("div", picture, class_="charts"),
+        table(headings, rows, label=f"Layers of {found.artifact}"),
+        tag("p", f"{more} more in the manifest.", class_="quiet") if more > 0 else None,
+        tag("p", _simulated(found), class_="quiet"),
+    )
+
+
+def _simulated(found: Diagnosis) -> str:
+    text = f"{found.images} images."
+    if found.all_db is not None:
+        text += f" Simulated with every layer quantized: {found.all_db:.1f} dB at the output"
+        text += "." if found.all_agreement is None else f", {100 * found.all_agreement:.0f}% of decisions kept."
+    return text
+
+
+def _row(row: LayerError, gains: dict[str, float]) -> Markup:
+    gain = next((gains[name] for name in row.layers if name in gains), None)
+    fused = " + ".join(row.layers) if len(row.layers) > 1 else row.operator
+    beyond = f"{100 * row.saturated:.2g}%"
+    return tag(
+        "tr",
+        tag("th", row.layer, tag("small", fused), scope="row", class_="name"),
+        number(f"{row.alone_db:.1f}", row.alone_db),
+        number(f"{row.sqnr_db:.1f}", row.sqnr_db),
+        number(beyond, row.saturated),
+        number(f"{row.low:.3g} .. {row.high:.3g}", row.high),
+        number(f"{row.scale:.3g}" if row.scale else MISSING, row.scale),
+        number(MISSING if gain is None else f"{gain:.1f}", gain),
+    )
+
+
+def _bars(found: Diagnosis) -> Markup:
+    """A bar a layer, the worst first."""
+    rows = found.errors[:BARS]
+    scale = Scale(min(0.0, *(max(row.alone_db, -20.0) for row in rows)), MOST_DB, LEFT, WIDTH - RIGHT)
+    height = STEP * len(rows) + 8
+    drawn = [_bar(row, place, scale, culprit=found.culprit in row.layers) for place, row in enumerate(rows)]
+    zero = tag("line", x1=scale(0.0), x2=scale(0.0), y1=2.0, y2=height - 4, class_="axis")
+    summary = f"Own error by layer of {found.artifact}, worst first: " + _spoken(rows)
+    return tag("svg", drawn, zero, viewbox=f"0 0 {WIDTH:g} {height:g}", class_="chart", role="img", aria_label=summary)
+
+
+def _spoken(rows: Sequence[LayerError]) -> str:
+    return "; ".join(f"{row.layer} {row.alone_db:.1f} dB" for row in rows) + "."
+
+
+def _bar(row: LayerError, place: int, scale: Scale, *, culprit: bool) -> Markup:
+    y, zero, end = STEP * place + 4, scale(0.0), scale(row.alone_db)
+    short = row.layer if len(row.layer) <= LONGEST else row.layer[: LONGEST - 1] + "…"
+    kind = "worse" if culprit else "right"
+    width = max(abs(end - zero), 1.0)
+    return tag(
+        "g",
+        tag("title", f"{row.layer}: {row.alone_db:.1f} dB"),
+        tag("text", short, x=LEFT - 8, y=y + 9, class_="tick end"),
+        tag("rect", x=min(zero, end), y=y, width=width, height=STEP - 5, class_=f"cell {kind}"),
+        tag("text", f"{row.alone_db:.1f}", x=max(zero, end) + 5, y=y + 9, class_="tick"),
+    )
