@@ -17,6 +17,7 @@ keras = pytest.importorskip("keras")
 pytest.importorskip("tf_keras", reason="the extra `legacy`")
 layers = keras.layers
 
+# ruff: noqa: PLW0108 - each line shows the call as users write it
 # name -> what is called on x: (n, 8, 8, 4)
 KINDS: dict[str, Callable[[Any], Any]] = {
     "Conv2D": lambda x: layers.Conv2D(5, 3, strides=2, padding="same", activation="relu")(x),

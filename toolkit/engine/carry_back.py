@@ -33,7 +33,7 @@ SILENT = (
     *("synchronized", "autocast", "quantization_config", "lora_rank", "lora_alpha", "seed", "build_config", "sparse"),
     *("fill_mode", "fill_value"),  # of what pad_to_aspect_ratio adds, which is refused
 )
-USUAL = (None, False, 0, [], "", "channels_last")  # values that ask for nothing
+USUAL: tuple[Any, ...] = (None, False, 0, [], "", "channels_last")  # values that ask for nothing
 MERGING = (
     *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum),
     *(layers.Concatenate, layers.Dot),
