@@ -101,10 +101,11 @@ def ai_edge_quantizer(given: Given, path: Path) -> None:
 
 
 def onnxruntime(**options: Any) -> Callable[[Given, Path], None]:
-    """quantize_static; no options are its defaults."""
+    """quantize_static behind its own pre-processing; no options are its defaults."""
 
     def make(given: Given, path: Path) -> None:
         from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
         class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
             def __init__(self) -> None:
@@ -115,7 +116,10 @@ def onnxruntime(**options: Any) -> Callable[[Given, Path], None]:
                 return None if image is None else {given.input: image[None]}
 
         kinds = {key: getattr(quantization.QuantType, value) for key, value in options.items() if key.endswith("type")}
-        quantization.quantize_static(str(given.float_onnx), str(path), Reader(), **{**options, **kinds})
+        ready = path.with_suffix(".prepared.onnx")
+        with quiet():
+            quant_pre_process(str(given.float_onnx), str(ready), skip_symbolic_shape=True)  # that part needs sympy
+            quantization.quantize_static(str(ready), str(path), Reader(), **{**options, **kinds})
 
     return make
 
