@@ -1,0 +1,165 @@
+"""Keras layers that learn under rounding: weights to the grid they will be stored on, activations to tracked ranges.
+
+The gradient passes straight through the rounding (Bengio, Leonard, Courville 2013, arXiv:1308.3432). Ranges follow
+moving averages of what batches hold and are then frozen (Jacob et al. 2018, arXiv:1712.05877, section 3.1).
+keras.quantizers is of no use here: on symbolic tensors (Keras 3.15) it drops the number of bits and the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from toolkit.engine.prepare import kernel_axis
+
+MOMENTUM = 0.99  # of moving averages of ranges: about a hundred batches ("close to 1", section 3.1 of the paper)
+MOST = 127  # steps of a weight's grid, and of a symmetric range, to each side
+LEAST = 1e-9  # of a range, so that no scale is 0
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def to_grid(kernel: Any, scales: Any) -> Any:
+    """Multiples of the scales; for the gradient, nothing was rounded."""
+    return tf.round(kernel / scales) * scales, lambda upstream: (upstream, None)
+
+
+class _OnGrid(layers.Layer):  # type: ignore[misc]
+    """A layer whose kernel is rounded, symmetrically, whenever it is used. `granularity`: of the grid's scales."""
+
+    def __init__(self, *given: Any, granularity: str = "per_channel", **rest: Any) -> None:
+        super().__init__(*given, **rest)
+        self.granularity = granularity
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "granularity": self.granularity}
+
+    def call(self, inputs: Any) -> Any:
+        x = self.linear(inputs, self._rounded())
+        return x + self.bias if self.use_bias else x
+
+    def linear(self, x: Any, kernel: Any) -> Any:
+        """What the layer computes before its bias."""
+        raise NotImplementedError
+
+    def _rounded(self) -> Any:
+        """The kernel on its grid of max|w| / 127 of its output channel, or of all of it."""
+        kernel = tf.convert_to_tensor(self.kernel)
+        axes = list(range(len(kernel.shape)))
+        if self.granularity == "per_channel":
+            axes = [0, 1] if isinstance(self, layers.DepthwiseConv2D) else axes
+            if not isinstance(self, layers.DepthwiseConv2D):
+                axes.pop(kernel_axis(self))
+        most = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True))
+        return to_grid(kernel, tf.maximum(most, LEAST) / MOST)
+
+
+@keras.saving.register_keras_serializable("edgekit")
+class RoundedConv2D(_OnGrid, layers.Conv2D):  # type: ignore[misc]
+    """A Conv2D with its kernel on the grid."""
+
+    def linear(self, x: Any, kernel: Any) -> Any:
+        return self.convolution_op(x, kernel)
+
+
+@keras.saving.register_keras_serializable("edgekit")
+class RoundedDepthwiseConv2D(_OnGrid, layers.DepthwiseConv2D):  # type: ignore[misc]
+    """A DepthwiseConv2D with its kernel on the grid."""
+
+    def linear(self, x: Any, kernel: Any) -> Any:
+        return ops.depthwise_conv(
+            x, kernel, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate
+        )
+
+
+@keras.saving.register_keras_serializable("edgekit")
+class RoundedConv2DTranspose(_OnGrid, layers.Conv2DTranspose):  # type: ignore[misc]
+    """A Conv2DTranspose with its kernel on the grid."""
+
+    def linear(self, x: Any, kernel: Any) -> Any:
+        return ops.conv_transpose(
+            x,
+            kernel,
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+        )
+
+
+@keras.saving.register_keras_serializable("edgekit")
+class RoundedDense(_OnGrid, layers.Dense):  # type: ignore[misc]
+    """A Dense with its kernel on the grid."""
+
+    def linear(self, x: Any, kernel: Any) -> Any:
+        return ops.matmul(x, kernel)
+
+
+ROUNDED: Mapping[type, Any] = {
+    layers.Conv2D: RoundedConv2D,
+    layers.DepthwiseConv2D: RoundedDepthwiseConv2D,
+    layers.Conv2DTranspose: RoundedConv2DTranspose,
+    layers.Dense: RoundedDense,
+}
+
+
+@keras.saving.register_keras_serializable("edgekit")
+class TrackedRange(layers.Layer):  # type: ignore[misc]
+    """Rounds to 8 bits over a range that follows what comes in, for the first `moving_steps` of training.
+
+    The range starts at (low, high). Asymmetric ones hold 0; symmetric ones have it in the middle. What is called for
+    several tensors has one range for all of them: `part` is "gather" for each, and "settle" for the last of a step,
+    when the range moves; "whole" for a tensor alone; "none" rounds and no more.
+    """
+
+    def __init__(self, low: float, high: float, *, symmetric: bool, moving_steps: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._start = min(low, 0.0), max(high, 0.0, low + LEAST)
+        self.symmetric, self.moving_steps = symmetric, moving_steps
+
+    def build(self, input_shape: Any) -> None:
+        def scalar(name: str, value: float) -> Any:
+            return self.add_weight(shape=(), initializer=keras.initializers.Constant(value), trainable=False, name=name)
+
+        self.low, self.high = scalar("low", self._start[0]), scalar("high", self._start[1])
+        self.least, self.most = scalar("least", 0.0), scalar("most", 0.0)  # of this step so far
+        self.steps = scalar("steps", 0.0)
+
+    def call(self, inputs: Any, part: str = "whole", training: bool = False) -> Any:
+        low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
+        if self.symmetric:
+            high = tf.maximum(-low, high)
+            low = -high * (MOST + 1) / MOST
+        rounded = tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
+        if training and part != "none" and self.moving_steps:
+            self._follow(tf.stop_gradient(inputs), settles=part != "gather")
+        return rounded
+
+    def compute_output_shape(self, input_shape: Any, **_: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        low, high = self._start
+        own = {"low": low, "high": high, "symmetric": self.symmetric, "moving_steps": self.moving_steps}
+        return {**super().get_config(), **own}
+
+    def _follow(self, inputs: Any, *, settles: bool) -> None:
+        """Note the batch's least and largest value; move the range towards those of the step."""
+        moves = self.steps.value < self.moving_steps
+        ends = (self.least.value, self.most.value)
+        least, most = tf.cond(moves, lambda: _widened(inputs, *ends), lambda: ends)
+        if settles:
+            rate = tf.where(moves, 1 - MOMENTUM, 0.0)
+            self.low.assign_add(rate * (least - self.low.value))
+            self.high.assign_add(rate * (most - self.high.value))
+            self.steps.assign_add(1.0)
+            least, most = tf.zeros(()), tf.zeros(())
+        self.least.assign(least)
+        self.most.assign(most)
+
+
+def _widened(inputs: Any, least: Any, most: Any) -> tuple[Any, Any]:
+    return tf.minimum(tf.reduce_min(inputs), least), tf.maximum(tf.reduce_max(inputs), most)
