@@ -82,12 +82,13 @@ def test_weights_brought_back_are_folded_and_on_their_grid(net: Any) -> None:
     del arrays["weight/apart/2"]
     images = np.random.default_rng(1).uniform(size=(40, 8, 8, 3)).astype(np.float32)
     result = brought_back(net, arrays, images, (0.5,))
-    assert result.learned == {"apart": (-1.5, 2.5), "image": (0.0, 1.0)}
+    assert result.learned == {"apart", "image"}
+    assert (result.ranges["apart"], result.ranges["image"]) == ((-1.5, 2.5), (0.0, 1.0))
     assert set(result.regridded) == {"conv", "each", "apart_depthwise", "apart", "classes"}
     steps = _steps(result, "conv", axes=(0, 1, 2))
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
     np.testing.assert_allclose(np.abs(steps).max(axis=(0, 1, 2)), 127)
-    low, high = result.observed["relu"]
+    low, high = result.ranges["relu"]
     outputs = np.asarray(keras.Model(result.graph.inputs, result.graph.get_layer("relu").output)(images))
     assert (low, high) == pytest.approx((outputs.min(), outputs.max()), rel=1e-5)
     assert not any(round_to_grid(result.graph.get_layer(name)) for name in result.regridded)  # nothing left to round
@@ -164,9 +165,9 @@ def _check_trained(path: Path, digits: Any) -> None:
     assert epochs == [1, 2]
     assert len(result.losses) == 2
     assert result.losses[-1] < 0.05  # KL to the float model
-    assert {"image", "relu1", "conv2_relu"} <= set(result.learned)
-    assert result.learned["image"] == pytest.approx((0.0, 1.0), abs=0.02)
-    low, high = result.learned["relu1"]
+    assert {"image", "relu1", "conv2_relu"} <= result.learned
+    assert result.ranges["image"] == pytest.approx((0.0, 1.0), abs=0.02)
+    low, high = result.ranges["relu1"]
     assert low == 0 < high
     steps = _steps(result, "conv1", axes=(0, 1, 2))
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)

@@ -22,22 +22,22 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
 from toolkit.engine import loss, teacher
 from toolkit.engine.graph import Call, Graph, walk
-from toolkit.engine.predict import compiled
-from toolkit.engine.prepare import WEIGHTED, kernel_axis, prepare
+from toolkit.engine.prepare import WEIGHTED, prepare, split_weights
+from toolkit.engine.qat import find_ranges
+from toolkit.engine.simulate import on_grid, weight_scales
+from toolkit.engine.stored import Range
 from toolkit.engine.surgery import rebuild
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.views import Views
 from toolkit.errors import StageError, UnavailableError, UnsupportedError
 
 Array = NDArray[Any]
-Ends = tuple[float, float]
 
 # kinds of layer that its default 8-bit registry has (tfmot 0.8.1, default_8bit_quantize_registry and _transforms)
 TAKEN = (
@@ -49,9 +49,8 @@ TAKEN = (
 FUNCTIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "silu", "swish")  # its QuantizeAwareActivation's
 BEFORE_NORM = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
 MOST_JOINED = 6  # inputs of a Concatenate that it has a pattern for
-LEVELS = 127  # of 8-bit weights on each side
 OBSERVED = 512  # images whose values set the ranges at the start, and those of tensors that TFMOT has none for
-BATCH = 32
+MOVED = 1e-3  # of a step: more than float32 arithmetic
 TAIL_LINES = 8  # of a crashed process, in the message
 INSTALL = "pip install 'edgekit[tfmot]'"
 
@@ -70,12 +69,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class TfmotResult:
-    """graph: prepared, weights on their grid. learned: ranges TFMOT trained, by layer name; observed: those of the
-    other tensors, of `images` images. losses: of each epoch. regridded: layers whose weights were rounded once more."""
+    """graph: prepared, weights on their grid. ranges: of its tensors, by their names in Statistics.
+
+    learned: names of the ranges that TFMOT trained; the others are what `images` images give. losses: of each epoch.
+    regridded: layers whose weights were rounded once more.
+    """
 
     graph: Any
-    learned: Mapping[str, Ends]
-    observed: Mapping[str, Ends]
+    ranges: Mapping[str, Range]
+    learned: frozenset[str]
     losses: tuple[float, ...]
     images: int
     regridded: tuple[str, ...] = ()
@@ -131,25 +133,22 @@ def brought_back(model: Any, arrays: Mapping[str, Array], images: Array, losses:
         graph = rebuild(trained, {})
     regridded = tuple(layer.name for layer in graph.layers if isinstance(layer, WEIGHTED) and round_to_grid(layer))
     names = names_in_prepared(trained, graph)
-    learned: dict[str, Ends] = {}
+    learned: dict[str, Range] = {}
     for key, value in arrays.items():
-        kind, _, layer_name = key.partition("/")
+        kind, _, own = key.partition("/")
         if kind == "range":
-            learned[names.get(layer_name, layer_name)] = (float(value[0]), float(value[1]))
-    observed = {name: ends for name, ends in _observe(graph, images).items() if name not in learned}
-    return TfmotResult(graph, learned, observed, losses, len(images), regridded)
+            learned[names.get(own, own)] = (float(value[0]), float(value[1]))
+    observed = find_ranges(graph, {graph.inputs[0].name: images})
+    return TfmotResult(graph, {**observed, **learned}, frozenset(learned), losses, len(images), regridded)
 
 
 def round_to_grid(layer: Any) -> bool:
     """Put a kernel on the grid of max|w| / 127 of each output channel; whether that moved it by more than rounding."""
-    kernel, *rest = (np.asarray(weight) for weight in layer.get_weights())
-    kept = (-2, -1) if isinstance(layer, layers.DepthwiseConv2D) else (kernel_axis(layer),)
-    axes = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in kept)
-    scale = np.abs(kernel).max(axis=axes, keepdims=True).astype(np.float64) / LEVELS
-    scale = np.where(scale > 0, scale, 1.0)
-    steps = kernel / scale
-    layer.set_weights([(np.round(steps) * scale).astype(np.float32), *rest])
-    return bool(np.abs(steps - np.round(steps)).max() > 1e-3)
+    kernel, bias = split_weights(layer)
+    scales = weight_scales(layer, kernel)
+    rounded = on_grid(kernel, scales)
+    layer.set_weights([rounded] if bias is None else [rounded, bias])
+    return bool((np.abs(kernel - rounded) / scales).max() > MOVED)
 
 
 def names_in_prepared(model: Any, prepared: Any) -> dict[str, str]:
@@ -282,20 +281,4 @@ def _weights(layer: Any, arrays: Mapping[str, Array]) -> list[Array]:
         while f"weight/{name}/{index}" in arrays:
             found.append(arrays[f"weight/{name}/{index}"])
             index += 1
-    return found
-
-
-def _observe(graph: Any, images: Array) -> dict[str, Ends]:
-    """Least and largest value of what each layer gives."""
-    calls = [node for node in graph.operations if not isinstance(node, layers.InputLayer)]
-    whole = keras.Model(graph.inputs, [node.output for node in calls])
-    function = compiled(whole)
-    found: dict[str, Ends] = {graph.inputs[0].name: (float(images.min()), float(images.max()))}
-    for start in range(0, len(images), BATCH):
-        for node, value in zip(
-            calls, function(keras.ops.convert_to_tensor(images[start : start + BATCH])), strict=True
-        ):
-            low, high = float(keras.ops.min(value)), float(keras.ops.max(value))
-            before = found.get(node.name, (low, high))
-            found[node.name] = min(low, before[0]), max(high, before[1])
     return found
