@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 
 from toolkit.engine.loss import Target
+from toolkit.engine.prepare import prepare
+from toolkit.engine.qat import Rounding, find_ranges, learned, rounding_graph
+from toolkit.engine.simulate import simulate
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.tfmot_qat import (
-    TfmotResult,
+    Brought,
     brought_back,
     names_in_prepared,
     refusals,
     round_to_grid,
     train_with_tfmot,
 )
+from toolkit.engine.train import fit
 from toolkit.errors import UnavailableError, UnsupportedError
 
 keras = pytest.importorskip("keras")
@@ -81,7 +85,7 @@ def test_weights_brought_back_are_folded_and_on_their_grid(net: Any) -> None:
     arrays |= {"range/norm2": np.array([-1.5, 2.5]), "range/image": np.array([0.0, 1.0])}
     del arrays["weight/apart/2"]
     images = np.random.default_rng(1).uniform(size=(40, 8, 8, 3)).astype(np.float32)
-    result = brought_back(net, arrays, images, (0.5,))
+    result = brought_back(net, arrays, images)
     assert result.learned == {"apart", "image"}
     assert (result.ranges["apart"], result.ranges["image"]) == ((-1.5, 2.5), (0.0, 1.0))
     assert set(result.regridded) == {"conv", "each", "apart_depthwise", "apart", "classes"}
@@ -159,23 +163,44 @@ def _check_trained(path: Path, digits: Any) -> None:
     images, labels = digits
     model = keras.models.load_model(path, compile=False)
     epochs: list[int] = []
-    result = train_with_tfmot(
-        model, images[:600], labels[:600], how=HOW, original=model, told=lambda number, _: epochs.append(number)
+    result, run = train_with_tfmot(
+        model,
+        images[:600],
+        labels[:600],
+        how=HOW,
+        original=model,
+        evaluate=lambda graph: np.mean(np.argmax(np.asarray(graph(images[600:900])), 1) == labels[600:900]),
+        told=lambda number, _: epochs.append(number),
     )
     assert epochs == [1, 2]
-    assert len(result.losses) == 2
-    assert result.losses[-1] < 0.05  # KL to the float model
+    assert run.curves["loss"][-1] < 0.05  # KL to the float model
+    scores = (run.before, *run.curves["selection_accuracy"])
+    assert run.best_epoch == max(range(3), key=lambda number: (scores[number], number))
+    assert run.steps == 600 // 32
     assert {"image", "relu1", "conv2_relu"} <= result.learned
     assert result.ranges["image"] == pytest.approx((0.0, 1.0), abs=0.02)
     low, high = result.ranges["relu1"]
     assert low == 0 < high
     steps = _steps(result, "conv1", axes=(0, 1, 2))
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
-    wrong = np.argmax(np.asarray(result.graph(images)), 1) != np.argmax(np.asarray(model(images)), 1)
-    assert wrong.mean() < 0.02
+    _check_like_native(result, model, images, labels)
 
 
-def _steps(result: TfmotResult, name: str, axes: tuple[int, ...]) -> Any:
+def _check_like_native(result: Brought, model: Any, images: Any, labels: Any) -> None:
+    """Both kinds of training give a simulated file that decides as the float model does, weights on one grid."""
+    prepared = prepare(model).graph
+    how = Rounding(moving_steps=30)
+    graph = rounding_graph(prepared, find_ranges(prepared, {"image": images[:200]}), how)
+    native = learned(prepared, fit(graph, model, images[:600], labels[:600], how=HOW).model, how)
+    wanted = np.argmax(np.asarray(model(images)), 1)
+    for found in (result, native):
+        decided = np.argmax(np.asarray(simulate(found.graph, found.ranges)(images)), 1)
+        assert (decided == wanted).mean() > 0.97
+        for name in ("conv1", "conv2", "classes"):
+            assert not round_to_grid(found.graph.get_layer(name))
+
+
+def _steps(result: Brought, name: str, axes: tuple[int, ...]) -> Any:
     """Weights in units of a 127th of the largest of each channel."""
     kernel = result.graph.get_layer(name).get_weights()[0]
     return kernel / np.abs(kernel).max(axis=axes, keepdims=True) * 127

@@ -30,10 +30,11 @@ from toolkit.engine import loss, teacher
 from toolkit.engine.graph import Call, Graph, walk
 from toolkit.engine.prepare import WEIGHTED, prepare, split_weights
 from toolkit.engine.qat import find_ranges
-from toolkit.engine.simulate import on_grid, weight_scales
+from toolkit.engine.simulate import on_grid, simulate, weight_scales
 from toolkit.engine.stored import Range
 from toolkit.engine.surgery import rebuild
 from toolkit.engine.teaching import Teaching
+from toolkit.engine.train import Evaluate, TrainResult
 from toolkit.engine.views import Views
 from toolkit.errors import StageError, UnavailableError, UnsupportedError
 
@@ -68,19 +69,17 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class TfmotResult:
+class Brought:
     """graph: prepared, weights on their grid. ranges: of its tensors, by their names in Statistics.
 
-    learned: names of the ranges that TFMOT trained; the others are what `images` images give. losses: of each epoch.
-    regridded: layers whose weights were rounded once more.
+    learned: names of the ranges that TFMOT trained; the others are those of some images. regridded: layers whose
+    weights were rounded once more.
     """
 
     graph: Any
     ranges: Mapping[str, Range]
     learned: frozenset[str]
-    losses: tuple[float, ...]
-    images: int
-    regridded: tuple[str, ...] = ()
+    regridded: tuple[str, ...]
 
 
 def refusals(model: Any) -> tuple[Refusal, ...]:
@@ -104,25 +103,25 @@ def train_with_tfmot(
     *,
     how: Teaching,
     original: Any | None = None,
+    evaluate: Evaluate | None = None,
     told: Callable[[int, float], None] = lambda number, loss: None,
-) -> TfmotResult:
-    """Quantization-aware training of a flat Keras 3 model; it stays as it is.
+) -> tuple[Brought, TrainResult]:
+    """Quantization-aware training of a flat Keras 3 model, which stays as it is; what came back, and how it went.
 
-    original: the float model that teaches (share `how.target.alpha`), or None to learn from labels alone. told: number
-    and mean loss of each epoch. Raises UnsupportedError that names the layers TFMOT refuses, UnavailableError where
-    it is not installed, StageError where its process ends without a result.
+    original: the float model that teaches (share `how.target.alpha`), a graph or a `Teacher`; None to learn from labels
+    alone. evaluate: a score to be large, of the file simulated; the best epoch is kept, the later one of equals. told:
+    number and mean loss of each epoch. Raises UnsupportedError that names the layers TFMOT refuses, UnavailableError
+    where it is not installed, StageError where its process ends without a result.
     """
     _check(model, how)
     with tempfile.TemporaryDirectory(prefix="edgekit-tfmot-") as name:
         folder = Path(name)
         _write_job(folder, model, images, labels, how=how, original=original)
         losses = _trained(folder, told)
-        with np.load(folder / "learned.npz") as found:
-            arrays = dict(found)
-    return brought_back(model, arrays, np.asarray(images[:OBSERVED]), losses)
+        return _best(folder, model, np.asarray(images[:OBSERVED]), losses, how=how, evaluate=evaluate, of=len(images))
 
 
-def brought_back(model: Any, arrays: Mapping[str, Array], images: Array, losses: tuple[float, ...]) -> TfmotResult:
+def brought_back(model: Any, arrays: Mapping[str, Array], images: Array) -> Brought:
     """What the process learned ("weight/LAYER/i", "range/LAYER") as a prepared graph and ranges by layer."""
     trained = rebuild(model, {})
     for layer in trained.layers:
@@ -139,7 +138,7 @@ def brought_back(model: Any, arrays: Mapping[str, Array], images: Array, losses:
         if kind == "range":
             learned[names.get(own, own)] = (float(value[0]), float(value[1]))
     observed = find_ranges(graph, {graph.inputs[0].name: images})
-    return TfmotResult(graph, {**observed, **learned}, frozenset(learned), losses, len(images), regridded)
+    return Brought(graph, {**observed, **learned}, frozenset(learned), regridded)
 
 
 def round_to_grid(layer: Any) -> bool:
@@ -225,7 +224,7 @@ def _write_job(folder: Path, model: Any, images: Array, labels: Array, *, how: T
     np.save(folder / "images.npy", np.asarray(images, np.float32))
     answers = np.zeros(0, np.float32)
     if original is not None and how.target.alpha > 0:
-        taught = teacher.of_graph(original, how.head)
+        taught = original if isinstance(original, teacher.Teacher) else teacher.of_graph(original, how.head)
         answers = np.asarray(loss.raw(taught.answers(images), taught.head))
     np.savez(folder / "targets.npz", labels=labels, answers=answers)
 
@@ -268,6 +267,37 @@ def _trained(folder: Path, told: Callable[[int, float], None]) -> tuple[float, .
 
 
 # ---------------------------------------------------------------- the way back
+
+
+def _best(
+    folder: Path,
+    model: Any,
+    images: Array,
+    losses: tuple[float, ...],
+    *,
+    how: Teaching,
+    evaluate: Evaluate | None,
+    of: int,
+) -> tuple[Brought, TrainResult]:
+    """The epoch that scores best, as a file would compute it; without a score the last."""
+    scores: list[float] = []
+    best, kept = len(losses), None
+    for number in range(len(losses) + 1) if evaluate else (best,):
+        with np.load(folder / f"{number}.npz") as arrays:
+            brought = brought_back(model, dict(arrays), images)
+        if evaluate is None:
+            kept = brought
+            continue
+        scores.append(float(evaluate(simulate(brought.graph, brought.ranges))))
+        if scores[-1] >= max(scores):
+            best, kept = number, brought
+    if kept is None:
+        raise StageError('qat.backend "tfmot"', "no epoch has a score that is a number")
+    curves = {"loss": losses}
+    if scores:
+        curves["selection_accuracy" if how.head in loss.DECISIONS else "selection_score"] = tuple(scores[1:])
+    before = scores[0] if scores else None
+    return kept, TrainResult(kept.graph, best, before, of // min(how.batch_size, of), curves)
 
 
 def _weights(layer: Any, arrays: Mapping[str, Array]) -> list[Array]:

@@ -2,8 +2,9 @@
 
     python -m toolkit.tfmot FOLDER
 
-FOLDER holds job.json, model.keras, images.npy and targets.npz; learned.npz comes into it. On stdout one JSON object a
-line: {"epoch": number, "loss": mean}, or {"refused": why} where the package takes the model for nothing of its own.
+FOLDER holds job.json, model.keras, images.npy and targets.npz. What was learned after each epoch comes into it, as
+0.npz (before the first), 1.npz and so on. On stdout one JSON object a line: {"epoch": number, "loss": mean}, or
+{"refused": why} where the package does not take the model.
 """
 
 from __future__ import annotations
@@ -35,9 +36,15 @@ def main(folder: Path) -> None:
         say(refused=(str(error).strip().splitlines() or [type(error).__name__])[0])
         return
     training.start_ranges(model, training.observe(old, images[: job["observed"]]))
-    training.fit(model, images, targets, how, lambda number, loss: say(epoch=number, loss=loss))
-    arrays: dict[str, Any] = dict(training.learned(model, old))
-    np.savez(folder / "learned.npz", **arrays)
+
+    def keep(number: int, loss: float | None) -> None:
+        arrays: dict[str, Any] = dict(training.learned(model, old))
+        np.savez(folder / f"{number}.npz", **arrays)
+        if loss is not None:
+            say(epoch=number, loss=loss)
+
+    keep(0, None)
+    training.fit(model, images, targets, how, keep)
 
 
 def say(**facts: Any) -> None:
