@@ -12,6 +12,7 @@ import tf_keras
 
 KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
 FUSED = {"Conv2D": ("BatchNormalization", "ReLU"), "BatchNormalization": ("ReLU",), "Add": ("ReLU",)}
+READING = ("softmax", "sigmoid", "tanh")  # activations whose input is quantized, not their output
 PASSING = ("Flatten", "Reshape", "MaxPooling2D", "Dropout")
 DECAY = 0.999
 
@@ -43,8 +44,19 @@ class QuantizeWrapperV2(tf_keras.layers.Wrapper):
         if self.stored:
             self.low = self.add_weight(name=f"{self.stored}_min", shape=(), trainable=False)
             self.high = self.add_weight(name=f"{self.stored}_max", shape=(), initializer=six, trainable=False)
+        self.training = False
+        if self.stored == "pre_activation":
+            function = self.layer.activation
+            self.layer.activation = lambda x: function(self.quantized(x))
+
+    def quantized(self, y):
+        if self.training:
+            for variable, value in ((self.low, tf.minimum(tf.reduce_min(y), 0)), (self.high, tf.reduce_max(y))):
+                variable.assign(DECAY * variable + (1 - DECAY) * value)
+        return tf.quantization.fake_quant_with_min_max_vars(y, self.low, self.high)
 
     def call(self, x, training=None):
+        self.training = training
         if self.attribute:
             axes = list(range(self.kernel.shape.rank - 1)) if self.limit.shape.rank else None
             limit = self.limit.assign(tf.reduce_max(tf.abs(self.kernel), axes)) if training else self.limit
@@ -54,12 +66,7 @@ class QuantizeWrapperV2(tf_keras.layers.Wrapper):
             setattr(self.layer, self.attribute, quantize(self.kernel, -limit, limit, narrow_range=True))
         norm = isinstance(self.layer, tf_keras.layers.BatchNormalization)
         y = self.layer.call(x, training=training) if norm else self.layer.call(x)
-        if not self.stored:
-            return y
-        if training:
-            for variable, value in ((self.low, tf.minimum(tf.reduce_min(y), 0)), (self.high, tf.reduce_max(y))):
-                variable.assign(DECAY * variable + (1 - DECAY) * value)
-        return tf.quantization.fake_quant_with_min_max_vars(y, self.low, self.high)
+        return y if self.stored in (None, "pre_activation") else self.quantized(y)
 
 
 def quantize_model(model):
@@ -74,6 +81,7 @@ def quantize_model(model):
         readers = {type(node.outbound_layer).__name__ for node in layer.outbound_nodes}
         fused = readers & set(FUSED.get(type(layer).__name__, ()))
         stored = "post_activation" if type(layer).__name__ in KERNELS else "output"
+        stored = "pre_activation" if getattr(layer, "activation", sum).__name__ in READING else stored
         stored = None if fused or type(layer).__name__ in PASSING else stored
         twin = type(layer).from_config(layer.get_config())
         given = tf.nest.map_structure(lambda tensor: made[id(tensor)], layer.input)

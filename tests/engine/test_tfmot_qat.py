@@ -177,8 +177,11 @@ def _check_trained(path: Path, digits: Any) -> None:
     scores = (run.before, *run.curves["selection_accuracy"])
     assert run.best_epoch == max(range(3), key=lambda number: (scores[number], number))
     assert run.steps == 600 // 32
-    assert {"image", "relu1", "conv2_relu"} <= result.learned
+    assert result.learned == {"image", "relu1", "conv2_relu", "classes"}
     assert result.ranges["image"] == pytest.approx((0.0, 1.0), abs=0.02)
+    low, high = result.ranges["classes"]  # what the softmax reads
+    assert low < -6
+    assert high > 6
     low, high = result.ranges["relu1"]
     assert low == 0 < high
     steps = _steps(result, "conv1", axes=(0, 1, 2))

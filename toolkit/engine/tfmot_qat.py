@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from toolkit.engine.surgery import rebuild
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.train import Evaluate, TrainResult
 from toolkit.engine.views import Views
-from toolkit.errors import StageError, UnavailableError, UnsupportedError
+from toolkit.errors import InputError, StageError, UnavailableError, UnsupportedError
 
 Array = NDArray[Any]
 
@@ -45,7 +46,7 @@ TAKEN = (
     *("InputLayer", "Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense", "BatchNormalization", "ReLU", "Softmax"),
     *("Activation", "Add", "Concatenate", "AveragePooling2D", "MaxPooling2D", "GlobalAveragePooling2D", "Dropout"),
     *("GlobalMaxPooling2D", "SpatialDropout2D", "Flatten", "Reshape", "Permute", "ZeroPadding2D", "Cropping2D"),
-    *("UpSampling2D",),
+    *("UpSampling2D", "Conv2DTranspose"),
 )
 FUNCTIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "silu", "swish")  # its QuantizeAwareActivation's
 BEFORE_NORM = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
@@ -134,9 +135,9 @@ def brought_back(model: Any, arrays: Mapping[str, Array], images: Array) -> Brou
     names = names_in_prepared(trained, graph)
     learned: dict[str, Range] = {}
     for key, value in arrays.items():
-        kind, _, own = key.partition("/")
-        if kind == "range":
-            learned[names.get(own, own)] = (float(value[0]), float(value[1]))
+        kind, _, place = key.partition("/")
+        if kind == "range" and (own := _place(place, graph, names)):
+            learned[own] = (float(value[0]), float(value[1]))
     observed = find_ranges(graph, {graph.inputs[0].name: images})
     return Brought(graph, {**observed, **learned}, frozenset(learned), regridded)
 
@@ -250,7 +251,7 @@ def _trained(folder: Path, told: Callable[[int, float], None]) -> tuple[float, .
             facts = json.loads(line) if line.startswith("{") else {}
             refused = facts.get("refused", refused)
             if "epoch" in facts:
-                losses.append(float(facts["loss"]))
+                losses.append(_finite(float(facts["loss"]), int(facts["epoch"])))
                 told(int(facts["epoch"]), losses[-1])
         code = process.wait()
     finally:
@@ -264,6 +265,13 @@ def _trained(folder: Path, told: Callable[[int, float], None]) -> tuple[float, .
             'qat.backend "tfmot"', f"its process ended with code {code}: {' | '.join(map(str.strip, tail))}"
         )
     return tuple(losses)
+
+
+def _finite(value: float, epoch: int) -> float:
+    if not math.isfinite(value):
+        fix = "lower learning_rate, and see that the images hold no NaN"
+        raise InputError('qat.backend "tfmot"', f"the loss is {value} in epoch {epoch}", fix)
+    return value
 
 
 # ---------------------------------------------------------------- the way back
@@ -298,6 +306,14 @@ def _best(
         curves["selection_accuracy" if how.head in loss.DECISIONS else "selection_score"] = tuple(scores[1:])
     before = scores[0] if scores else None
     return kept, TrainResult(kept.graph, best, before, of // min(how.batch_size, of), curves)
+
+
+def _place(name: str, graph: Any, names: Mapping[str, str]) -> str:
+    """The prepared layer that a range of the process belongs to; "" where another range is that tensor's."""
+    own, _, before = name.partition(":")
+    if not before:
+        return names.get(own, own)
+    return own if isinstance(graph.get_layer(own), WEIGHTED) else ""  # an Activation reads what another layer gives
 
 
 def _weights(layer: Any, arrays: Mapping[str, Array]) -> list[Array]:

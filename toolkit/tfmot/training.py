@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from toolkit.engine.teaching import Teaching
 
 STORED = ("output", "post_activation")  # what a wrapper calls the range of the tensor it gives
+READ = "pre_activation"  # ... and of the values that a softmax, sigmoid or tanh inside it reads
+BEFORE = ":before"  # behind a layer's name: those values
 BATCH = 32  # images observed at a time
 LEVELS = 127  # of symmetric narrow-range 8-bit weights, on each side
 
@@ -30,12 +32,17 @@ def rebuilt(how: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def observe(old: Any, images: Array) -> dict[str, tuple[float, float]]:
-    """Least and largest value of what each layer of a tf_keras model gives, by layer name."""
+    """Least and largest value of what each layer of a tf_keras model gives, by layer name.
+
+    And, as "LAYER:before", of what the activation inside it reads.
+    """
     import numpy as np
     import tensorflow as tf
     import tf_keras
 
     outputs = {layer.name: layer.output for layer in old.layers if not isinstance(layer.output, list)}
+    inside = [layer for layer in old.layers if getattr(layer, "activation", None) is not None]
+    outputs |= {f"{layer.name}{BEFORE}": _before(layer) for layer in inside}
     whole = tf_keras.Model(old.inputs, outputs)
     ends = tf.function(
         lambda x: {name: (tf.reduce_min(y), tf.reduce_max(y)) for name, y in whole(x, training=False).items()}
@@ -45,6 +52,17 @@ def observe(old: Any, images: Array) -> dict[str, tuple[float, float]]:
         for name, (low, high) in ends(tf.constant(np.asarray(images[start : start + BATCH]))).items():
             seen[name].append((float(low), float(high)))
     return {name: (min(low for low, _ in pairs), max(high for _, high in pairs)) for name, pairs in seen.items()}
+
+
+def _before(layer: Any) -> Any:
+    """The tensor that a layer's activation reads."""
+    if not layer.weights:
+        return layer.input
+    config = {**layer.get_config(), "activation": "linear", "name": f"{layer.name}_before"}
+    twin = type(layer).from_config(config)
+    output = twin(layer.input)
+    twin.set_weights(layer.get_weights())
+    return output
 
 
 def start_ranges(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -93,7 +111,8 @@ def fit(
 
 
 def learned(model: Any, old: Any) -> dict[str, Array]:
-    """Arrays to hand back: "weight/LAYER/i" in the order of the float model's layer, "range/LAYER" (low, high).
+    """Arrays to hand back: "weight/LAYER/i" in the order of the float model's layer; (low, high) as "range/LAYER", of
+    what the layer gives, and "range/LAYER:before", of what the activation inside it reads.
 
     Weights that the package quantizes come back quantized: on the grid of the scale, or scales, it has for them.
     """
@@ -107,28 +126,30 @@ def learned(model: Any, old: Any) -> dict[str, Array]:
             name = _last(weight)
             value = own[name].numpy()
             limit = own.get(f"{name}_max")
-            found[f"weight/{layer.name}/{index}"] = value if limit is None else _rounded(value, limit.shape.rank)
+            found[f"weight/{layer.name}/{index}"] = value if limit is None else _rounded(value, limit.shape.rank, layer)
     return found
 
 
-def _rounded(weights: Array, rank: int) -> Array:
-    """Weights on the grid of max|w| / 127: of each slice of the last axis (rank 1), or of all."""
+def _rounded(weights: Array, rank: int, layer: Any) -> Array:
+    """Weights on the grid of max|w| / 127: of each slice of the axis that has scales (rank 1), or of all."""
     import numpy as np
 
-    axes = tuple(range(weights.ndim - 1)) if rank else None
+    kept = weights.ndim - (2 if type(layer).__name__ == "Conv2DTranspose" else 1)
+    axes = tuple(axis for axis in range(weights.ndim) if axis != kept) if rank else None
     scale = np.maximum(np.abs(weights).max(axis=axes, keepdims=True), 1e-30) / LEVELS
     grid: Array = (np.round(weights / scale) * scale).astype(np.float32)
     return grid
 
 
 def _stored(model: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(float layer's name, variable of the least value, of the largest) of every tensor that is quantized."""
+    """(name in `observe`, variable of the least value, of the largest) of every tensor that is quantized."""
     for layer in model.layers:
         own, inner = _named(layer), _inner(layer)
-        kinds = STORED if inner is not layer else (layer.name,)
+        kinds = (*STORED, READ) if inner is not layer else (layer.name,)
         for kind in kinds:
             if f"{kind}_min" in own:
-                yield _source(layer) if inner is layer else inner.name, own[f"{kind}_min"], own[f"{kind}_max"]
+                name = _source(layer) if inner is layer else inner.name
+                yield name + BEFORE * (kind == READ), own[f"{kind}_min"], own[f"{kind}_max"]
 
 
 def _source(layer: Any) -> str:
