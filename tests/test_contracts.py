@@ -19,6 +19,7 @@ PASSES: dict[str, dict[str, Any]] = {
     "prune": {"sparsity": 0.5, "round_to": 4},
     "distill": {"epochs": 1},
     "quantize": {"scheme": "int8"},
+    "qat": {"epochs": 1},
 }
 ENTRIES = [(family, name) for family, entries in registry.FAMILIES.items() for name in entries]
 

@@ -197,6 +197,7 @@ class PassContext:
     original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
     split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
     Splits a recipe does not have are None. memory: kept between the passes of one run (a calibration serves them all).
+    checkpoint: the file a training keeps its state in after each epoch, None to keep none; key: of that training.
     """
 
     seed: int = 0
@@ -207,6 +208,8 @@ class PassContext:
     evaluate: Callable[[Model], float] | None = None
     load: Callable[[Path], Model] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    key: str = ""
     emit: Callable[[Progress], None] = lambda progress: None
 
 

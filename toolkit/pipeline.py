@@ -302,7 +302,7 @@ class _Pipeline:
             self._export(stage, key, parameters)
 
     def _pass(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:
-        target = self._file(stage.name)
+        target, folder = self._file(stage.name), self.run.folder / f"checkpoint-{stage.name}"
 
         def work() -> dict[str, Any]:
             self._open_data()
@@ -313,11 +313,14 @@ class _Pipeline:
                 original=self._file("original"),
                 save_as=target,
                 seed=self.recipe.seed,
+                checkpoint=folder / "state.npz",
+                key=key,
             )
             self._model_facts(stage.name, facts)
             return {**_told(facts), "same_graph": facts.same_graph}
 
         record = self._once(stage, key, parameters, (target, store.contract_path(target)), work)
+        runs.remove_scratch(folder)
         self.graph_of[stage.name] = stage.parent if record.same_graph else stage.name
 
     def _export(self, stage: Stage, key: str, parameters: dict[str, Any]) -> None:

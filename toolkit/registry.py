@@ -17,6 +17,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "prune": "toolkit.passes.prune:Prune",
         "distill": "toolkit.passes.distill:Distill",
         "quantize": "toolkit.passes.quantize:Quantize",
+        "qat": "toolkit.passes.qat:Qat",
     },
     "exporters": {
         "tflite": "toolkit.exporters.tflite:TFLite",

@@ -80,8 +80,18 @@ class Stages:
 
         self._splits = load_splits(spec, preprocessing, **options)
 
-    def run_pass(self, *, component: Any, parent: Path, original: Path, save_as: Path, seed: int) -> ModelFacts:
-        """Run one pass on the model saved at `parent`."""
+    def run_pass(
+        self,
+        *,
+        component: Any,
+        parent: Path,
+        original: Path,
+        save_as: Path,
+        seed: int,
+        checkpoint: Path | None = None,
+        key: str = "",
+    ) -> ModelFacts:
+        """Run one pass on the model saved at `parent`; a training goes on from its checkpoint, if there is one."""
         splits, model = self._opened(), self._model(parent)
         context = PassContext(
             seed=seed,
@@ -92,6 +102,8 @@ class Stages:
             evaluate=self._score(self._model(original)) if splits.selection else None,
             load=partial(_load_any, allow_code=self._allow_code),
             memory=self._memory,
+            checkpoint=checkpoint,
+            key=key,
             emit=self._emit,
         )
         result = component.run(model, context)

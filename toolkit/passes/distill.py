@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toolkit.core import Dataset
+    from toolkit.engine.checkpoint import Checkpoint
     from toolkit.engine.hold import Held
     from toolkit.engine.teacher import Teacher
     from toolkit.engine.teaching import Teaching
@@ -37,6 +38,7 @@ class Distill(Component):
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
     needs: ClassVar[tuple[str, ...]] = ("train",)
+    called: ClassVar[str] = "distill"  # by recipes, and in what it says
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Passes over the train split."""
@@ -65,17 +67,18 @@ class Distill(Component):
         from toolkit.engine.train import fit
 
         teacher, train = self._checked(model, context)
-        held = _images(train, model.signature.inputs[0].name, context)
+        held = self._images(train, model.signature.inputs[0].name, context)
         result = fit(
             model.graph,
-            _teacher(teacher),
+            as_teacher(teacher),
             held.rows,
             train.labels,
             how=self._teaching(model, context),
-            evaluate=_evaluation(model, context),
+            evaluate=evaluation(model, context),
             watch=self._watch(model, context),
+            checkpoint=kept(context),
         )
-        changes = (self._summary(result, train, held.where), *_thawed(model.graph))
+        changes = (self._summary(result, train, held.where), *thawed(model.graph))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _checked(self, model: Model, context: PassContext) -> tuple[Model, Dataset]:
@@ -83,54 +86,69 @@ class Distill(Component):
         train = context.train
         teacher = self._who_teaches(context)
         if train is None:
-            raise InputError("distill", "there is no train split", "set data.splits.train")
+            raise InputError(self.called, "there is no train split", "set data.splits.train")
         if self.patience and context.evaluate is None:
-            raise InputError("distill.patience", "there is no selection split to judge epochs on", "set one, or 0")
+            raise InputError(
+                f"{self.called}.patience", "there is no selection split to judge epochs on", "set one, or 0"
+            )
         ends = len(model.graph.inputs), len(model.graph.outputs)
         if ends != (1, 1):
-            raise UnsupportedError(
-                "distill", f"needs one input and one output, got {ends[0]} inputs, {ends[1]} outputs"
-            )
+            problem = f"needs one input and one output, got {ends[0]} inputs, {ends[1]} outputs"
+            raise UnsupportedError(self.called, problem)
         if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
             problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
-            raise UnsupportedError(f"distill.augment {self.augment!r}", problem, 'set augment = "none"')
-        _check_same_images(model, teacher)
+            raise UnsupportedError(f"{self.called}.augment {self.augment!r}", problem, 'set augment = "none"')
+        self._check_same_images(model, teacher)
         self._check_outputs(model, teacher, train)
         return teacher, train
+
+    def _check_same_images(self, student: Model, teacher: Model) -> None:
+        """Raise where teacher and student do not take images of one size."""
+        ours, theirs = (_sides(model.signature.inputs[0]) for model in (student, teacher))
+        pairs = zip(ours, theirs, strict=False)
+        if len(ours) != len(theirs) or any(None not in pair and len(set(pair)) > 1 for pair in pairs):
+            problem = f"takes inputs of {list(theirs)}, the student of {list(ours)}"
+            raise InputError(f"{self.called}.teacher", problem)
 
     def _check_outputs(self, model: Model, teacher: Model, train: Dataset) -> None:
         """Raise where student, teacher and labels do not speak of the same things."""
         if _kind(model) != _kind(teacher):
-            raise InputError("distill", f"the student's head is {model.head}, the teacher's {teacher.head}")
+            raise InputError(self.called, f"the student's head is {model.head}, the teacher's {teacher.head}")
         what = "classes" if model.head in DECIDING else "outputs"
         ours, theirs, data = _columns(model), _columns(teacher), len(train.classes)
         if ours != theirs:
-            raise InputError("distill", f"the student has {ours} {what}, the teacher {theirs}")
+            raise InputError(self.called, f"the student has {ours} {what}, the teacher {theirs}")
         if model.head == "embedding":
             if "alpha" in self.model_fields_set and self.alpha < 1:
                 problem = f"no label says what an embedding should be, got {self.alpha:g}"
-                raise InputError("distill.alpha", problem, "set alpha = 1, or leave it out")
+                raise InputError(f"{self.called}.alpha", problem, "set alpha = 1, or leave it out")
             return
         wanted = TASKS.get(model.head, "classes")
         if self.alpha < 1 and train.task != wanted:
             problem = f"the head {model.head} learns from {wanted}, the data has {train.task}"
-            raise InputError("distill", problem, "set alpha = 1 to learn from the teacher alone")
+            raise InputError(self.called, problem, "set alpha = 1 to learn from the teacher alone")
         if train.task == wanted and data and data != ours:
-            raise InputError("distill", f"the model has {ours} {what}, the data has {data}")
+            raise InputError(self.called, f"the model has {ours} {what}, the data has {data}")
 
     def _who_teaches(self, context: PassContext) -> Model:
         """The original, or the other model that `teacher` names."""
         if self.teacher == "original":
             if context.original is None:
-                raise InputError("distill", "there is no original to teach", "run it from a recipe")
+                raise InputError(self.called, "there is no original to teach", "run it from a recipe")
             return context.original
         if context.load is None:
-            raise InputError("distill.teacher", "nothing here can read a model file", "run it from a recipe")
+            raise InputError(f"{self.called}.teacher", "nothing here can read a model file", "run it from a recipe")
         teacher = context.load(Path(self.teacher))
         if len(teacher.signature.inputs) != 1:
             problem = f"the teacher needs one input, got {len(teacher.signature.inputs)} inputs"
             raise UnsupportedError(str(self.teacher), problem)
         return teacher
+
+    def _images(self, train: Dataset, name: str, context: PassContext) -> Held:
+        from toolkit.engine.hold import hold
+
+        context.emit(Progress(f"  {self.called}: reading the train split"))
+        return hold((batch.inputs[name] for batch in train.batches(BATCH)), len(train))
 
     def _teaching(self, model: Model, context: PassContext) -> Teaching:
         from toolkit.engine.loss import Target
@@ -150,10 +168,12 @@ class Distill(Component):
 
         def epoch(number: int, loss: float, score: float | None) -> None:
             keep = number % every == 0 or number == self.epochs
-            context.emit(Progress(f"  distill: {pace.epoch(number, loss, score)}", number / self.epochs, keep=keep))
+            context.emit(
+                Progress(f"  {self.called}: {pace.epoch(number, loss, score)}", number / self.epochs, keep=keep)
+            )
 
         def step(number: int, share: float, loss: float) -> None:
-            text = f"  distill: {pace.step(number, share, loss)}"
+            text = f"  {self.called}: {pace.step(number, share, loss)}"
             context.emit(Progress(text, pace.fraction(number, share)))
 
         return Watch(pace.begin, epoch, step)
@@ -175,14 +195,14 @@ class Distill(Component):
         return LayerChange("the model", before, after, f"{kept}; {work}")
 
 
-def _images(train: Dataset, name: str, context: PassContext) -> Held:
-    from toolkit.engine.hold import hold
+def kept(context: PassContext) -> Checkpoint | None:
+    """Where this training keeps its state, to go on from."""
+    from toolkit.engine.checkpoint import Checkpoint
 
-    context.emit(Progress("  distill: reading the train split"))
-    return hold((batch.inputs[name] for batch in train.batches(BATCH)), len(train))
+    return Checkpoint(context.checkpoint, context.key) if context.checkpoint else None
 
 
-def _evaluation(model: Model, context: PassContext) -> Callable[[Any], float] | None:
+def evaluation(model: Model, context: PassContext) -> Callable[[Any], float] | None:
     evaluate = context.evaluate
     return None if evaluate is None else lambda graph: evaluate(replace(model, graph=graph))
 
@@ -204,7 +224,7 @@ def _values(model: Model) -> int:
     return prod(size or 1 for size in model.signature.outputs[0].shape[1:])
 
 
-def _teacher(teacher: Model) -> Teacher:
+def as_teacher(teacher: Model) -> Teacher:
     """The teacher as the training engine asks it."""
     from toolkit.engine import foreign
     from toolkit.engine.teacher import of_graph, of_network
@@ -217,21 +237,13 @@ def _teacher(teacher: Model) -> Teacher:
     return of_network(network, teacher.head, _values(teacher))
 
 
-def _check_same_images(student: Model, teacher: Model) -> None:
-    """Raise where teacher and student do not take images of one size."""
-    ours, theirs = (_sides(model.signature.inputs[0]) for model in (student, teacher))
-    pairs = zip(ours, theirs, strict=False)
-    if len(ours) != len(theirs) or any(None not in pair and len(set(pair)) > 1 for pair in pairs):
-        raise InputError("distill.teacher", f"takes inputs of {list(theirs)}, the student of {list(ours)}")
-
-
 def _sides(spec: TensorSpec) -> tuple[int | None, ...]:
     """The shape of one example, channels last."""
     shape = spec.shape[1:]
     return (*shape[1:], shape[0]) if spec.layout == "NCHW" else shape
 
 
-def _thawed(graph: Any) -> tuple[LayerChange, ...]:
+def thawed(graph: Any) -> tuple[LayerChange, ...]:
     """The line about layers that the model's file marks as frozen."""
     frozen = [layer.name for layer in graph.layers if layer.weights and not layer.trainable]
     if not frozen:

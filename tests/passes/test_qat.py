@@ -1,0 +1,180 @@
+"""Qat gives a plain prepared graph on its grid with learned ranges, goes on after a kill, and refuses the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from pydantic import ValidationError
+
+from toolkit.core import Batch, Model, PassContext, Progress, QuantSpec, Signature, Task, TensorSpec
+from toolkit.engine.simulate import simulate
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.passes.qat import Qat
+from toolkit.sources import store
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split of images whose class is their brightness."""
+
+    count: int = 90
+    classes: tuple[str, ...] = ("dark", "grey", "bright")
+    name: str = "train"
+    fingerprint: str = "abc"
+    task: Task = "classes"
+
+    @property
+    def labels(self) -> Any:
+        return np.arange(self.count) % 3
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        noise = np.random.default_rng(0).normal(size=(self.count, 6, 6, 1)) / 2
+        images = (noise + self.labels[:, None, None, None]).astype("float32")
+        for start in range(0, self.count, size):
+            rows = slice(start, start + size)
+            yield Batch({"photo": images[rows]}, {"label": self.labels[rows]}, tuple(map(str, range(self.count)[rows])))
+
+
+@pytest.fixture(scope="module")
+def original() -> Model:
+    keras.utils.set_random_seed(3)
+    x = image = keras.Input((6, 6, 1), name="photo")
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(8, 3, use_bias=False, name="conv")(x))
+    x = layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="relu")(x))
+    graph = keras.Model(image, layers.Dense(3, activation="softmax", name="answer")(x))
+    graph.compile(keras.optimizers.Adam(0.03), "sparse_categorical_crossentropy")
+    batch = next(Images().batches(90))
+    graph.fit(batch.inputs["photo"], batch.targets["label"], epochs=20, verbose=0)
+    ends = (
+        (TensorSpec("photo", (None, 6, 6, 1), "float32", "image"),),
+        (TensorSpec("answer", (None, 3), "float32", "softmax"),),
+    )
+    return Model("keras", graph, Signature(*ends))
+
+
+@pytest.fixture(scope="module")
+def result(original: Model) -> Any:
+    return Qat(epochs=2, batch_size=30).run(original, PassContext(original=original, train=Images()))
+
+
+def answers(graph: Any) -> Any:
+    return np.asarray(graph(next(Images().batches(90)).inputs["photo"]))
+
+
+def test_qat_gives_what_exporters_realise_without_calibration(original: Model, result: Any) -> None:
+    model = result.model
+    assert model.quant == QuantSpec("int8")
+    assert (model.statistics.images, model.statistics.sample) == (90, "abc")
+    assert set(model.statistics.ranges) == {"photo", "relu", "pool", "answer", "answer_softmax"}
+    assert {found.how for found in model.statistics.ranges.values()} == {"learned"}
+    assert [type(layer).__name__ for layer in model.graph.layers] == [
+        "InputLayer",
+        "Conv2D",
+        "ReLU",
+        "GlobalAveragePooling2D",
+        "Dense",
+        "Activation",
+    ]
+    for name in ("conv", "answer"):
+        kernel = model.graph.get_layer(name).get_weights()[0]
+        steps = kernel / np.abs(kernel).reshape(-1, kernel.shape[-1]).max(axis=0) * 127
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+
+
+def test_qat_stays_near_the_original(original: Model, result: Any) -> None:
+    ranges = {name: (found.low, found.high) for name, found in result.model.statistics.ranges.items()}
+    quantized, float_answers = answers(simulate(result.model.graph, ranges)), answers(original.graph)
+    assert (quantized.argmax(1) == float_answers.argmax(1)).mean() >= 0.98
+    assert np.abs(quantized - float_answers).max() < 0.05
+
+
+def test_qat_says_what_became_of_each_layer(result: Any) -> None:
+    told = {change.layer: change.after for change in result.changes}
+    assert told["bn"] == "in the weights of conv"
+    assert told["conv"] == "int8 weights (per-channel), int8 activations (asymmetric)"
+    assert len(result.curves["loss"]) == 2
+
+
+def test_qat_model_is_the_same_after_rest(result: Any, tmp_path: Path) -> None:
+    path = tmp_path / "qat.keras"
+    store.save(result.model, path)
+    again = store.restore(path)
+    assert again.statistics == result.model.statistics
+    np.testing.assert_array_equal(answers(again.graph), answers(result.model.graph))
+
+
+def test_qat_needs_no_labels(original: Model, result: Any) -> None:
+    @dataclass(frozen=True)
+    class Unlabelled(Images):
+        @property
+        def labels(self) -> Any:
+            return np.full(self.count, 2)
+
+        def batches(self, size: int) -> Iterator[Batch]:
+            return Images().batches(size)
+
+    again = Qat(epochs=2, batch_size=30).run(original, PassContext(original=original, train=Unlabelled()))
+    for one, two in zip(result.model.graph.get_weights(), again.model.graph.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_qat_goes_on_from_its_checkpoint(original: Model, result: Any, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def emit(progress: Progress) -> None:
+        if progress.keep:
+            raise KilledError
+
+    context = PassContext(original=original, train=Images(), checkpoint=tmp_path / "state.npz", key="k")
+    with pytest.raises(KilledError):
+        Qat(epochs=2, batch_size=30).run(original, replace(context, emit=emit))
+    again = Qat(epochs=2, batch_size=30).run(original, context)
+    assert again.curves == result.curves
+    assert again.model.statistics == result.model.statistics
+    for one, two in zip(result.model.graph.get_weights(), again.model.graph.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_qat_starts_from_the_ranges_a_model_brings(original: Model, result: Any) -> None:
+    calibrated = replace(original, statistics=result.model.statistics)
+    again = Qat(epochs=1, batch_size=30, freeze_after=0).run(calibrated, PassContext(original=original, train=Images()))
+    for name, found in result.model.statistics.ranges.items():
+        assert (again.model.statistics.ranges[name].low, again.model.statistics.ranges[name].high) == pytest.approx(
+            (found.low, found.high), rel=1e-5, abs=1e-7
+        )
+
+
+def test_qat_gives_symmetric_ranges_of_127_steps(original: Model) -> None:
+    context = PassContext(original=original, train=Images())
+    model = Qat(epochs=1, batch_size=30, flavour="symmetric", granularity="per_tensor").run(original, context).model
+    assert model.quant == QuantSpec("int8", "per_tensor", "float32", "symmetric")
+    assert model.statistics is not None
+    ranges = model.statistics.ranges
+    assert all(ranges[name].low == -ranges[name].high for name in ("photo", "relu", "pool", "answer"))
+
+
+def test_qat_refuses_what_it_cannot_do(original: Model, result: Any) -> None:
+    context = PassContext(original=original, train=Images())
+    with pytest.raises(UnsupportedError, match="qat: the model is int8 already"):
+        Qat().run(result.model, context)
+    with pytest.raises(InputError, match="qat: there is no train split"):
+        Qat().run(original, replace(context, train=None))
+    with pytest.raises(InputError, match="qat: there is no original"):
+        Qat().run(original, replace(context, original=None))
+    with pytest.raises(ValidationError):
+        Qat(freeze_after=1.5)
+    image = keras.Input((6, 6, 1), name="photo")
+    bare = replace(original, graph=keras.Model(image, layers.Softmax()(layers.GlobalAveragePooling2D()(image))))
+    with pytest.raises(UnsupportedError, match="no convolution and no dense layer"):
+        Qat().run(bare, context)

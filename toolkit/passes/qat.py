@@ -1,0 +1,125 @@
+"""Quantization-aware training: the network learns with the rounding of its int8 file in place (Jacob et al. 2018).
+
+arXiv:1712.05877. BatchNormalization goes into the weights first and stays frozen. Ranges and weights that come out are
+the file's own: exporters calibrate nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from toolkit.core import LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
+from toolkit.errors import UnsupportedError
+from toolkit.passes.distill import Distill, as_teacher, evaluation, kept, thawed
+from toolkit.quantization import TensorRange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from toolkit.core import Array
+    from toolkit.engine.qat import Learned
+
+CALIBRATED = 256  # images that ranges start from, where the model brings none: LiteRT's guide asks for 100 to 500
+
+
+class Qat(Distill):
+    """Trains the model with int8 rounding in place; the float original teaches. Keeps the best epoch on selection."""
+
+    called: ClassVar[str] = "qat"
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Passes over the train split."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
+    """Adam's first step size; decays to 0 along a cosine. Rounding is a small change: train gently."""
+    alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Weight of the teacher's part of the loss; the labels have the rest. At 1 no label is looked at."""
+    granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    """One scale for each output channel of a weight, or one for the whole weight."""
+    flavour: Literal["asymmetric", "symmetric"] = "asymmetric"
+    """Of activations: asymmetric for LiteRT and ONNX Runtime, symmetric for TensorRT. One training serves one."""
+    io: Literal["float32", "int8", "uint8"] = "float32"
+    """Type of the file's inputs and outputs."""
+    freeze_after: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Share of the training after which ranges of activations stay as they are; 0 keeps the calibrated ones."""
+    backend: Literal["native"] = "native"
+    """What trains: native is Edgekit's own, on any Keras 3 model."""
+
+    @property
+    def quant(self) -> QuantSpec:
+        """What the exporters are asked for."""
+        return QuantSpec("int8", self.granularity, self.io, self.flavour)
+
+    def run(self, model: Model, context: PassContext) -> PassResult:
+        """The prepared graph with weights on their grid, and the ranges its activations learned.
+
+        Raises as `distill` does, and UnsupportedError for a model that is quantized already, or has nothing to
+        quantize.
+        """
+        from toolkit.engine.prepare import WEIGHTED, prepare
+        from toolkit.engine.qat import Rounding, learned, rounding_graph
+        from toolkit.engine.train import fit
+
+        if model.quant.scheme != "float32":
+            raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "quantize once")
+        teacher, train = self._checked(model, context)
+        prepared = prepare(model.graph)
+        if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
+            raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
+        held = self._images(train, model.signature.inputs[0].name, context)
+        how = Rounding(self.flavour, self.granularity, self._moving_steps(len(train)))
+        graph = rounding_graph(prepared.graph, _start(model, prepared.graph, held.rows), how)
+        result = fit(
+            graph,
+            as_teacher(teacher),
+            held.rows,
+            train.labels,
+            how=replace(self._teaching(model, context), frozen=_norms(prepared.graph)),
+            evaluate=evaluation(model, context),
+            watch=self._watch(model, context),
+            checkpoint=kept(context),
+        )
+        found = learned(prepared.graph, result.model, how)
+        statistics = Statistics(_learned(found), len(train), train.fingerprint)
+        rewrites = (LayerChange(x.layer, x.before, x.after, "the form that is quantized") for x in prepared.rewrites)
+        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites, *self._rounded(found))
+        after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics)
+        return PassResult(after, changes, result.curves)
+
+    def _moving_steps(self, images: int) -> int:
+        """Steps of training in which ranges move."""
+        return round(self.freeze_after * self.epochs * (images // min(self.batch_size, images)))
+
+    def _rounded(self, found: Learned) -> tuple[LayerChange, ...]:
+        """A line for each layer whose weights are on their grid now."""
+        from toolkit.engine.prepare import WEIGHTED
+
+        after = f"int8 weights ({self.granularity.replace('_', '-')}), int8 activations ({self.flavour})"
+        names = [layer.name for layer in found.graph.layers if isinstance(layer, WEIGHTED)]
+        return tuple(LayerChange(name, "float32", after, "learned; realised by the exporter") for name in names)
+
+
+def _start(model: Model, prepared: Any, images: Array) -> Mapping[str, tuple[float, float]]:
+    """Ranges to start from: the model's own, where it brings them for this graph, or those of some images."""
+    from toolkit.engine.qat import find_ranges
+    from toolkit.engine.stored import stored
+
+    if model.statistics is not None:
+        own = {name: (found.low, found.high) for name, found in model.statistics.ranges.items()}
+        tensors = stored(prepared)
+        if {tensors.names[edge] for edge in tensors.needed(fixed=False)} <= set(own):
+            return own
+    some = images[:: max(1, len(images) // CALIBRATED)][:CALIBRATED]
+    return find_ranges(prepared, {prepared.inputs[0].name: some})
+
+
+def _norms(graph: Any) -> frozenset[str]:
+    """BatchNormalization that could not go into weights: it works as in inference."""
+    return frozenset(layer.name for layer in graph.layers if type(layer).__name__ == "BatchNormalization")
+
+
+def _learned(found: Learned) -> dict[str, TensorRange]:
+    return {name: TensorRange(low, high, "learned") for name, (low, high) in found.ranges.items()}
