@@ -25,6 +25,7 @@ FLOORS = {
     "quantization": 2,
     "engine": 3,
     "core": 4,
+    "tfmot": 4,  # a program of its own on top of the engine
     "passes": 5,
     "exporters": 5,
     "runtimes": 5,

@@ -1,0 +1,1 @@
+"""Other tools' ways to an int8 file: those of this environment, and scripts for environments of their own."""

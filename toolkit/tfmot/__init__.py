@@ -1,0 +1,1 @@
+"""Training by tensorflow-model-optimization, in a process of its own: `engine.tfmot_qat` starts it."""
