@@ -18,6 +18,7 @@ PACKAGES: tuple[tuple[str, str, str | None], ...] = (
     ("tensorflow", "reading, training and converting models", None),
     ("keras", "the model in memory", None),
     ("ai-edge-litert", "running .tflite files", None),
+    ("ai-edge-quantizer", "quantizing .tflite files", None),
     ("onnx", "writing .onnx files", None),
     ("tf2onnx", "converting to ONNX", None),
     ("onnxruntime", "running and quantizing .onnx files", None),
@@ -27,7 +28,6 @@ PACKAGES: tuple[tuple[str, str, str | None], ...] = (
     ("pillow", "decoding images", None),
     ("scikit-learn", "metrics, and the digits of the demo", None),
     ("tf_keras", "reading legacy Keras 2 models", "pip install 'edgekit[legacy]'"),
-    ("ai-edge-quantizer", "quantizing models that come as .tflite", "pip install 'edgekit[tflite]'"),
     ("tensorflow-datasets", "datasets by name (dataset `tfds`)", "pip install 'edgekit[tfds]'"),
     (
         "tflite-runtime",
