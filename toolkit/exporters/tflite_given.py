@@ -1,20 +1,18 @@
 """What a .tflite file that is the source itself can be written as: as it is, or quantized by ai-edge-quantizer.
 
-Ranges are ours: the least and greatest value of every tensor over the whole calibration split. The quantizer's own
+Ranges are ours, found over the whole calibration split by the method that is asked for. The quantizer's own
 calibration is a moving average over single images, which depends on their order and cuts what it has forgotten.
 Page: github.com/google-ai-edge/ai-edge-quantizer.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.core import ExportContext, Model, Progress, QuantSpec
 from toolkit.errors import UnsupportedError
-from toolkit.exporters import feeds, tflite_file
+from toolkit.exporters import feeds, observed
 from toolkit.exporters.quiet import quiet
 
 if TYPE_CHECKING:
@@ -87,70 +85,17 @@ def _set_float16(work: Any) -> None:
 
 
 def _ranges(content: bytes, model: Model, context: ExportContext) -> dict[str, dict[str, Array]]:
-    """Least and greatest value of every computed float tensor over the calibration split, by tensor name."""
-    import numpy as np
-
-    interpreter = _observed(content)
-    inputs = _inputs(interpreter)
-    specs = feeds.fixed_inputs(model, None, "tflite")
-    wanted = _computed(content, interpreter)
-    low = dict.fromkeys(wanted.values(), np.inf)
-    high = dict.fromkeys(wanted.values(), -np.inf)
-    for example in feeds.calibration(context, specs):
-        for name, array in example.items():
-            interpreter.set_tensor(inputs[name], array)
-        interpreter.invoke()
-        for index, name in wanted.items():
-            values = interpreter.get_tensor(index)
-            low[name], high[name] = min(low[name], values.min()), max(high[name], values.max())
-    return {name: _limits(name, low[name], high[name]) for name in low}
+    """Range of every computed float tensor over the calibration split, by tensor name, as the quantizer takes it."""
+    examples = feeds.calibration(context, feeds.fixed_inputs(model, None, "tflite"))
+    found = observed.observe_tflite(content, examples, model.quant.ranges, model.quant.percentile)
+    return {name: _limits(low, high) for name, (low, high) in found.items()}
 
 
-def _limits(name: str, low: float, high: float) -> dict[str, Array]:
+def _limits(low: float, high: float) -> dict[str, Array]:
     """A range that holds 0 (LiteRT 8-bit specification) and is wider than nothing."""
     import numpy as np
 
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnsupportedError(name, "has no finite range on the calibration data", "look for a division by zero")
     low, high = min(low, 0.0), max(high, 0.0)
     if high - low < LEAST_RANGE:
         high = low + LEAST_RANGE
     return {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
-
-
-def _observed(content: bytes) -> Any:
-    """An interpreter that keeps what every operator computes."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that tensors are kept, which is what is wanted
-        interpreter = Interpreter(
-            model_content=content,
-            num_threads=1,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-    interpreter.allocate_tensors()
-    return interpreter
-
-
-def _inputs(interpreter: Any) -> dict[str, int]:
-    from toolkit.engine.foreign import tflite_ends
-
-    return {name: detail["index"] for name, detail in tflite_ends(interpreter)[0].items()}
-
-
-def _computed(content: bytes, interpreter: Any) -> dict[int, str]:
-    """Tensor index -> name of all float tensors that are no constants; names tell them apart, or it is refused."""
-    import numpy as np
-
-    constants = tflite_file.constant_indexes(content)
-    found = {
-        int(item["index"]): str(item["name"])
-        for item in interpreter.get_tensor_details()
-        if item["dtype"] is np.float32 and item["index"] not in constants and item["name"]
-    }
-    twice = [name for name, times in Counter(found.values()).items() if times > 1]
-    if twice:
-        raise UnsupportedError("tflite", f"two tensors of the file are called {twice[0]!r}", "convert it anew")
-    return found
