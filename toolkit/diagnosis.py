@@ -46,7 +46,7 @@ def diagnose(
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         scratch = Path(folder)
         with Executor(scratch / "log.txt", emit, allow_code) as executor:
-            diagnoser = _Diagnoser(executor, scratch, images, sensitivity)
+            diagnoser = Diagnoser(executor, scratch, images, sensitivity)
             if target.is_dir():
                 if model or data or preprocess:
                     raise InputError("diagnose", "a run knows its model and data", "leave --model and --data out")
@@ -69,7 +69,7 @@ def diagnosed(plan: Plan, run: runs.Run, executor: Executor, splits: Splits, scr
             continue
         earlier = run.manifest.diagnoses.get(record.name)
         count, sensitivity = (asked.images, asked.sensitivity) if asked else (IMAGES, True)
-        diagnoser = _Diagnoser(executor, scratch, count, sensitivity)
+        diagnoser = Diagnoser(executor, scratch, count, sensitivity)
         kept[record.name] = (
             earlier
             if earlier and earlier.sha256 == record.sha256 and earlier.asked == (count, sensitivity)
@@ -116,7 +116,7 @@ class _Given:
     allow_code: tuple[str, ...]
 
 
-class _Diagnoser:
+class Diagnoser:
     """The executor and the settings of one or more diagnoses."""
 
     def __init__(self, executor: Executor, scratch: Path, images: int, sensitivity: bool) -> None:
@@ -160,9 +160,7 @@ def _data(splits: Splits) -> Dataset:
     return data
 
 
-def _of_run(
-    folder: Path, artifact: str | None, diagnoser: _Diagnoser, allow_code: Sequence[str]
-) -> Iterator[Diagnosis]:
+def _of_run(folder: Path, artifact: str | None, diagnoser: Diagnoser, allow_code: Sequence[str]) -> Iterator[Diagnosis]:
     from toolkit.data import load_splits
     from toolkit.recipe_reader import parse_recipe
 
@@ -189,7 +187,7 @@ def _of_run(
         yield diagnoser.of_record(folder, record, _data(splits))
 
 
-def _of_file(file: Path, given: _Given, diagnoser: _Diagnoser, emit: Emit) -> Diagnosis:
+def _of_file(file: Path, given: _Given, diagnoser: Diagnoser, emit: Emit) -> Diagnosis:
     from toolkit import measuring, registry
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.inspection import read_artifact

@@ -25,6 +25,7 @@ from toolkit.judging import Judge
 from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
+from toolkit.repair import Work, repair, resumed
 from toolkit.sources import store
 
 if TYPE_CHECKING:
@@ -34,16 +35,8 @@ Emit = Callable[[Progress], None]
 
 # packages whose version is part of what a stage is
 VERSIONED = (
-    "edgekit",
-    "tensorflow",
-    "keras",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "tf2onnx",
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "pillow",
+    *("edgekit", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "ai-edge-litert"),
+    *("ai-edge-quantizer", "pillow"),
 )
 PROVENANCE = ("edgekit", "tensorflow", "keras")  # of those, what a file's metadata names
 
@@ -197,8 +190,11 @@ class _Pipeline:
         self.run.keep_only({stage.name for stage in self.plan.stages})
         source = self.plan.stages[0]
         splits = self._made(source) if self.recipe.train is not None else self._read(source)
+        repairs = self._repairs(splits)
+        self.plan = resumed(self.plan, repairs)
         for stage in self.plan.stages[1:]:
-            self._stage(stage, splits)
+            self._stage(stage)
+        self.plan = repair(self.plan, repairs)
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
@@ -286,7 +282,13 @@ class _Pipeline:
         self._data_open = False
         return splits
 
-    def _stage(self, stage: Stage, splits: Splits) -> None:
+    def _repairs(self, splits: Splits) -> Work:
+        """What the repair ladder may use of this run."""
+        seen = (self.keys[self.plan.stages[0].name], self.fingerprints, self.versions)
+        run, scratch, executor = self.run, self.scratch, self.executor
+        return Work(run, splits, scratch, executor, self._stage, self._artifact, self._file, seen, self.emit)
+
+    def _stage(self, stage: Stage) -> None:
         parameters = stage.component.model_dump(mode="json")
         files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
@@ -359,7 +361,7 @@ class _Pipeline:
     ) -> runs.StageRecord:
         """Do a stage unless the run has it already; record it."""
         self.keys[stage.name] = key
-        self.done += 1
+        self.done = min(self.done + 1, len(self.plan.stages))  # repair carries some out again
         step = f"[{self.done}/{len(self.plan.stages)}] {stage.name}"
         record = self.run.reusable(stage.name, key)
         if record is None:

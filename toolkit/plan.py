@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit import kernels, registry
-from toolkit.checks import fit
-from toolkit.core import Budget, Kind, MeasureSpec, QuantSpec
+from toolkit.checks import fit, gate
+from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.recipe import Recipe, Step, Variant
@@ -101,6 +101,7 @@ def make_plan(recipe: Recipe) -> Plan:
     problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
     problems += _head_problems(recipe)
+    problems += _repair_problems(recipe, stages)
     missing = [*_missing(checks), *_missing_for(stages, kind)]
     unique = {(check.artifact, check.device.name): check for check in checks}  # two targets may share a device
     return Plan(recipe, stages, tuple(unique.values()), _once(problems), _once(missing), _once(notes), kind)
@@ -332,6 +333,27 @@ def _head_problems(recipe: Recipe) -> Iterator[str]:
     found += fit.metric_problems(recipe.model.head, [step.component for step in recipe.metrics])
     for where, problem, fix in found:
         yield f"{recipe.where(*where.split('.')[:1])}: {where.split('.')[1]}: {problem}. Fix: {fix}"
+
+
+def repairable(stage: Stage) -> bool:
+    """Whether it is a variant's own static quantize pass, which [repair] may change."""
+    quantize = stage.kind == "pass" and stage.use == "quantize" and stage.variant not in ("", REFERENCE)
+    return quantize and stage.quant.scheme in STATIC
+
+
+def _repair_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]:
+    """What a recipe that asks for repair lacks."""
+    if recipe.repair is None:
+        return
+    where, splits = recipe.where("repair"), recipe.data.splits
+    if not splits.selection:
+        yield f"{where}: it chooses on the selection split. Fix: set data.splits.selection"
+    if "qat" in recipe.repair.rungs and "rungs" in recipe.repair.model_fields_set and not splits.train:
+        yield f"{where}: rung qat needs the train split. Fix: set data.splits.train, or leave the rung out"
+    if not any(map(repairable, stages)):
+        yield f"{where}: no variant has a static quantize pass of its own. Fix: leave [repair] out"
+    if not any(gate.statistical_gates(target.budget) for target in recipe.targets):
+        yield f"{where}: no budget says what may be lost. Fix: set budget.max_accuracy_drop"
 
 
 def _missing(checks: list[Check]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from toolkit.datasets.splits import SplitSpec
 from toolkit.devices import DeviceProfile
 from toolkit.documents import Document, Key
 from toolkit.errors import InputError
-from toolkit.recipe_file import DiagnosisSection, ModelSection
+from toolkit.recipe_file import DiagnosisSection, ModelSection, RepairSection
 from toolkit.schema import SCHEMA
 from toolkit.training.section import TrainSection
 
@@ -98,6 +98,7 @@ class Recipe:
     metrics: tuple[Step, ...] = ()
     train: TrainSection | None = None
     diagnosis: DiagnosisSection | None = None
+    repair: RepairSection | None = None
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -161,5 +162,6 @@ class Recipe:
             "metrics": [step.resolved() for step in self.metrics],
             "budget": self.budget.model_dump(mode="json", exclude_unset=True),
             "measure": self.measure.model_dump(mode="json", exclude_unset=True),
+            **({"repair": self.repair.model_dump(mode="json")} if self.repair else {}),
             **({"diagnosis": self.diagnosis.model_dump(mode="json")} if self.diagnosis else {}),
         }

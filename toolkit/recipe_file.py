@@ -84,6 +84,19 @@ class DiagnosisSection(Component):
     """How many, from the selection split, else from calibration."""
 
 
+class RepairSection(Component):
+    """[repair]: what may be changed of a static quantize pass whose files do not pass on the selection split."""
+
+    rungs: Annotated[
+        tuple[Literal["calibration", "equalize_bias", "mixed", "adaround", "qat"], ...], Field(min_length=1)
+    ] = ("calibration", "equalize_bias", "mixed", "adaround", "qat")
+    """What is tried, in this order, until the first PASS."""
+    max_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """No further trial is begun after so long."""
+    qat: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the `qat` pass, for its rung, such as { epochs = 3 }."""
+
+
 class RecipeFile(Component):
     """A recipe as it is written."""
 
@@ -114,5 +127,7 @@ class RecipeFile(Component):
     """What must hold of every artifact on every target."""
     measure: MeasureSpec = MeasureSpec()
     """How latency is measured, where a target does not say; replaces the device profile's settings."""
+    repair: RepairSection | None = None
+    """What to try where a quantized variant does not pass; it chooses on the selection split."""
     diagnosis: DiagnosisSection | None = None
     """What to look for inside every quantized file; files that fail a gate on their answers are looked into anyway."""

@@ -94,6 +94,8 @@ class _Loader:
         trunk = self._steps("passes", ("passes",), self.raw.get("passes"))
         metrics = self._steps("metrics", ("metrics",), self.raw.get("metrics"))
         variants = self._variants()
+        if file is not None and file.repair is not None and file.repair.qat:
+            self.reader.read(registry.load("passes", "qat"), file.repair.qat, ("repair", "qat"))
         targets = list(self._targets(file, [variant.name for variant in variants], devices))
         self.reader.finish()
         if file is None or data is None:
@@ -116,6 +118,7 @@ class _Loader:
             metrics=metrics,
             train=train,
             diagnosis=file.diagnosis,
+            repair=file.repair,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:

@@ -112,6 +112,38 @@ class DiagnosisRecord:
 
 
 @dataclass(frozen=True)
+class RepairTrial:
+    """One rung's try. use, parameters: the pass that was carried out, "" where it was not, for `reason`.
+
+    loss: of the score on the selection split, against the original; agreement, sqnr_db: beside it. latency_ms: where a
+    budget asks for it, measured here. All of the variant's worst file; size_bytes of all its files.
+    """
+
+    rung: str
+    change: str
+    use: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT TRIED"] = "NOT TRIED"
+    reason: str = ""
+    loss: float | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class RepairRecord:
+    """A variant's ladder on the selection split. trials: the first is as the recipe has it. chosen: what stays."""
+
+    variant: str
+    key: str
+    trials: tuple[RepairTrial, ...]
+    chosen: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a run found out.
 
@@ -140,6 +172,7 @@ class Manifest:
     per_class: dict[str, tuple[dict[str, int], ...]] = field(default_factory=dict)
     details: dict[str, Details] = field(default_factory=dict)
     diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
+    repairs: dict[str, RepairRecord] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -24,6 +24,7 @@ SECTIONS = (
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
     ("diagnosis", "Diagnosis", inside.diagnosis),
+    ("repairs", "Repair", inside.repairs),
     ("layers", "Layers", details.layers),
     ("training", "Training", details.training),
     ("data", "Data", details.data),

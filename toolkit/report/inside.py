@@ -1,4 +1,4 @@
-"""What was found inside quantized files: error by layer, and which layer is at fault."""
+"""What was found inside quantized files: error by layer and which is at fault; and what was done to repair them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from toolkit.checks.diagnosis import Diagnosis
 from toolkit.checks.layers import LayerError
 from toolkit.report.charts import Scale
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.numbers import MISSING
-from toolkit.report.overview import number, section, table
+from toolkit.report.numbers import MISSING, seconds, show
+from toolkit.report.overview import badge, number, section, table
 from toolkit.report.view import View
+from toolkit.runs import RepairRecord, RepairTrial
 
 BARS = 24  # layers of the picture: the worst
 ROWS = 200  # layers of the table
@@ -27,6 +28,43 @@ def diagnosis(view: View) -> Markup:
         return section("diagnosis", "Inside the files", tag("p", said, class_="quiet"))
     lead = "Own error: of a layer fed with the file's own inputs, against the float layer. Larger is better."
     return section("diagnosis", "Inside the files", (_one(each) for each in found), lead=lead)
+
+
+def repairs(view: View) -> Markup:
+    """The repair ladder of each variant: what was tried, what it cost, what it won."""
+    found = view.manifest.repairs.values()
+    if not found:
+        said = "The recipe has no [repair], or nothing to repair."
+        return section("repairs", "Repair", tag("p", said, class_="quiet"))
+    lead = "Judged on the selection split, in the runtime of the files; the verdict above is the test split's."
+    return section("repairs", "Repair", map(_ladder, found), lead=lead)
+
+
+def _ladder(found: RepairRecord) -> Markup:
+    headings = ("Rung", "Outcome", "Loss", "Agreement", "SQNR, dB", "Size", "Latency p50", "Took", "Why")
+    rows = [_trial(trial, chosen=place == found.chosen) for place, trial in enumerate(found.trials)]
+    chosen = found.trials[found.chosen]
+    told = tag("p", tag("b", found.variant), f": {len(found.trials) - 1} tried; what stays: {chosen.change}.")
+    return join(told, table(headings, rows, label=f"Repair of {found.variant}"))
+
+
+def _trial(trial: RepairTrial, *, chosen: bool) -> Markup:
+    name = tag("b", trial.change) if chosen else trial.change
+    numbers = (
+        f"{100 * trial.loss:.2f} points" if trial.loss is not None else MISSING,
+        show("agreement", trial.agreement),
+        f"{trial.sqnr_db:.1f}" if trial.sqnr_db is not None else MISSING,
+        show("size_bytes", trial.size_bytes),
+        show("latency_p50_ms", trial.latency_ms),
+        seconds(trial.seconds) if trial.use else MISSING,
+    )
+    return tag(
+        "tr",
+        tag("th", name, tag("small", trial.rung), scope="row", class_="name"),
+        tag("td", badge(trial.outcome)),
+        map(number, numbers),
+        tag("td", trial.reason),
+    )
 
 
 def _one(found: Diagnosis) -> Markup:
