@@ -42,6 +42,7 @@ VERSIONED = (
     "tf2onnx",
     "ai-edge-litert",
     "ai-edge-quantizer",
+    "tensorflow-model-optimization",
     "pillow",
 )
 PROVENANCE = ("edgekit", "tensorflow", "keras")  # of those, what a file's metadata names
