@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.core import STATIC, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.tflite_file import File, Operator, Tensor
-from toolkit.exporters.tflite_operators import FIXED, JOINING, PASSING, POWER_OF_TWO, WEIGHTED, Bits
+from toolkit.exporters.tflite_operators import FIXED, JOINING, PASSED, PASSING, POWER_OF_TWO, WEIGHTED, Bits
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -174,9 +174,9 @@ class _Groups:
             greatest = 127 if bits == 8 else 32767
             self.fixed |= dict.fromkeys(outputs, ((least - zero) * scale, (greatest - zero) * scale))
         elif operator.kind in PASSING:
-            first = operator.inputs[0]
-            if first is not None:
-                self._source |= dict.fromkeys(outputs, self.source(first.name))
+            passed = operator.inputs[PASSED.get(operator.kind, 0)]
+            if passed is not None:
+                self._source |= dict.fromkeys(outputs, self.source(passed.name))
         elif operator.kind in JOINING:
             self._join(outputs, [tensor.name for tensor in _computed(operator)])
 

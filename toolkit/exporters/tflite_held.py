@@ -15,7 +15,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.exporters.tflite_aeq import Request
 from toolkit.exporters.tflite_encodings import Encodings, scale_of, weight_scales
 from toolkit.exporters.tflite_file import File, Operator, Tensor
-from toolkit.exporters.tflite_operators import EDGES, FIXED, JOINING, PASSING, WEIGHTED, Bits
+from toolkit.exporters.tflite_operators import EDGES, FIXED, JOINING, PASSED, PASSING, WEIGHTED, Bits
 from toolkit.exporters.tflite_scan import Locate, layer_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Walk:
             if bits is not None and expected.kind in FIXED:
                 self._fixed(ours, expected.kind, bits)
         if bits is not None and expected.kind in PASSING:
-            same = operator.inputs[0]
+            same = operator.inputs[PASSED.get(expected.kind, 0)]
             for ours in operator.outputs:
                 if same is not None and (ours.scales, ours.zero_points) != (same.scales, same.zero_points):
                     raise self._wrong(ours, f"has another scale than what it passes on, `{same.name}`")
