@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 from toolkit.engine.chains import find_pairs
+from toolkit.engine.channel_values import channel_peaks
 from toolkit.engine.equalize import equalize, peak_layers
 
 IMAGES = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
@@ -41,10 +42,18 @@ def chain(activation: str = "relu") -> Any:
 
 
 def peaks_of(model: Any) -> dict[str, Any]:
-    names = peak_layers(model)
-    probe = keras.Model(model.inputs, [model.get_layer(name).output for name in names])
-    found = [np.asarray(value) for value in keras.tree.flatten(probe(IMAGES))]
-    return {name: np.abs(v).reshape(-1, v.shape[-1]).max(axis=0) for name, v in zip(names, found, strict=True)}
+    return channel_peaks(model, peak_layers(model), lambda: [{"image": IMAGES[:10]}, {"image": IMAGES[10:]}])
+
+
+def evened_by(model: Any, **how: Any) -> tuple[Any, Any]:
+    found = equalize(model, **how)
+    return found.graph, found.rows
+
+
+def test_channel_peaks_are_the_largest_values_over_all_batches() -> None:
+    model = chain()
+    found = np.abs(np.asarray(keras.Model(model.input, model.get_layer("a2").output)(IMAGES))).max(axis=(0, 1, 2))
+    np.testing.assert_allclose(peaks_of(model)["a2"], found, rtol=1e-5)
 
 
 def test_pairs_are_found_through_activations_pools_and_flatten() -> None:
@@ -59,7 +68,7 @@ def test_pairs_are_found_through_activations_pools_and_flatten() -> None:
 
 def test_equalized_weights_compute_the_same_in_even_ranges() -> None:
     model = chain()
-    evened, rows = equalize(model)
+    evened, rows = evened_by(model)
     expected = np.asarray(model(IMAGES))
     assert np.abs(np.asarray(evened(IMAGES)) - expected).max() <= 1e-5 * np.abs(expected).max()
     for first, second in (("conv", "deep"), ("deep", "point")):  # r1 = r2 = sqrt(r1 * r2) in every channel
@@ -77,7 +86,7 @@ def test_two_layers_are_scaled_by_the_papers_factor() -> None:
     model = keras.Model(inputs, layers.Conv2D(1, 1, name="second")(layers.ReLU()(x)))
     model.get_layer("first").set_weights([np.array([[[[8.0, -1.0]]]]), np.array([4.0, 1.0])])
     model.get_layer("second").set_weights([np.array([[[[2.0], [4.0]]]]), np.array([0.5])])
-    evened, _ = equalize(model)  # s = sqrt(8 * 2) / 2 = 2 and sqrt(1 * 4) / 4 = 0.5
+    evened, _ = evened_by(model)  # s = sqrt(8 * 2) / 2 = 2 and sqrt(1 * 4) / 4 = 0.5
     kernel, bias = evened.get_layer("first").get_weights()
     assert kernel.ravel().tolist() == pytest.approx([4, -2])
     assert bias.tolist() == pytest.approx([2, 2])
@@ -86,7 +95,7 @@ def test_two_layers_are_scaled_by_the_papers_factor() -> None:
 
 def test_relu6_is_skipped_with_its_reason_when_activations_are_not_known() -> None:
     model = chain("relu6")
-    evened, rows = equalize(model)
+    evened, rows = evened_by(model)
     assert evened is model
     assert "a1 clips at 6: not scale-equivariant" in [row.reason for row in rows]
 
@@ -96,7 +105,7 @@ def test_relu6_is_exact_on_the_images_that_were_measured(granularity: Any) -> No
     model = chain("relu6")
     peaks = peaks_of(model)
     assert any((peak >= 6).any() for peak in peaks.values())  # some channels clip
-    evened, rows = equalize(model, peaks=peaks, granularity=granularity)
+    evened, rows = evened_by(model, peaks=peaks, granularity=granularity)
     expected = np.asarray(model(IMAGES))
     assert np.abs(np.asarray(evened(IMAGES)) - expected).max() <= 1e-5 * np.abs(expected).max()
     assert any(row.after < 0.9 * row.before for row in rows)
@@ -104,7 +113,7 @@ def test_relu6_is_exact_on_the_images_that_were_measured(granularity: Any) -> No
 
 def test_activations_before_a_depthwise_layer_get_one_range_for_all_channels() -> None:
     model = chain()
-    evened, _ = equalize(model, peaks=peaks_of(model), granularity="per_channel")
+    evened, _ = evened_by(model, peaks=peaks_of(model), granularity="per_channel")
     before, after = peaks_of(model), peaks_of(evened)
     name = next(iter(before))
     alive = before[name] > 0
@@ -113,7 +122,7 @@ def test_activations_before_a_depthwise_layer_get_one_range_for_all_channels() -
 
 def test_per_channel_weights_without_measured_activations_stay() -> None:
     model = chain()
-    evened, rows = equalize(model, granularity="per_channel")
+    evened, rows = evened_by(model, granularity="per_channel")
     assert evened is model
     assert all(row.reason for row in rows)
 

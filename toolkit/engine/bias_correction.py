@@ -7,22 +7,20 @@ rounding error times the mean of the layer's input (engine.expected).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
+from toolkit.engine.channel_values import Batches, channel_means
 from toolkit.engine.graph import walk
 from toolkit.engine.prepare import WEIGHTED, split_weights
 from toolkit.engine.surgery import rebuild
 
 Array = NDArray[Any]
-Batches = Callable[[], Iterable[Mapping[str, Array]]]  # the calibration images, again at each call
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,15 @@ def called_once(model: Any) -> tuple[str, ...]:
     return tuple(name for name in names if names.count(name) == 1)
 
 
-def correct_measured(model: Any, simulated: Any, batches: Batches) -> tuple[dict[str, Array], tuple[Shift, ...]]:
+def correct_measured(
+    model: Any, simulated: Any, batches: Batches, *, names: Sequence[str] | None = None
+) -> tuple[dict[str, Array], tuple[Shift, ...]]:
     """New biases by layer, and a row for each; `simulated` (of the same layers, all with biases) is given them too.
 
-    Takes one run over the images for the float graph and one for each layer.
+    names: layers to correct; all with weights, without. Runs over the images once for the float graph and once for
+    each layer.
     """
-    names = called_once(model)
+    names = called_once(model) if names is None else names
     expected = channel_means(model, names)(batches)
     run = channel_means(simulated, names)
     biases, rows = {}, []
@@ -78,13 +79,13 @@ def correct_measured(model: Any, simulated: Any, batches: Batches) -> tuple[dict
 def correct_analytic(
     model: Any, rounded: Mapping[str, Array], inputs: Mapping[str, Array]
 ) -> tuple[dict[str, Array], tuple[Shift, ...]]:
-    """New biases by layer, and a row for each layer with weights.
+    """New biases by layer, and a row for each layer of `rounded`.
 
     rounded: layer -> its kernel as quantized. inputs: layer -> mean of each input channel (engine.expected). Padding
     counts as if it held the mean too.
     """
     biases, rows = {}, []
-    for name in called_once(model):
+    for name in rounded:
         layer = model.get_layer(name)
         kernel, bias = split_weights(layer)
         reason = "it has no bias" if bias is None else _unknown(layer, name, inputs)
@@ -113,30 +114,3 @@ def _response(layer: Any, kernel: Array, inputs: Array) -> Array:
     if isinstance(layer, layers.Conv2DTranspose):  # each place gets one in strides of the taps, on average
         return np.asarray(taps @ inputs) / float(np.prod(layer.strides))
     return np.asarray(inputs @ taps)
-
-
-def channel_means(model: Any, names: Iterable[str]) -> Callable[[Batches], dict[str, Array]]:
-    """A function that gives the mean of each channel of the named layers' outputs over images and places.
-
-    Traced once; later changes of the weights count.
-    """
-    wanted = tuple(names)
-    probe = keras.Model(model.inputs, [model.get_layer(name).output for name in wanted])
-
-    @tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def sums(*given: Any) -> list[Any]:
-        outputs = keras.tree.flatten(probe(keras.tree.pack_sequence_as(probe._inputs_struct, list(given))))
-        return [tf.reduce_mean(tf.cast(x, tf.float64), axis=list(range(len(x.shape) - 1))) for x in outputs]
-
-    def run(batches: Batches) -> dict[str, Array]:
-        totals: list[Array] = []
-        images = 0
-        for batch in batches():
-            given = [tf.constant(batch[tensor.name], tf.float32) for tensor in model.inputs]
-            rows = int(given[0].shape[0])
-            found = [np.asarray(mean) * rows for mean in sums(*given)]
-            totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-            images += rows
-        return {name: total / images for name, total in zip(wanted, totals, strict=True)}
-
-    return run

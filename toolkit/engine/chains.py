@@ -17,9 +17,9 @@ from toolkit.engine.prepare import WEIGHTED
 PASSING = (
     *(layers.MaxPooling2D, layers.AveragePooling2D, layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D),
     *(layers.ZeroPadding2D, layers.Cropping2D, layers.Dropout, layers.SpatialDropout2D, layers.Flatten),
-    *(layers.LeakyReLU, layers.PReLU),
+    layers.LeakyReLU,
 )
-ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.Activation)
+ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.Activation)
 COMMUTING = ("linear", "relu", "leaky_relu")  # activations by function name
 
 

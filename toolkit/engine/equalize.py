@@ -17,8 +17,9 @@ from keras import layers
 from numpy.typing import NDArray
 
 from toolkit.engine.chains import Pair, find_pairs
+from toolkit.engine.kernels import from_out_rows, in_rows, input_axis, out_rows
+from toolkit.engine.simulate import Granularity
 from toolkit.engine.surgery import rebuild
-from toolkit.engine.weight_grid import Granularity, from_out_rows, in_rows, input_axis, out_rows
 
 Array = NDArray[Any]
 SWEEPS = 40  # DFQ iterates to convergence; chains of a few layers take 10 to 20 sweeps
@@ -40,9 +41,18 @@ class Evened:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Equalized:
+    """graph: the evened one, or the one given where nothing could be done; factors: what channels were divided by."""
+
+    graph: Any
+    rows: tuple[Evened, ...]
+    factors: Mapping[str, Array]
+
+
 def equalize(
     model: Any, *, peaks: Mapping[str, Array] | None = None, granularity: Granularity = "per_tensor"
-) -> tuple[Any, tuple[Evened, ...]]:
+) -> Equalized:
     """A prepared graph that computes the same with evened channels, and a row for each layer with weights.
 
     peaks: layer name -> (channels,) its largest absolute output on calibration images, for the layers `peak_layers`
@@ -63,7 +73,7 @@ def equalize(
         for pair in pairs
     ]
     rows += [Evened(item.layer, "", 1.0, 1.0, item.reason) for item in broken]
-    return (rebuild(model, state.weights) if active else model), tuple(rows)
+    return Equalized(rebuild(model, state.weights) if active else model, tuple(rows), state.factors)
 
 
 def peak_layers(model: Any) -> tuple[str, ...]:
@@ -90,6 +100,7 @@ class _State:
             name: self._layers[name].get_weights() for pair in pairs for name in (pair.first, pair.second)
         }
         self._peaks = {p.between: np.asarray(peaks[p.between], np.float64) for p in pairs} if peaks else {}
+        self.factors: dict[str, Array] = {}
         self._granularity = granularity
 
     def balance(self, pair: Pair) -> float:
@@ -107,6 +118,7 @@ class _State:
         self.weights[pair.second] = [kernel * repeated, *bias]
         if pair.between in self._peaks:
             self._peaks[pair.between] = self._peaks[pair.between] / factor
+        self.factors[pair.first] = self.factors.get(pair.first, 1.0) * factor
         return float(np.abs(np.log(factor)).max(initial=0.0))
 
     def unevenness(self, pair: Pair) -> float:
