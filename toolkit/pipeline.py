@@ -36,7 +36,7 @@ Emit = Callable[[Progress], None]
 # packages whose version is part of what a stage is
 VERSIONED = (
     *("edgekit", "tensorflow", "keras", "numpy", "onnx", "onnxruntime", "tf2onnx", "ai-edge-litert"),
-    *("ai-edge-quantizer", "pillow"),
+    *("ai-edge-quantizer", "tensorflow-model-optimization", "pillow"),
 )
 PROVENANCE = ("edgekit", "tensorflow", "keras")  # of those, what a file's metadata names
 

@@ -275,9 +275,9 @@ def no_graph(kind: Kind) -> str:
 
 
 def _missing_for(stages: tuple[Stage, ...], kind: Kind) -> Iterator[str]:
-    """Packages that an exporter needs for this kind of model and this request."""
+    """Packages that an exporter needs for this kind of model and this request, and a pass for what it is told."""
     for stage in stages:
-        needs = getattr(stage.component, "packages", None) if stage.kind == "export" else None
+        needs = getattr(stage.component, "packages", None)
         for package, extra in needs(stage.quant, kind) if needs else ():
             if not _installed(package):
                 yield f"{stage.where}: {package} is not installed here. Fix: pip install '{extra}'"

@@ -114,7 +114,7 @@ def train_with_tfmot(
     number and mean loss of each epoch. Raises UnsupportedError that names the layers TFMOT refuses, UnavailableError
     where it is not installed, StageError where its process ends without a result.
     """
-    _check(model, how)
+    check(model, how)
     with tempfile.TemporaryDirectory(prefix="edgekit-tfmot-") as name:
         folder = Path(name)
         _write_job(folder, model, images, labels, how=how, original=original)
@@ -195,8 +195,8 @@ def _function(layer: Any) -> str:
     return str(getattr(getattr(layer, "activation", None), "__name__", "linear"))
 
 
-def _check(model: Any, how: Teaching) -> None:
-    """Raise what can be said before any work."""
+def check(model: Any, how: Teaching) -> None:
+    """Raise what `train_with_tfmot` would, as far as it can be said before any work."""
     refused = refusals(model)
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
@@ -218,7 +218,7 @@ def _check(model: Any, how: Teaching) -> None:
 
 def _write_job(folder: Path, model: Any, images: Array, labels: Array, *, how: Teaching, original: Any | None) -> None:
     plain = asdict(how)
-    for name in ("views", "frozen"):  # at their defaults, see _check
+    for name in ("views", "frozen"):  # at their defaults, see `check`
         del plain[name]
     (folder / "job.json").write_text(json.dumps({"how": plain, "observed": OBSERVED}))
     model.save(folder / "model.keras")

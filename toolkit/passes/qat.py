@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from toolkit.core import LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
+from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
 from toolkit.passes.distill import Distill, as_teacher, evaluation, kept, thawed
 from toolkit.quantization import TensorRange
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from toolkit.core import Array
+    from toolkit.core import Array, Dataset
+    from toolkit.engine.prepare import Prepared
     from toolkit.engine.qat import Learned
 
 CALIBRATED = 256  # images that ranges start from, where the model brings none: LiteRT's guide asks for 100 to 500
@@ -45,8 +46,23 @@ class Qat(Distill):
     """Type of the file's inputs and outputs."""
     freeze_after: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the training after which ranges of activations stay as they are; 0 keeps the calibrated ones."""
-    backend: Literal["native"] = "native"
-    """What trains: native is Edgekit's own, on any Keras 3 model."""
+    backend: Literal["native", "tfmot"] = "native"
+    """What trains: native is Edgekit's own, on any Keras 3 model; tfmot is tensorflow-model-optimization's own 8-bit
+    scheme, on what it takes."""
+
+    @model_validator(mode="after")
+    def _tfmot_takes(self) -> Qat:
+        wanted = {"flavour": "asymmetric", "granularity": "per_channel", "augment": "none", "patience": 0}
+        for name, value in wanted.items() if self.backend == "tfmot" else ():
+            if getattr(self, name) != value:
+                raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
+        if self.backend == "tfmot" and "freeze_after" in self.model_fields_set:
+            raise ValueError("freeze_after is of backend 'native': TFMOT moves its ranges to the end")
+        return self
+
+    def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
+        """(package, what to install) that training needs beyond every install's."""
+        return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
 
     @property
     def quant(self) -> QuantSpec:
@@ -66,6 +82,8 @@ class Qat(Distill):
         if model.quant.scheme != "float32":
             raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "quantize once")
         teacher, train = self._checked(model, context)
+        if self.backend == "tfmot":
+            return self._by_tfmot(model, teacher, train, context)
         prepared = prepare(model.graph)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
@@ -84,22 +102,57 @@ class Qat(Distill):
         )
         found = learned(prepared.graph, result.model, how)
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
-        rewrites = (LayerChange(x.layer, x.before, x.after, "the form that is quantized") for x in prepared.rewrites)
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites, *self._rounded(found))
+        rewrites = (*_rewritten(prepared), *self._rounded(found.graph))
+        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites)
         after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics)
         return PassResult(after, changes, result.curves)
+
+    def _by_tfmot(self, model: Model, teacher: Model, train: Dataset, context: PassContext) -> PassResult:
+        """The same, trained by TFMOT in a process of its own."""
+        from toolkit.engine import tfmot_qat
+        from toolkit.engine.prepare import prepare
+
+        how, watch = self._teaching(model, context), self._watch(model, context)
+        tfmot_qat.check(model.graph, how)
+        held = self._images(train, model.signature.inputs[0].name, context)
+        watch.begin(0)
+        found, result = tfmot_qat.train_with_tfmot(
+            model.graph,
+            held.rows,
+            train.labels,
+            how=how,
+            original=as_teacher(teacher),
+            evaluate=evaluation(model, context),
+            told=lambda number, loss: watch.epoch(number, loss, None),
+        )
+        ranges = {
+            name: TensorRange(*ends, "learned" if name in found.learned else "minmax")
+            for name, ends in found.ranges.items()
+        }
+        why = "TFMOT has one scale for all its channels, or left it in float"
+        again = (LayerChange(name, "TFMOT's weights", "rounded once more", why) for name in found.regridded)
+        rewrites = _rewritten(prepare(model.graph))
+        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites, *again)
+        after = replace(
+            model, graph=found.graph, quant=self.quant, statistics=Statistics(ranges, len(train), train.fingerprint)
+        )
+        return PassResult(after, (*changes, *self._rounded(found.graph)), result.curves)
 
     def _moving_steps(self, images: int) -> int:
         """Steps of training in which ranges move."""
         return round(self.freeze_after * self.epochs * (images // min(self.batch_size, images)))
 
-    def _rounded(self, found: Learned) -> tuple[LayerChange, ...]:
+    def _rounded(self, graph: Any) -> tuple[LayerChange, ...]:
         """A line for each layer whose weights are on their grid now."""
         from toolkit.engine.prepare import WEIGHTED
 
         after = f"int8 weights ({self.granularity.replace('_', '-')}), int8 activations ({self.flavour})"
-        names = [layer.name for layer in found.graph.layers if isinstance(layer, WEIGHTED)]
+        names = [layer.name for layer in graph.layers if isinstance(layer, WEIGHTED)]
         return tuple(LayerChange(name, "float32", after, "learned; realised by the exporter") for name in names)
+
+
+def _rewritten(prepared: Prepared) -> tuple[LayerChange, ...]:
+    return tuple(LayerChange(x.layer, x.before, x.after, "the form that is quantized") for x in prepared.rewrites)
 
 
 def _start(model: Model, prepared: Any, images: Array) -> Mapping[str, tuple[float, float]]:
