@@ -92,17 +92,17 @@ class _Walk:
             self._activation(ours, theirs, bits)
             if bits is not None and expected.kind in FIXED:
                 self._fixed(ours, expected.kind, bits)
-        for number, (ours, theirs) in enumerate(zip(operator.inputs, expected.inputs, strict=True)):
-            if ours is None or theirs is None:
+        for number, (own, other) in enumerate(zip(operator.inputs, expected.inputs, strict=True)):
+            if own is None or other is None:
                 continue
-            if theirs.data is None:
-                self._activation(ours, theirs, bits, joined=operator if expected.kind in JOINING else None)
+            if other.data is None:
+                self._activation(own, other, bits, joined=operator if expected.kind in JOINING else None)
             elif place and number == place.weights:
-                self._weights(ours, expected, scheme if bits is None else "int8")
+                self._weights(own, expected, scheme if bits is None else "int8")
             elif place and number == place.bias:
-                self._bias(ours, theirs, operator, bits)
+                self._bias(own, other, operator, bits)
             else:
-                self._constant(ours, theirs, bits)
+                self._constant(own, other, bits)
         if bits is not None and expected.kind in PASSING:
             same = operator.inputs[PASSED.get(expected.kind, 0)]
             for ours in operator.outputs:
