@@ -51,18 +51,11 @@ def layer_values(graph: Any, examples: Sequence[Sequence[Array]]) -> dict[str, A
     import keras
     import numpy as np
 
-    tensors = output_tensors(graph)
-    every = keras.Model(list(graph.inputs), list(tensors.values()))
-    results = [[np.asarray(values) for values in every(list(arrays), training=False)] for arrays in examples]
-    joined = (np.concatenate([np.atleast_1d(values) for values in each]) for each in zip(*results, strict=True))
-    return {name: values for name, values in zip(tensors, joined, strict=True) if values.dtype.kind == "f"}
+    from toolkit.engine.calibrate import float_tensors
 
-
-def output_tensors(graph: Any) -> dict[str, Any]:
-    """The Keras tensors of a flat model by the names that Statistics give them, in the order of computation."""
-    from toolkit.engine.graph import walk
-    from toolkit.engine.stored import edge_names
-
-    nodes = graph._nodes_by_depth  # as in `walk`
-    tensors = [tensor for depth in sorted(nodes, reverse=True) for node in nodes[depth] for tensor in node.outputs]
-    return dict(zip(edge_names(walk(graph)).values(), tensors, strict=True))
+    tensors = float_tensors(graph)
+    one = len(graph.inputs) == 1
+    every = keras.Model(graph.inputs[0] if one else list(graph.inputs), list(tensors.values()))
+    runs = [every(arrays[0] if one else list(arrays), training=False) for arrays in examples]
+    joined = (np.concatenate([np.atleast_1d(values) for values in each]) for each in zip(*runs, strict=True))
+    return dict(zip(tensors, joined, strict=True))

@@ -23,6 +23,7 @@ from toolkit.exporters import (
     tflite_float,
     tflite_held,
     tflite_intake,
+    tflite_laws,
     tflite_metadata,
     tflite_quantized,
     tflite_refusal,
@@ -179,8 +180,11 @@ def _checked(file: tflite_file.File, made: _Made, model: Model, *, pixels: bool)
     """Notes on what the written file left as it was; raises for what must not be."""
     locate = written.locator(made.model)
     if made.held is None:
-        quant = QuantSpec() if model.kind == FORMAT and _came_so(model) else model.quant
-        return tflite_scan.scan(file, quant, locate, pixels=pixels)
+        if model.kind == FORMAT:
+            return tflite_scan.scan(file, QuantSpec(), locate)
+        if model.quant.scheme in STATIC:
+            tflite_laws.require(file, locate)
+        return tflite_scan.scan(file, model.quant, locate, pixels=pixels)
     tflite_scan.scan(file, QuantSpec(), locate)
     tflite_held.hold(tflite_intake.behind(file) if pixels else file, made.held, locate)
     return ()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.core import STATIC, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.tflite_file import File, Operator, Tensor
-from toolkit.exporters.tflite_operators import FIXED, JOINING, PASSING, POWER_OF_TWO, WEIGHTED, Bits
+from toolkit.exporters.tflite_operators import FIXED, JOINING, PASSED, PASSING, POWER_OF_TWO, WEIGHTED, Bits
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -92,7 +92,10 @@ def holding_zero(name: str, low: float, high: float) -> Bounds:
 
 
 def weight_scales(operator: Operator, granularity: str, largest: int = 127) -> Array:
-    """Scales that weights have by themselves: max|w| / largest of each output channel, or of all."""
+    """Scales that weights have by themselves: max|w| / largest of each output channel, or of all.
+
+    granularity: "per_channel", "per_tensor", or "dense_per_tensor" for one scale in dense layers alone.
+    """
     import numpy as np
 
     place = WEIGHTED[operator.kind]
@@ -101,7 +104,8 @@ def weight_scales(operator: Operator, granularity: str, largest: int = 127) -> A
         raise UnsupportedError(operator.kind, "its weights are computed, not constant", "quantize with scheme dynamic")
     data = np.abs(tensor.data.astype(np.float64))
     axes = tuple(axis for axis in range(data.ndim) if axis != place.axis)
-    each = data.max(axis=axes) if granularity == "per_channel" else data.max(keepdims=True).ravel()
+    whole = granularity == "per_tensor" or (granularity == "dense_per_tensor" and operator.kind == "FULLY_CONNECTED")
+    each = data.max(keepdims=True).ravel() if whole else data.max(axis=axes)
     scales: Array = np.maximum(each, LEAST_WEIGHT) / largest
     return scales
 
@@ -174,9 +178,9 @@ class _Groups:
             greatest = 127 if bits == 8 else 32767
             self.fixed |= dict.fromkeys(outputs, ((least - zero) * scale, (greatest - zero) * scale))
         elif operator.kind in PASSING:
-            first = operator.inputs[0]
-            if first is not None:
-                self._source |= dict.fromkeys(outputs, self.source(first.name))
+            passed = operator.inputs[PASSED.get(operator.kind, 0)]
+            if passed is not None:
+                self._source |= dict.fromkeys(outputs, self.source(passed.name))
         elif operator.kind in JOINING:
             self._join(outputs, [tensor.name for tensor in _computed(operator)])
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from toolkit.core import QuantSpec, Scheme
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.exporters import matching
 from toolkit.exporters.tflite_file import File
 
 LONGEST_FUSION = 3  # layers that a converter makes one operator of: weights, sum, activation
@@ -45,12 +44,12 @@ def _made_of(layer: str, graph: Any) -> list[str]:
 def _operators(file: File, graph: Any, found: Mapping[str, tuple[str, ...]], layer: str) -> set[int]:
     """Indexes of the operators between what a layer reads and what it, or the activation fused to it, gives."""
     from toolkit.engine.graph import walk
+    from toolkit.engine.stored import edge_names
 
-    calls = walk(graph).calls
-    names = list(matching.output_tensors(graph))
+    calls, names = walk(graph).calls, edge_names(walk(graph))
     outputs: dict[int, list[str]] = {}
-    for call in calls:
-        outputs[call.index] = [names.pop(0) for _ in call.output_shapes]
+    for edge, name in names.items():
+        outputs.setdefault(edge.call, []).append(name)
     indexes: set[int] = set()
     for call in (call for call in calls if call.name == layer):
         reads = {outputs[edge.call][edge.output] for edge in call.inputs}

@@ -31,7 +31,7 @@ WEIGHTED = {
     "CONV_3D": Weighted(1, 4),
 }
 EDGES = frozenset({"QUANTIZE", "DEQUANTIZE"})
-# the output has the first operand's scale
+# the output has the scale of what it is made of
 PASSING = frozenset(
     {
         *(
@@ -47,6 +47,7 @@ PASSING = frozenset(
         *("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "BROADCAST_TO", "REDUCE_MIN", "REDUCE_MAX"),
     }
 )
+PASSED = {"SPLIT": 1}  # which operand that is, where it is not the first
 # all operands have the output's scale
 JOINING = frozenset(
     {"CONCATENATION", "PACK", "MAXIMUM", "MINIMUM", "PADV2", "SELECT", "SELECT_V2", "DYNAMIC_UPDATE_SLICE"}

@@ -5,25 +5,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from toolkit.core import QuantSpec, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.tflite_file import File, Operator, Tensor
+from toolkit.exporters.tflite_operators import EDGES, WEIGHTED
 
 Locate = Callable[[str], str | None]  # name of an operation or tensor -> Keras layer
 
-# kind -> (which input holds the weights, axis of their output channels); schema.fbs and the operators' specifications
-WEIGHTED = {
-    "CONV_2D": (1, 0),
-    "DEPTHWISE_CONV_2D": (1, 3),
-    "FULLY_CONNECTED": (1, 0),
-    "TRANSPOSE_CONV": (1, 0),
-    "CONV_3D": (1, 4),
-}
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 FLOAT16_MAX = 65504.0  # IEEE 754 binary16
-EDGES = {"QUANTIZE", "DEQUANTIZE"}
 DYNAMIC_MINIMUM = (
     1024  # elements; the converter's dynamic-range quantizer leaves smaller weights (tensorflow/lite, quantize)
 )
@@ -36,7 +29,7 @@ def scan(file: File, quant: QuantSpec, locate: Locate, *, pixels: bool = False) 
     """
     _builtin_only(file, locate)
     match quant.scheme:
-        case "int8":
+        case "int8" | "int16x8":
             _ends_typed(file, quant, pixels=pixels)
             _no_float_island(file, locate)
             _granularity(file, quant, locate)
@@ -52,11 +45,20 @@ def scan(file: File, quant: QuantSpec, locate: Locate, *, pixels: bool = False) 
 
 def scheme_of(file: File) -> Scheme:
     """How a file is quantized, by the types its operators compute in and its constants are stored in."""
-    computed = {t.dtype for op in file.operators for t in op.outputs if op.kind not in EDGES}
-    stored = {t.dtype for op in file.operators for t in op.inputs if t is not None and t.data is not None}
-    if computed & {"int8", "uint8", "int16"}:
-        return "int8"
-    return "dynamic" if "int8" in stored else "float16" if "float16" in stored else "float32"
+    computed = Counter(t.dtype for op in file.operators for t in op.outputs if op.kind not in EDGES)
+    narrow = computed["int8"] + computed["uint8"]
+    if narrow or computed["int16"]:
+        return "int16x8" if computed["int16"] > narrow else "int8"
+    constants = [(op.kind in EDGES, t.dtype) for op in file.operators for t in op.inputs if t and t.data is not None]
+    if {(False, "int8"), (False, "int4")} & set(constants):
+        return "dynamic"
+    behind = Counter(dtype for _, dtype in constants)
+    stored: tuple[tuple[str, Scheme], ...] = (
+        ("float16", "float16"),
+        ("int8", "weight_int8"),
+        ("int4", "weight_int4"),
+    )
+    return max(stored, key=lambda each: behind[each[0]])[1] if any(behind[kind] for kind, _ in stored) else "float32"
 
 
 def layer_of(operator: Operator, locate: Locate) -> str:
@@ -72,11 +74,11 @@ def weights(file: File) -> Iterator[tuple[Operator, Tensor, int]]:
     """(operator, its constant weights, axis of the output channels); a stored type behind DEQUANTIZE counts."""
     stored = {id(op.outputs[0]): op.inputs[0] for op in file.operators if op.kind == "DEQUANTIZE"}
     for operator in file.operators:
-        index, axis = WEIGHTED.get(operator.kind, (None, 0))
-        tensor = operator.inputs[index] if index is not None else None
+        place = WEIGHTED.get(operator.kind)
+        tensor = operator.inputs[place.weights] if place else None
         tensor = stored.get(id(tensor), tensor)
-        if tensor is not None and tensor.data is not None:
-            yield operator, tensor, axis
+        if place and tensor is not None and tensor.data is not None:
+            yield operator, tensor, place.axis
 
 
 def _builtin_only(file: File, locate: Locate) -> None:
@@ -90,7 +92,7 @@ def _ends_typed(file: File, quant: QuantSpec, *, pixels: bool) -> None:
     ends = [(name, tensor, "uint8" if pixels else quant.io) for name, tensor in file.inputs]
     ends += [(name, tensor, quant.io) for name, tensor in file.outputs]
     for name, tensor, asked in ends:
-        if tensor.dtype != asked and tensor.dtype in (*FLOATS, "int8", "uint8"):
+        if tensor.dtype != asked and tensor.dtype in (*FLOATS, "int8", "uint8", "int16"):
             raise UnsupportedError(name, f"is {tensor.dtype} in the written file, {asked} was asked for")
 
 
