@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -151,6 +151,9 @@ class Apply(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, x: Array) -> Array:
         return self.function(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "function": self.function}
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from toolkit.exporters.onnx import ONNX
 Images = Callable[..., Any]
 
 
-def export(model: Model, folder: Path, data: Any = None, exporter: ONNX | None = None, **quant: str) -> Any:
-    quantized = replace(model, quant=QuantSpec(**quant))  # type: ignore[arg-type]
+def export(model: Model, folder: Path, data: Any = None, exporter: ONNX | None = None, **quant: Any) -> Any:
+    quantized = replace(model, quant=QuantSpec(**quant))
     return (exporter or ONNX()).export(quantized, folder / "model.onnx", ExportContext(data))
 
 
@@ -130,7 +130,7 @@ def test_activations_are_asymmetric_uint8_and_softmax_stays_float(
     classifier_model: Model, images: Images, tmp_path: Path
 ) -> None:
     artifact = export(classifier_model, tmp_path, images(classifier_model), ONNX(layout="NCHW"), scheme="int8")
-    assert artifact.notes == ("classes: Softmax stays in floating point",)
+    assert artifact.notes == ("classes_softmax: Softmax stays in floating point",)
     file = onnx_file.read(artifact.path)
     zeros = [file.values(node.input[2]) for node in file.nodes if node.op_type == "QuantizeLinear"]
     assert {zero.dtype for zero in zeros if zero is not None} == {np.dtype("uint8")}
@@ -142,14 +142,17 @@ def test_weight_left_in_float_is_refused_by_layer(plain_model: Model, tmp_path: 
         onnx_scan.scan(onnx_file.read(path), QuantSpec("int8"), lambda name: "here")
 
 
-def test_float_operator_in_an_int8_file_is_noted_by_layer(
+def test_float_operator_in_an_int8_file_is_refused_by_layer_unless_allowed(
     plain_with: Callable[..., Model], apply: Any, images: Images, tmp_path: Path
 ) -> None:
     import tensorflow as tf
 
     model = plain_with(apply(tf.math.sin, name="odd_one"))
-    notes = export(model, tmp_path, images(model), ONNX(layout="NCHW"), scheme="int8").notes
-    assert notes == ("odd_one: Sin stays in floating point", "gap: ReduceMean stays in floating point")
+    with pytest.raises(UnsupportedError, match=r"^odd_one: Sin has no integer kernel.*allow_float"):
+        export(model, tmp_path, images(model), ONNX(layout="NCHW"), scheme="int8")
+    assert not list(tmp_path.iterdir())
+    notes = export(model, tmp_path, images(model), ONNX(layout="NCHW"), scheme="int8", allow_float=True).notes
+    assert notes == ("odd_one: Sin stays in floating point",)
 
 
 def test_float16_weights_are_the_rounded_ones_and_ends_stay_float32(
@@ -206,7 +209,7 @@ def test_model_that_computes_nan_is_refused_by_layer(
 
     model = plain_with(apply(lambda x: tf.math.log(x - 100.0), name="odd_one"))
     with pytest.raises(UnsupportedError, match=r"^odd_one: .*finite"):
-        export(model, tmp_path, images(model), ONNX(layout="NCHW"), scheme=scheme)
+        export(model, tmp_path, images(model), ONNX(layout="NCHW"), scheme=scheme, allow_float=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -38,7 +38,7 @@ def observe_tflite(
     """
     from toolkit.engine.foreign import tflite_ends
 
-    interpreter = _keeping(content)
+    interpreter = keeping(content)
     inputs = {name: detail["index"] for name, detail in tflite_ends(interpreter)[0].items()}
     wanted = _chosen(_floats(content, interpreter), names, "tflite")
     collectors = _collectors(wanted.values(), method)
@@ -109,7 +109,7 @@ def _chosen(found: Mapping[int, str], names: Collection[str] | None, format: str
 # ---------------------------------------------------------------- the two runtimes
 
 
-def _keeping(content: bytes) -> Any:
+def keeping(content: bytes) -> Any:
     """An interpreter that keeps what every operator computes."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

@@ -1,4 +1,4 @@
-"""Writes an .onnx file with tf2onnx, from a frozen graph; int8 in Q/DQ form with ONNX Runtime's static quantizer.
+"""Writes an .onnx file with tf2onnx, from a frozen graph; quantized in Q/DQ form, as ONNX Runtime or TensorRT want it.
 
 Pages: github.com/onnx/tensorflow-onnx; onnxruntime.ai, "Quantize ONNX models".
 """
@@ -6,15 +6,14 @@ Pages: github.com/onnx/tensorflow-onnx; onnxruntime.ai, "Quantize ONNX models".
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from toolkit.core import Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
+from toolkit.core import STATIC, Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
 from toolkit.exporters import (
     feeds,
@@ -24,17 +23,29 @@ from toolkit.exporters import (
     onnx_given,
     onnx_intake,
     onnx_metadata,
+    onnx_quantize,
     onnx_scan,
+    onnx_verify,
     written,
 )
+from toolkit.exporters.onnx_session import FORMAT, runnable, session
 from toolkit.exporters.quiet import quiet
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
     from toolkit.core import Array
+    from toolkit.exporters.onnx_qdq import Request
 
-FORMAT = "onnx"
-PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # onnxruntime's mark: already folded, need not be again
+BY_ENCODINGS: tuple[Scheme, ...] = ("int8", "weight_int8")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A file's bytes, what its tensors must be, and what is worth saying of it."""
+
+    data: bytes
+    asked: Request | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ONNX(Component):
@@ -43,7 +54,7 @@ class ONNX(Component):
     format: ClassVar[str] = FORMAT
     suffix: ClassVar[str] = ".onnx"
     takes: ClassVar[tuple[str, ...]] = ("keras", "savedmodel", "onnx")
-    schemes: ClassVar[tuple[Scheme, ...]] = ("float32", "float16", "int8")
+    schemes: ClassVar[tuple[Scheme, ...]] = ("float32", "float16", "int8", "weight_int8")
 
     layout: Literal["NHWC", "NCHW"] = "NHWC"
     """How the file takes images: as Keras does (NHWC), or channels first (NCHW, what most ONNX tools expect)."""
@@ -64,11 +75,8 @@ class ONNX(Component):
             return "there is no converter from .tflite to ONNX that is kept; export the model from where it was trained"
         if self.embed_preprocessing and (reason := intake.refusal(kind)):
             return reason
-        if quant.scheme == "dynamic":
-            return (
-                "ONNX Runtime computes dynamically quantized convolutions with ConvInteger, which takes no int8 "
-                "weights per channel; use int8 or float16, or export dynamic to tflite"
-            )
+        if reason := onnx_quantize.refusal(quant):
+            return reason
         if quant.io != "float32":
             return f"the inputs and outputs of a Q/DQ file are float32, {quant.io} was asked for"
         return None
@@ -77,16 +85,20 @@ class ONNX(Component):
         """Write, read back, run once; raises UnsupportedError naming the layer that cannot be written as asked."""
         if reason := self.refusal(model.quant, model.kind):
             raise UnsupportedError(FORMAT, reason)
-        if model.quant.scheme == "int8":
+        if model.quant.scheme in STATIC and model.statistics is None:
             feeds.calibration_set(context)
         written.require_sound(model)
+        model = _prepared(model)
         inputs = onnx_given.inputs(model, self) if model.kind == FORMAT else self._inputs(model)
         front = intake.of(model, inputs, FORMAT) if self.embed_preprocessing else None
         with written.draft(path) as temporary:
-            temporary.write_bytes(self._content(model, inputs, context, front))
+            content = self._content(model, inputs, context, front)
+            temporary.write_bytes(content.data)
             context.emit(Progress("reading the file back"))
-            file = onnx_file.read(temporary)
-            notes = onnx_scan.scan(file, onnx_given.to_check(model), written.locator(model))
+            file, locate = onnx_file.read(temporary), written.locator(model)
+            notes = onnx_scan.scan(file, onnx_given.to_check(model), locate)
+            if content.asked is not None:
+                onnx_verify.verify(file, content.asked, locate)
             _check(temporary)
             example = feeds.probe(context, inputs)
             names = [spec.name for spec in model.signature.outputs]
@@ -101,7 +113,7 @@ class ONNX(Component):
             format=FORMAT,
             scheme=model.quant.scheme,
             signature=signature,
-            notes=notes,
+            notes=(*content.notes, *notes),
             pixels=front is not None,
         )
 
@@ -118,22 +130,28 @@ class ONNX(Component):
 
     def _content(
         self, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, front: intake.Intake | None
-    ) -> bytes:
+    ) -> _Content:
         """The file's bytes: a source that is already what it should be goes out as it came."""
         if model.kind == FORMAT and onnx_given.is_as_asked(model):
             content = Path(model.graph).read_bytes()
-            return onnx_metadata.embed(content, metadata.of(model, context)) if self.metadata else content
+            return _Content(onnx_metadata.embed(content, metadata.of(model, context)) if self.metadata else content)
         proto = onnx_given.convert(model, self) if model.kind == FORMAT else self._convert(model, context)
         if model.kind == FORMAT and model.quant.scheme != "float32":
             onnx_scan.standard_only(onnx_file.File(proto), written.locator(model))
             proto = _folded(proto)
-        proto = _realise(proto, model, inputs, context)
+        asked: Request | None = None
+        notes: tuple[str, ...] = ()
+        if model.quant.scheme in BY_ENCODINGS:
+            with quiet():
+                proto, asked, notes = onnx_quantize.quantize(proto, model, inputs, context)
+        elif model.quant.scheme == "float16":
+            proto = _in_float16(proto, model)
         if front:
             onnx_intake.embed(proto, front, inputs[0].layout)
         content = bytes(proto.SerializeToString(deterministic=True))
         if self.metadata:
             content = onnx_metadata.embed(content, metadata.of(model, context, pixels=front is not None))
-        return content
+        return _Content(content, asked, notes)
 
     def _convert(self, model: Model, context: ExportContext) -> Any:
         """The float32 ModelProto, its ends named as the model's, BatchNormalization folded."""
@@ -151,6 +169,15 @@ class ONNX(Component):
             _name_batch(proto)
         onnx_scan.standard_only(onnx_file.File(proto), written.locator(model))
         return _folded(proto)
+
+
+def _prepared(model: Model) -> Model:
+    """The model with its graph in the form that quantized files compute, for schemes that have such a form."""
+    if model.kind != "keras" or model.quant.scheme not in BY_ENCODINGS:
+        return model
+    from toolkit.engine.prepare import prepare
+
+    return replace(model, graph=prepare(model.graph).graph)
 
 
 def _to_onnx(
@@ -194,10 +221,10 @@ def _folded(proto: Any) -> Any:
     import onnx
     import onnxruntime
 
-    with tempfile.TemporaryDirectory() as folder, _runnable():
+    with tempfile.TemporaryDirectory() as folder, runnable():
         target = str(Path(folder) / "folded.onnx")
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        _session(proto.SerializeToString(), graph_optimization_level=level, optimized_model_filepath=target)
+        session(proto.SerializeToString(), graph_optimization_level=level, optimized_model_filepath=target)
         folded = onnx.load(target)
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
@@ -205,17 +232,6 @@ def _folded(proto: Any) -> Any:
     folded.opset_import.extend(kept)
     onnx_file.settle(folded)
     return folded
-
-
-def _realise(proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> Any:
-    """The graph in the types that the model's QuantSpec asks for."""
-    match model.quant.scheme:
-        case "float16":
-            return _in_float16(proto, model)
-        case "int8":
-            return _in_int8(proto, model, inputs, context)
-        case _:
-            return proto
 
 
 def _in_float16(proto: Any, model: Model) -> Any:
@@ -226,55 +242,6 @@ def _in_float16(proto: Any, model: Model) -> Any:
         narrow = convert_float_to_float16(proto, keep_io_types=True)
     onnx_file.sort_nodes(narrow)
     return narrow
-
-
-@dataclass
-class _Reader:
-    """Calibration examples one at a time, as onnxruntime's CalibrationDataReader gives them."""
-
-    examples: Iterator[dict[str, Array]]
-
-    def get_next(self) -> dict[str, Array] | None:
-        return next(self.examples, None)
-
-
-def _in_int8(proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> Any:
-    """Q/DQ form: activations asymmetric uint8 by their minimum and maximum, weights symmetric int8."""
-    import onnx
-
-    onnx.helper.set_model_props(proto, dict([PREPARED]))
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        source, target = str(Path(folder) / "float32.onnx"), str(Path(folder) / "int8.onnx")
-        onnx.save(proto, source)
-        try:
-            _quantize(source, target, proto, model.quant, _Reader(feeds.calibration(context, inputs)))
-        except AssertionError as error:  # how onnxruntime's quantizer reports a range that is NaN or infinite
-            example = feeds.as_keras(feeds.probe(context, inputs), inputs)
-            where = written.origin(model, model.signature.outputs[0].name, example)
-            raise UnsupportedError(
-                where, f"activations have no finite range on the calibration data: {error}"
-            ) from error
-        quantized = onnx.load(target)
-    del quantized.metadata_props[:]
-    return quantized
-
-
-def _quantize(source: str, target: str, proto: Any, quant: QuantSpec, reader: _Reader) -> None:
-    """Softmax stays in float: in 8 bits its probabilities below 1/256 would be lost."""
-    from onnxruntime import quantization
-
-    quantization.quantize_static(
-        source,
-        target,
-        reader,
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        calibrate_method=quantization.CalibrationMethod.MinMax,
-        per_channel=quant.granularity == "per_channel",
-        nodes_to_exclude=[node.name for node in proto.graph.node if node.op_type == "Softmax"],
-        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-    )
 
 
 def _check(path: Path) -> None:
@@ -288,30 +255,9 @@ def _check(path: Path) -> None:
 
 
 def _run_once(path: Path, names: list[str], example: dict[str, Array]) -> dict[str, Array]:
-    with _runnable():
-        outputs = _session(path.read_bytes()).run(names, example)
+    with runnable():
+        outputs = session(path.read_bytes()).run(names, example)
     return dict(zip(names, outputs, strict=True))
-
-
-def _session(content: bytes, **options: Any) -> Any:
-    import onnxruntime
-
-    how = onnxruntime.SessionOptions()
-    for name, value in {"intra_op_num_threads": 1, "log_severity_level": 3, **options}.items():
-        setattr(how, name, value)
-    return onnxruntime.InferenceSession(content, how, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _runnable() -> Iterator[None]:
-    """ONNX Runtime's refusal of a graph as one line."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort
-
-    try:
-        yield
-    except (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException) as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnsupportedError(FORMAT, f"ONNX Runtime cannot run the graph: {text[0]}") from error
 
 
 def _laid_out(specs: tuple[TensorSpec, ...], layouts: dict[str, Any]) -> tuple[TensorSpec, ...]:

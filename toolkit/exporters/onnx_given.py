@@ -45,7 +45,7 @@ def convert(model: Model, asked: ONNX) -> Any:
     if "opset" in asked.model_fields_set and asked.opset != version:
         problem = f"the source file is in operator set {version}, {asked.opset} was asked for"
         raise UnsupportedError("onnx.opset", problem, "leave opset out, or export the source anew")
-    if model.quant.scheme == "int8" and version < PER_CHANNEL:
+    if model.quant.scheme in ("int8", "weight_int8") and version < PER_CHANNEL:
         problem = f"the source file is in operator set {version}, Q/DQ with scales per channel needs {PER_CHANNEL}"
         raise UnsupportedError("onnx", problem, "export the source in a later operator set")
     _fix_sizes(proto, model)

@@ -17,16 +17,21 @@ Locate = Callable[[str], str | None]  # name of an operation or tensor -> Keras 
 
 FLOAT16_MAX = 65504.0
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Give on the values they took in, whatever their type; Resize and MaxPool too, on the scale of their input.
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Slice", "Split", "Pad", "Resize",
+          "Gather", "Identity")  # fmt: skip
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def scan(file: File, quant: QuantSpec, locate: Locate) -> tuple[str, ...]:
     """Notes on what a file of this scheme left as it was; raises UnsupportedError for what must not be."""
     standard_only(file, locate)
-    if quant.scheme == "int8":
+    if quant.scheme in ("int8", "weight_int8"):
         for node in file.nodes:
-            if node.op_type in WEIGHTED:
+            if node.op_type in WEIGHTED and not quant.layers:
                 _quantized_weights(file, node, quant, locate)
+        if quant.scheme == "weight_int8" or quant.flavour == "symmetric":
+            return ()
         return tuple(_left(file, locate, "stays in floating point", partial(_computes_float, file, _integers(file))))
     if quant.scheme == "float16":
         return tuple(_left(file, locate, "stays in float32", partial(_reads_wide, file)))
@@ -61,8 +66,11 @@ def fits_float16(file: File, locate: Locate) -> None:
 
 def scheme_of(file: File) -> Scheme:
     """How a file is quantized, by its operators and the type its constants are stored in."""
-    if any(node.op_type in QUANTIZERS for node in file.nodes):
+    kinds = {node.op_type for node in file.nodes}
+    if "QuantizeLinear" in kinds:
         return "int8"
+    if "DequantizeLinear" in kinds:
+        return "weight_int8"
     float16 = 10  # TensorProto.FLOAT16
     return "float16" if any(tensor.data_type == float16 for tensor in file.constants.values()) else "float32"
 
@@ -83,11 +91,17 @@ def weight_axis(node: Any) -> int:
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}[str(node.op_type)]
 
 
+def has_scales_per_channel(node: Any, quant: QuantSpec) -> bool:
+    """Whether a weighted node is to have one weight scale for each output channel."""
+    dense = node.op_type in ("Gemm", "MatMul")
+    return quant.granularity == "per_channel" and not (dense and quant.dense_per_tensor)
+
+
 def _quantized_weights(file: File, node: Any, quant: QuantSpec, locate: Locate) -> None:
     import numpy as np
 
     source: Any = file.producers.get(node.input[1])
-    stored = file.values(source.input[0]) if source is not None and source.op_type == "DequantizeLinear" else None
+    stored = _stored(file, source) if source is not None and source.op_type == "DequantizeLinear" else None
     if stored is None and file.values(node.input[1]) is None:
         return  # a product of two computed tensors has no weights
     where = layer_of(file, node, locate)
@@ -95,7 +109,7 @@ def _quantized_weights(file: File, node: Any, quant: QuantSpec, locate: Locate) 
         problem = f"the weights of node {node.name} ({node.op_type}) stay in floating point in an int8 file"
         raise UnsupportedError(where, problem)
     scales = file.values(source.input[1])
-    count = stored.shape[weight_axis(node)] if quant.granularity == "per_channel" else 1
+    count = stored.shape[weight_axis(node)] if has_scales_per_channel(node, quant) else 1
     if scales is None or scales.size != count:
         found = 0 if scales is None else scales.size
         problem = f"node {node.name} ({node.op_type}) has {found} weight scales, {quant.granularity} asks for {count}"
@@ -104,9 +118,19 @@ def _quantized_weights(file: File, node: Any, quant: QuantSpec, locate: Locate) 
         raise UnsupportedError(where, f"node {node.name} ({node.op_type}) has a weight scale that is not above 0")
 
 
+def _stored(file: File, dequantize: Any) -> Any:
+    """int8 weights behind a DequantizeLinear, or what a QuantizeLinear of constants gives it."""
+    values = file.values(dequantize.input[0])
+    quantize = file.producers.get(dequantize.input[0])
+    if values is not None or quantize is None or quantize.op_type != "QuantizeLinear":
+        return values
+    kept, zero = file.values(quantize.input[0]), file.values(quantize.input[2])
+    return None if kept is None or zero is None else kept.astype(zero.dtype)
+
+
 def _left(file: File, locate: Locate, what: str, is_left: Callable[[Any], bool]) -> Iterator[str]:
     for node in file.nodes:
-        if node.op_type not in (*QUANTIZERS, "Cast", "Constant") and is_left(node):
+        if node.op_type not in (*QUANTIZERS, *MOVING, "Cast", "Constant") and is_left(node):
             yield f"{layer_of(file, node, locate)}: {node.op_type} {what}"
 
 

@@ -1,30 +1,34 @@
-"""Writes a .tflite file with TensorFlow's converter, from a frozen graph, at a fixed batch of 1.
+"""Writes a .tflite file at a fixed batch of 1: by TensorFlow's converter, quantized by it or by ai-edge-quantizer.
 
-Page: ai.google.dev/edge/litert, "Post-training quantization". SELECT_TF_OPS and custom operators are never on.
+The converter quantizes with a calibration of its own; ai-edge-quantizer with the ranges it is given, operator by
+operator. Pages: ai.google.dev/edge/litert, "Post-training quantization"; github.com/google-ai-edge/ai-edge-quantizer.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from toolkit.core import Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
+from toolkit.core import STATIC, Artifact, ExportContext, Kind, Model, Progress, QuantSpec, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
 from toolkit.exporters import (
     feeds,
     intake,
     metadata,
+    tflite_aeq,
     tflite_file,
-    tflite_given,
+    tflite_float,
+    tflite_held,
     tflite_intake,
     tflite_metadata,
+    tflite_quantized,
+    tflite_refusal,
     tflite_scan,
     written,
 )
-from toolkit.exporters.quiet import quiet
 from toolkit.schema import Component
 
 if TYPE_CHECKING:
@@ -43,7 +47,15 @@ class TFLite(Component):
     format: ClassVar[str] = FORMAT
     suffix: ClassVar[str] = ".tflite"
     takes: ClassVar[tuple[str, ...]] = ("keras", "savedmodel", "tflite")
-    schemes: ClassVar[tuple[Scheme, ...]] = ("float32", "float16", "dynamic", "int8")
+    schemes: ClassVar[tuple[Scheme, ...]] = (
+        "float32",
+        "float16",
+        "dynamic",
+        "int8",
+        "int16x8",
+        "weight_int8",
+        "weight_int4",
+    )
 
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""
@@ -60,29 +72,30 @@ class TFLite(Component):
             return reason
         if self.embed_preprocessing and quant.io == "int8":
             return "embed_preprocessing takes uint8 pixels, and io asks for int8 inputs: set io to uint8 or float32"
-        if quant.io != "float32" and quant.scheme != "int8":
-            return f"{quant.io} inputs and outputs need scheme int8, got {quant.scheme}"
-        return None
+        if self.embed_preprocessing and quant.scheme == "int16x8":
+            return "embed_preprocessing has no 16-bit form: use scheme int8, or prepare the images outside of the file"
+        return tflite_refusal.of(quant, kind)
 
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(package, what to install) that this request needs beyond every install's."""
-        given = kind == "tflite" and quant.scheme != "float32"
-        return ((tflite_given.PACKAGE, tflite_given.EXTRA),) if given else ()
+        ours = quant.scheme not in ("float32", *tflite_refusal.WHOLE) or quant.layers or kind == FORMAT
+        return ((tflite_aeq.PACKAGE, "edgekit"),) if ours and quant.scheme != "float32" else ()
 
     def export(self, model: Model, path: Path, context: ExportContext) -> Artifact:
         """Write, read back, run once; raises UnsupportedError naming the layer that cannot be written as asked."""
         if reason := self.refusal(model.quant, model.kind):
             raise UnsupportedError(FORMAT, reason)
-        if model.quant.scheme == "int8":
+        if model.quant.scheme in STATIC and model.statistics is None:
             feeds.calibration_set(context)
         written.require_sound(model)
         inputs = feeds.fixed_inputs(model, self.input_shape, FORMAT)
         front = intake.of(model, inputs, FORMAT) if self.embed_preprocessing else None
         with written.draft(path) as temporary:
-            temporary.write_bytes(self._content(model, inputs, context, front))
+            made = _made(model, inputs, context, pixels=front is not None)
+            temporary.write_bytes(self._completed(made.content, model, context, front))
             context.emit(Progress("reading the file back"))
             file = tflite_file.read(temporary)
-            notes = tflite_scan.scan(file, _to_check(model), written.locator(model), pixels=front is not None)
+            notes = (*made.notes, *_checked(file, made, model, pixels=front is not None))
             example = feeds.probe(context, inputs)
             outputs = _run_once(temporary, front.pixels(example, axis=-1) if front else example)
             written.require_finite(outputs, model, list(example.values()))
@@ -97,14 +110,8 @@ class TFLite(Component):
             pixels=front is not None,
         )
 
-    def _content(
-        self, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, front: intake.Intake | None
-    ) -> bytes:
-        """The file's bytes."""
-        if model.kind == FORMAT:
-            content = _given(model, context)
-        else:
-            content = _convert(model, inputs, context, pixels=front is not None)
+    def _completed(self, content: bytes, model: Model, context: ExportContext, front: intake.Intake | None) -> bytes:
+        """The file's bytes, with the intake and metadata that are asked for."""
         if front:
             content = tflite_intake.embed(content, front, per_tensor=model.quant.granularity == "per_tensor")
         if self.metadata:
@@ -113,83 +120,84 @@ class TFLite(Component):
         return content
 
 
-def _given(model: Model, context: ExportContext) -> bytes:
-    """A .tflite source as it came, or quantized; in either case with a signature."""
-    source = Path(model.graph)
-    content = source.read_bytes()
-    file = tflite_file.read(source)
-    if tflite_scan.scheme_of(file) != model.quant.scheme:
-        content = tflite_given.quantize(model, context)
-    elif tflite_file.is_signed(content):
+@dataclass(frozen=True)
+class _Made:
+    """A converted file. held: what ai-edge-quantizer's work is held against; model: the one its layers are named by."""
+
+    content: bytes
+    model: Model
+    held: tflite_held.Held | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _made(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, *, pixels: bool) -> _Made:
+    """The file before its intake and metadata, by whichever backend honours the request."""
+    if model.kind == FORMAT and _came_so(model):
+        return _Made(_as_it_came(model), model)
+    if tflite_refusal.by_converter(model):
+        return _Made(tflite_float.convert(model, inputs, context, pixels=pixels), model, notes=_why(model))
+    source = _prepared(model)
+    plan = tflite_quantized.plan(_float_file(source, inputs, context), source, inputs, context)
+    if (lack := tflite_quantized.lacks(plan, source)) and tflite_refusal.may_convert(model):
+        notes = (f"written by TensorFlow's converter with a calibration of its own: ai-edge-quantizer lacks {lack}",)
+        return _Made(tflite_float.convert(model, inputs, context, pixels=pixels), model, notes=notes)
+    made = tflite_quantized.quantize(plan, source, inputs, context, pixels=pixels)
+    return _Made(made.content, source, made.held, (_by_quantizer(model), *made.notes))
+
+
+def _prepared(model: Model) -> Model:
+    """A Keras model in the form that static files compute, which its statistics are of; any other as it is."""
+    if model.kind != "keras" or (model.quant.scheme not in STATIC and not model.quant.layers):
+        return model
+    from toolkit.engine.prepare import prepare
+
+    return replace(model, graph=prepare(model.graph).graph)
+
+
+def _float_file(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> bytes:
+    if model.kind == FORMAT:
+        return Path(model.graph).read_bytes()
+    return tflite_float.convert(replace(model, quant=QuantSpec()), inputs, context, pixels=False)
+
+
+def _why(model: Model) -> tuple[str, ...]:
+    """What the converter wrote and why, where there was a choice."""
+    if model.quant.scheme not in STATIC:
+        return ()
+    asked = "as asked" if model.quant.backend == "tensorflow" else "the model brings no ranges"
+    return (f"written by TensorFlow's converter with a calibration of its own: {asked}",)
+
+
+def _by_quantizer(model: Model) -> str:
+    if model.quant.scheme not in STATIC:
+        return "written by ai-edge-quantizer"
+    found = "the model's ranges" if model.statistics is not None else f"ranges found on the file ({model.quant.ranges})"
+    return f"written by ai-edge-quantizer with {found}"
+
+
+def _checked(file: tflite_file.File, made: _Made, model: Model, *, pixels: bool) -> tuple[str, ...]:
+    """Notes on what the written file left as it was; raises for what must not be."""
+    locate = written.locator(made.model)
+    if made.held is None:
+        quant = QuantSpec() if model.kind == FORMAT and _came_so(model) else model.quant
+        return tflite_scan.scan(file, quant, locate, pixels=pixels)
+    tflite_scan.scan(file, QuantSpec(), locate)
+    tflite_held.hold(tflite_intake.behind(file) if pixels else file, made.held, locate)
+    return ()
+
+
+def _came_so(model: Model) -> bool:
+    """Whether a .tflite source is in the scheme asked for already."""
+    return tflite_scan.scheme_of(tflite_file.read(Path(model.graph))) == model.quant.scheme
+
+
+def _as_it_came(model: Model) -> bytes:
+    """A .tflite source, with a signature if it had none."""
+    content = Path(model.graph).read_bytes()
+    if tflite_file.is_signed(content):
         return content
     names = [[spec.name for spec in specs] for specs in (model.signature.inputs, model.signature.outputs)]
     return tflite_file.sign(content, *names)
-
-
-def _to_check(model: Model) -> QuantSpec:
-    """What the written file is held to: nothing, where it is a quantized source as it came."""
-    if model.kind == FORMAT and tflite_scan.scheme_of(tflite_file.read(Path(model.graph))) == model.quant.scheme:
-        return QuantSpec()
-    return model.quant
-
-
-def _convert(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, *, pixels: bool) -> bytes:
-    """The converted file; pixels: an int8 one takes int8, for an intake to come in front."""
-    import tensorflow as tf
-
-    context.emit(Progress("freezing the graph"))
-    frozen = written.frozen(model, [spec.shape for spec in inputs])
-    with quiet():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    _configure(converter, model.quant)
-    if model.quant.scheme == "int8":
-        feed = partial(feeds.calibration, context, inputs)
-        converter.representative_dataset = lambda: (list(example.values()) for example in feed())
-        if pixels:
-            converter.inference_input_type = tf.int8
-    context.emit(Progress(f"converting to {model.quant.scheme}"))
-    content = _checked(converter, model)
-    names = [[spec.name for spec in specs] for specs in (model.signature.inputs, model.signature.outputs)]
-    return tflite_file.sign(content, *names)
-
-
-def _configure(converter: Any, quant: QuantSpec) -> None:
-    import tensorflow as tf
-
-    converter.allow_custom_ops = False
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quant.scheme == "float32":
-        return
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter._experimental_disable_per_channel = quant.granularity == "per_tensor"  # no public switch (TF 2.21)
-    if quant.scheme == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    elif quant.scheme == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(quant.io)
-
-
-def _checked(converter: Any, model: Model) -> bytes:
-    from tensorflow.lite.python.convert import ConverterError
-
-    try:
-        with quiet():
-            return bytes(converter.convert())
-    except ConverterError as error:
-        raise _refused(error, model) from error
-
-
-def _refused(error: Any, model: Model) -> UnsupportedError:
-    """The converter's error as one line with the layer's name, from the locations it reports."""
-    locate = written.locator(model)
-    fix = "replace the layer by one that TFLite's built-in operators cover; TensorFlow's own are never switched on"
-    for item in error.errors:
-        layers = [locate(call.name) for call in item.location.call if call.name]
-        if item.operator.name and (layer := next(filter(None, layers), None)):
-            problem = f"its operator {item.operator.name.removeprefix('tf.')} is not built into TFLite"
-            return UnsupportedError(layer, problem, fix)
-    text = str(error).strip().splitlines() or ["no reason given"]
-    return UnsupportedError(FORMAT, f"the converter refused the model: {text[0]}", fix)
 
 
 def _run_once(path: Path, example: dict[str, Array]) -> dict[str, Array]:

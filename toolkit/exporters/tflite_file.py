@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 16  # bytes; schema.fbs asks it of every buffer (force_align)
 SIGNATURE_KEY = "serving_default"
-STORED = {"FLOAT32": "<f4", "FLOAT16": "<f2", "INT8": "i1", "UINT8": "u1", "INT32": "<i4", "INT64": "<i8", "BOOL": "?"}
+STORED = {
+    "FLOAT32": "<f4",
+    "FLOAT16": "<f2",
+    "INT8": "i1",
+    "UINT8": "u1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "BOOL": "?",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,12 @@ class File:
 
 def read(path: Path) -> File:
     """Everything a check needs to know of a file. Operators of all subgraphs, in order; the first one's ends."""
-    model = parse(path.read_bytes())
+    return load(path.read_bytes())
+
+
+def load(content: bytes) -> File:
+    """The same, of a file's bytes."""
+    model = parse(content)
     graphs = [[_tensor(tensor, model) for tensor in graph.tensors] for graph in model.subgraphs]
     operators = [
         _operator(operator, tensors, model)
@@ -96,6 +111,23 @@ def sign(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         _write_scale_once(tensor.quantization)
     return pack(model)
+
+
+def with_unique_names(content: bytes) -> bytes:
+    """The same model with a name of its own for every tensor of its first graph; its ends keep theirs."""
+    model = parse(content)
+    graph = model.subgraphs[0]
+    ends = [*map(int, graph.inputs), *map(int, graph.outputs)]
+    taken = {text(graph.tensors[index].name) for index in ends}
+    changed = False
+    for index, tensor in enumerate(graph.tensors):
+        name = text(tensor.name)
+        if index in ends:
+            continue
+        if not name or name in taken:
+            tensor.name, changed = f"{name}#{index}".encode(), True
+        taken.add(text(tensor.name))
+    return pack(model) if changed else content
 
 
 def is_signed(content: bytes) -> bool:
@@ -150,8 +182,15 @@ def generated() -> Any:
 
 
 def parse(content: bytes) -> Any:
-    """A file's ModelT, to be changed and packed again."""
-    return generated().ModelT.InitFromPackedBuf(content, 0)
+    """A file's ModelT, to be changed and packed again; constants that lie behind the flatbuffer are taken into it."""
+    import numpy as np
+
+    model = generated().ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # schema.fbs: 0 and 1 say that there is none
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def pack(model: Any) -> bytes:
@@ -221,7 +260,18 @@ def _constant(stored: Any, kind: str, shape: tuple[int, ...]) -> Array | None:
     if stored is None or len(stored) == 0:
         return None
     raw = np.asarray(stored, dtype=np.uint8)
+    if kind == "INT4":
+        return _nibbles(raw)[: prod(shape)].reshape(shape)
     return raw.view(STORED[kind]).reshape(shape) if kind in STORED else raw
+
+
+def _nibbles(raw: Array) -> Array:
+    """4-bit integers with sign as int8: two a byte, the lower half first (schema.fbs, TensorType.INT4)."""
+    import numpy as np
+
+    pairs = np.stack([raw << 4, raw & 0xF0], axis=-1).astype(np.uint8).view(np.int8)
+    values: Array = pairs.ravel() >> 4
+    return values
 
 
 def _operator(operator: Any, tensors: list[Tensor], model: Any) -> Operator:

@@ -45,6 +45,14 @@ def is_embedded(file: tflite_file.File) -> bool:
     return first.dtype == "uint8" and (ours or not first.scales)
 
 
+def behind(file: tflite_file.File) -> tflite_file.File:
+    """The file without its intake: its input is what the intake gives."""
+    ours = [op for op in file.operators if all(tensor.name.startswith(f"{PREFIX}/") for tensor in op.outputs)]
+    ((name, _),) = file.inputs
+    rest = tuple(operator for operator in file.operators if operator not in ours)
+    return tflite_file.File(rest, ((name, ours[-1].outputs[0]),), file.outputs)
+
+
 def _in_float(front: _Front, intake: Intake, end: int) -> None:
     import numpy as np
 
