@@ -141,9 +141,9 @@ def _row(file: Any, found: Match, replay: Replay, borrowed: set[Any]) -> LayerEr
         operator=found.kind,
         tensor=known.name,
         dtype=known.dtype,
-        sqnr_db=_bounded(sums.sqnr_db),
-        alone_db=_bounded(sums.alone_db),
-        lost_db=max(0.0, _bounded(possible) - _bounded(sums.alone_db)),
+        sqnr_db=bounded(sums.sqnr_db),
+        alone_db=bounded(sums.alone_db),
+        lost_db=max(0.0, bounded(possible) - bounded(sums.alone_db)),
         low=sums.low,
         high=sums.high,
         saturated=sums.saturated,
@@ -176,7 +176,8 @@ def _by_layer(rows: Sequence[LayerError]) -> tuple[LayerError, ...]:
     return tuple(worst.values())
 
 
-def _bounded(value: float) -> float:
+def bounded(value: float) -> float:
+    """Decibels that any reader of JSON takes."""
     return max(-DECIBELS, min(DECIBELS, value)) if not math.isnan(value) else -DECIBELS
 
 
