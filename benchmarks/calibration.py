@@ -1,8 +1,9 @@
 """Calibrating a network on 500 images of 224 px against TensorFlow's converter doing it, interleaved in one process.
 
 Both are fed the same images, ready in memory. The converter's time is that between its first request for an image and
-its last, so without conversion; ours is the whole call, tracing the graph included. Target: at most 1.2. "histograms" is
-what every method but minmax takes. Then the peak of resident memory of a process that calibrates on 100 and on 1,000.
+its last, so without conversion; ours is the whole call, tracing the graph included. Target: at most 1.2. "histograms"
+is what every method but minmax takes. Then the peak of resident memory (Linux) of a process that calibrates, with
+histograms, on 100 and on 1,000 images.
 
     python benchmarks/calibration.py [--data DIR] [--model NAME] [--images 500] [--rounds 3]
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -96,16 +96,26 @@ def theirs(graph: Any, images: Any, count: int) -> float:
 
 
 def peak(arguments: argparse.Namespace, count: int) -> tuple[float, float]:
-    """(MiB before, peak MiB) of a fresh process that calibrates with histograms on `count` images."""
+    """(MiB before, peak MiB while) a fresh process calibrates on `count` images."""
     command = [sys.executable, __file__, "--peak", str(count), "--model", arguments.model]
     command += ["--data", str(arguments.data)] if arguments.data else []
     before, most = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return float(before), float(most)
 
 
-def resident() -> float:
-    """Largest resident memory of this process so far, in MiB (Linux counts KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(name: str) -> float:
+    """This process's resident memory (VmRSS) or its peak (VmHWM), in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+
+def measure(graph: Any, images: Any, count: int) -> None:
+    """Print resident memory before a calibration and its peak since then."""
+    ours(graph, images, 2, histograms=True)  # what TensorFlow keeps for good
+    Path("/proc/self/clear_refs").write_text("5")  # begins the peak anew
+    before = resident("VmRSS")
+    ours(graph, images, count, histograms=True)
+    print(before, resident("VmHWM"))
 
 
 def main() -> None:
@@ -118,9 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     graph, images = network(arguments.data, arguments.model), pictures(arguments.data)
     if arguments.peak:
-        before = resident()
-        ours(graph, images, arguments.peak, histograms=True)
-        print(before, resident())
+        measure(graph, images, arguments.peak)
         return
     ratios: dict[str, list[float]] = {"minmax": [], "histograms": []}
     for number in range(arguments.rounds):
