@@ -182,6 +182,21 @@ def test_training_comes_last_with_the_passes_own_choices(monkeypatch: pytest.Mon
     assert record.trials[record.chosen].rung == "qat"
 
 
+@pytest.mark.parametrize(
+    ("granularity", "tried"),
+    [
+        ("per_tensor", [["equalize", "bias"], ["equalize", "adaround", "bias"]]),
+        ("per_channel", [["bias"], ["equalize", "bias"], ["adaround", "bias"]]),
+    ],
+)
+def test_corrections_equalize_first_only_where_channels_share_a_scale(
+    granularity: str, tried: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned('rungs = ["equalize_bias", "adaround"]', RECIPE.replace("per_tensor", granularity))
+    _, record = Bench(fails).climb(plan, monkeypatch)
+    assert [trial.parameters["corrections"] for trial in record.trials[1:]] == tried
+
+
 def test_no_trial_begins_after_max_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     _, record = Bench(fails).climb(planned("max_seconds = 1e-9"), monkeypatch)
     assert [trial.outcome for trial in record.trials] == ["FAIL", "NOT TRIED"]
@@ -276,6 +291,17 @@ def test_run_is_repaired_at_the_rung_that_holds_the_outlier(repaired: tuple[Any,
     assert record.trials[record.chosen].outcome == "PASS"
     assert repaired[0].manifest.outcome == "PASS"
     assert "what stays: float32:" in (repaired[0].folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_equalization_holds_the_outlier_before_any_layer_is_left_in_float(outlying: Path, tmp_path: Path) -> None:
+    """Its channel is the others' by a factor that the next layer undoes: what equalization finds."""
+    result = carried_out(outlying, 'rungs = ["equalize_bias", "mixed"]', tmp_path)
+    record = result.manifest.repairs["int8"]
+    assert [trial.outcome for trial in record.trials] == ["FAIL", "PASS"]
+    assert record.trials[record.chosen].rung == "equalize_bias"
+    kept = next(stage for stage in result.manifest.stages if stage.name == "int8.01-quantize")
+    assert list(kept.parameters["corrections"]) == ["equalize", "bias"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 IMAGES = 16  # enough for sums over whole tensors; one network's SQNR moved by less than 0.5 dB beyond
 TOGETHER = 4  # images whose tensors are in memory at once
-FAULT_DB = 12.0  # two bits: more than rounding weights and requantizing cost the layers of the networks tested
+FAULT_DB = 15.0  # two bits and a half: MobileNetV2's depthwise layers, with uneven channels, lose up to 12
 SAME_SCALE = (
     "AVERAGE_POOL_2D",
     "MAX_POOL_2D",
