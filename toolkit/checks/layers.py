@@ -277,14 +277,13 @@ class _LiteRT:
 
         detail = self._details[key]
         name = next((name for name, index in self._inputs.items() if index == key), "")
-        array = images[name if name in images else next(iter(images))][i : i + 1]
-        shape = tuple(detail["shape"])
+        given = images[name if name in images else next(iter(images))][i : i + 1]
+        shape = tuple(int(length) for length in detail["shape"])
+        turned = given.transpose(0, 3, 1, 2) if given.ndim == 4 else given
+        array = given if given.shape == shape else turned
         if array.shape != shape:
-            array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
-        if array.shape != shape:
-            raise InputError(
-                detail["name"], f"takes {shape}, the images are {array.shape}", "give the model's own data"
-            )
+            problem = f"takes {shape}, the images are {given.shape}"
+            raise InputError(detail["name"], problem, "give the model's own data")
         scale, zero = detail["quantization"]
         if not scale:
             return array.astype(detail["dtype"])
