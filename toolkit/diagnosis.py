@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import runs
+from toolkit.checks import gate
 from toolkit.checks.diagnosis import IMAGES, Diagnosis
 from toolkit.core import Progress
 from toolkit.documents import Document
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
 
 Emit = Callable[[Progress], None]
-ON_ANSWERS = ("max_accuracy_drop", "max_class_drop", "max_error_increase", "min_cosine", "min_agreement")
 SHOWN = 12  # layers in a terminal; --json has all
 
 
@@ -58,26 +58,33 @@ def diagnose(
 
 
 def diagnosed(plan: Plan, run: runs.Run, executor: Executor, splits: Splits, scratch: Path) -> None:
-    """At the end of a run: diagnose what the recipe asks for, else what failed a gate on its answers."""
-    asked, kept = plan.recipe.diagnosis, {}
+    """At the end of a run: diagnose what the recipe asks for, else what failed a gate on its answers.
+
+    What cannot be looked into is a warning: the run's files and verdicts stand without it.
+    """
+    asked = plan.recipe.diagnosis
+    count, sensitivity = (asked.images, asked.sensitivity) if asked else (IMAGES, True)
+    diagnoser, kept = Diagnoser(executor, scratch, count, sensitivity), {}
     for record in run.manifest.artifacts:
-        failed = any(
-            verdict.artifact == record.name and verdict.gate in ON_ANSWERS and verdict.outcome == "FAIL"
-            for verdict in run.manifest.verdicts
-        )
-        if not (asked or failed) or not _fit(record, plan.kind):
+        if not (asked or _failed(run, record)) or not _fit(record, plan.kind):
             continue
         earlier = run.manifest.diagnoses.get(record.name)
-        count, sensitivity = (asked.images, asked.sensitivity) if asked else (IMAGES, True)
-        diagnoser = Diagnoser(executor, scratch, count, sensitivity)
-        kept[record.name] = (
-            earlier
-            if earlier and earlier.sha256 == record.sha256 and earlier.asked == (count, sensitivity)
-            else runs.DiagnosisRecord(
-                record.sha256, (count, sensitivity), diagnoser.of_record(run.folder, record, _data(splits))
-            )
-        )
+        if earlier and (earlier.sha256, earlier.asked) == (record.sha256, (count, sensitivity)):
+            kept[record.name] = earlier
+            continue
+        try:
+            found = diagnoser.of_record(run.folder, record, _data(splits))
+        except (InputError, UnsupportedError) as error:
+            run.update(warnings=(*run.manifest.warnings, f"{record.name} could not be diagnosed: {error}"))
+            continue
+        kept[record.name] = runs.DiagnosisRecord(record.sha256, (count, sensitivity), found)
     run.update(diagnoses=kept)
+
+
+def _failed(run: runs.Run, record: runs.ArtifactRecord) -> bool:
+    """Whether a gate on a file's answers says FAIL."""
+    own = (verdict for verdict in run.manifest.verdicts if verdict.artifact == record.name)
+    return any(verdict.gate in gate.STATISTICAL and verdict.outcome == "FAIL" for verdict in own)
 
 
 def lines(found: Sequence[Diagnosis]) -> Iterator[str]:

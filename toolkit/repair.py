@@ -147,9 +147,9 @@ class _Ladder:
         """Every trial in the order asked; later ones build on what earlier ones have found."""
         rungs = {
             "calibration": self._calibrations,
-            "equalize_bias": lambda: self._corrected("equalize_bias", ("equalize", "bias")),
+            "equalize_bias": self._equalized,
             "mixed": self._mixes,
-            "adaround": lambda: self._corrected("adaround", ("equalize", "bias", "adaround")),
+            "adaround": lambda: self._corrected("adaround", (*self._equalize(), "adaround", "bias")),
             "qat": self._qat,
         }
         for name in self.section.rungs if self.section else ():
@@ -161,9 +161,18 @@ class _Ladder:
             if ranges != own.ranges:
                 yield self._changed("calibration", f'ranges = "{ranges}"', ranges=ranges)
 
+    def _equalize(self) -> tuple[str, ...]:
+        """Equalization is worth it where channels share one scale (docs/quantize.md)."""
+        return ("equalize",) if self.stage.component.granularity == "per_tensor" else ()
+
+    def _equalized(self) -> Iterator[_Change]:
+        """Biases first, where that is nearly everything; then equalization too."""
+        if not self._equalize():
+            yield from self._corrected("equalize_bias", ("bias",))
+        yield from self._corrected("equalize_bias", ("equalize", "bias"))
+
     def _corrected(self, rung: str, corrections: tuple[str, ...]) -> Iterator[_Change]:
-        if "corrections" not in type(self.stage.component).model_fields:
-            yield _Change(rung, ", ".join(corrections), refused="quantize has no corrections in this version")
+        if set(corrections) == set(self.stage.component.corrections):
             return
         words = f"corrections = [{', '.join(map(repr, corrections))}]".replace("'", '"')
         yield self._changed(rung, words, best=True, corrections=corrections)

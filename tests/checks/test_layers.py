@@ -177,6 +177,11 @@ def test_what_is_no_file_of_ours_is_refused(name: str, written: dict[str, Writte
         layer_errors(tmp_path / name, written["mobile"].graph, IMAGES)
 
 
+def test_images_of_another_shape_are_refused(written: dict[str, Written]) -> None:
+    with pytest.raises(InputError, match=r"takes \(1, 16, 16, 3\), the images are \(1, 8, 8, 3\)"):
+        layer_errors(written["mobile"].tflite, written["mobile"].graph, {"image": IMAGES["image"][:, :8, :8]})
+
+
 def test_take_images_takes_the_first_of_a_split() -> None:
     taken: Any = take_images(Noise(), 5)
     np.testing.assert_array_equal(taken["image"], Noise().images[:5])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.checks.layers import IMAGES as IMAGES  # noqa: PLC0414  (how many, where nobody says)
-from toolkit.checks.layers import Culprit, LayerError, layer_errors
+from toolkit.checks.layers import Culprit, LayerError, bounded, layer_errors
 from toolkit.core import STATIC, Model, Progress, QuantSpec
 from toolkit.errors import UnsupportedError
 
@@ -109,15 +109,15 @@ def _sensitive(
     rows = tuple(
         Sensitive(
             row.layer,
-            row.alone.sqnr_db,
+            bounded(row.alone.sqnr_db),
             _known(row.alone.agreement),
-            row.rest.sqnr_db,
+            bounded(row.rest.sqnr_db),
             _known(row.rest.agreement),
-            row.gain_db,
+            bounded(row.gain_db),
         )
         for row in result.most_first()
     )
-    return rows, (result.all.sqnr_db, _known(result.all.agreement))
+    return rows, (bounded(result.all.sqnr_db), _known(result.all.agreement))
 
 
 def _known(value: float) -> float | None:

@@ -1,0 +1,93 @@
+"""What the page says of the insides of files, and of repairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+from toolkit.checks.diagnosis import Diagnosis, Sensitive
+from toolkit.checks.layers import LayerError
+from toolkit.report import inside
+from toolkit.report.html import render
+from toolkit.report.view import View
+from toolkit.runs import DiagnosisRecord, Manifest, RepairRecord, RepairTrial, dump
+
+
+def error(layer: str, alone: float) -> LayerError:
+    return LayerError(layer, (f"{layer}_conv", layer), "CONV_2D", "t", "int8", 20.0, alone, 3.0, -1, 1, 0.25, 0.5, 3)
+
+
+def diagnosed() -> Diagnosis:
+    return Diagnosis(
+        artifact="phone.tflite",
+        images=16,
+        culprit="<b>stem",
+        faulty=True,
+        advice="<b>stem is likely at fault",
+        errors=(error("<b>stem", -3.0), error("head", 41.5)),
+        sensitive=(Sensitive("head_conv", 30.0, 1.0, 28.0, 0.9, 2.5),),
+        all_db=25.5,
+        all_agreement=0.875,
+    )
+
+
+def manifest() -> Manifest:
+    bare = Manifest("run", "done", "2026-01-01T00:00:00+00:00", recipe={}, seed=0, host={}, versions={}, outcome="PASS")
+    trials = (
+        RepairTrial(
+            "as asked", "as the recipe has it", "quantize", {}, 1.0, "FAIL", "lost 9.0 points", 0.09, 0.8, 9.0, 10
+        ),
+        RepairTrial("equalize_bias", "equalize, bias", reason="the exporter refuses"),
+        RepairTrial("mixed", "float32: stem", "quantize", {}, 2.0, "PASS", "lost 0.1 points", 0.001, 0.99, 30.0, 2048),
+    )
+    return replace(
+        bare,
+        diagnoses={"phone.tflite": DiagnosisRecord("0", (16, True), diagnosed())},
+        repairs={"phone": RepairRecord("phone", "k", trials, 2)},
+    )
+
+
+def test_bars_are_one_a_layer_worst_first_and_escaped() -> None:
+    page = inside.diagnosis(View(manifest()))
+    svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    assert [text.text for text in svg.iter("title")] == ["<b>stem: -3.0 dB", "head: 41.5 dB"]
+    assert [bar.get("class") for bar in svg.iter("rect")] == ["cell worse", "cell right"]
+    assert "<b>stem" not in page
+
+
+def test_bar_of_a_negative_error_runs_to_the_left_of_zero() -> None:
+    page = inside.diagnosis(View(manifest()))
+    svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    (zero,) = (float(line.get("x1", "")) for line in svg.iter("line"))
+    first, second = ((float(bar.get("x", "")), float(bar.get("width", ""))) for bar in svg.iter("rect"))
+    assert sum(first) <= zero + 0.01
+    assert second[0] >= zero - 0.01
+
+
+def test_sensitivity_stands_beside_the_layer_it_is_fused_into() -> None:
+    page = inside.diagnosis(View(manifest()))
+    assert "2.5</td>" in page
+    assert "Simulated with every layer quantized: 25.5 dB at the output, 88% of decisions kept." in page
+
+
+def test_repair_table_has_every_trial_and_what_stays() -> None:
+    page = inside.repairs(View(manifest()))
+    assert "2 tried; what stays: float32: stem." in page
+    assert page.count("<tr>") == 4  # the heading and three trials
+    assert "the exporter refuses" in page
+    assert "9.00 points" in page
+
+
+def test_page_holds_both_sections_and_survives_its_own_json() -> None:
+    import tempfile
+    from pathlib import Path
+
+    from toolkit.runs import read
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.json").write_bytes(dump(manifest()))
+        again = read(Path(folder))
+    assert again.repairs == manifest().repairs
+    assert again.diagnoses == manifest().diagnoses
+    page = render(again)
+    assert all(f'id="{key}"' in page for key in ("diagnosis", "repairs"))
