@@ -34,6 +34,7 @@ FLOORS = {
     "sources": 5,
     "metrics": 5,
     "devices": 6,
+    "kernels": 7,
     "training": 6,
     "recipe_file": 6,
     "overrides": 6,

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from toolkit.core import MeasureSpec
-from toolkit.devices import DeviceProfile, DeviceRuntime, find, load_device, open_session, safe_name, shipped
+from toolkit.devices import (
+    DeviceProfile,
+    DeviceRuntime,
+    KernelFact,
+    find,
+    load_device,
+    open_session,
+    safe_name,
+    shipped,
+)
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 
 BOARD = """\
@@ -71,7 +80,8 @@ def test_load_device_names_every_mistake_with_its_line(tmp_path: Path) -> None:
     text = text.replace("memory_kib = 1024", "memory_kb = 1024").replace('source = "unverified"\n', "")
     assert mistakes(write(tmp_path, text)) == [
         "board.toml:4: memory_kb: no such key. Fix: did you mean 'memory_kib'?",
-        "board.toml:12: runtimes.0.schemes.1: must be 'float32', 'float16', 'dynamic' or 'int8', got 'int9'. "
+        "board.toml:12: runtimes.0.schemes.1: must be 'float32', 'float16', 'dynamic', 'int8', 'int16x8', "
+        "'weight_int8' or 'weight_int4', got 'int9'. "
         "Fix: did you mean 'int8'?",
         "board.toml:15: facts.0.source: is missing. Fix: add `source`, text.",
     ]
@@ -141,3 +151,19 @@ def test_find_passes_over_a_folder_of_a_shipped_name(tmp_path: Path, monkeypatch
 
 def test_safe_name_keeps_what_file_names_may_hold() -> None:
     assert [safe_name(text) for text in ("a b.c", "../up", "é", "ok_1-2")] == ["a-b.c", "up", "unnamed", "ok_1-2"]
+
+
+def test_fact_about_kernels_ends_with_the_version_that_is_free_of_it() -> None:
+    known = KernelFact(fact="dense_per_tensor", before="2.10", source="a page")
+    runtime = DeviceRuntime(use="a", formats=("tflite",), schemes=("int8",), kernels=(known,))
+    versions = {"2.9.1": known, "2.10": None, "10.0": None, "": known}
+    for version, expected in versions.items():
+        assert runtime.model_copy(update={"version": version}).needs("dense_per_tensor") == expected
+    assert runtime.needs("saturating") is None
+
+
+def test_fact_about_kernels_must_be_known_and_have_a_source(tmp_path: Path) -> None:
+    text = BOARD.replace('delegates = ["xnnpack"]', 'kernels = [{ fact = "saturated" }]')
+    found = mistakes(write(tmp_path, text))
+    assert any("must be 'saturating' or 'dense_per_tensor', got 'saturated'" in line for line in found)
+    assert any("source: is missing" in line for line in found)

@@ -129,3 +129,52 @@ def test_package_that_a_pass_asks_for_is_missing_with_what_to_install(monkeypatc
     assert plan(text.format("native")).missing == ()
     (missing,) = plan(text.format("tfmot")).missing
     assert missing.endswith("tensorflow-model-optimization is not installed here. Fix: pip install 'edgekit[tfmot]'")
+
+
+KERNELS = '{ fact = "FACT", source = "a page" }'
+
+
+@pytest.mark.parametrize(
+    ("fact", "field", "words"),
+    [
+        ("saturating", "reduce_range", "variant a: board: onnxruntime adds products of 8 bits in 16"),
+        ("dense_per_tensor", "dense_per_tensor", "takes one scale for a dense layer's weights"),
+    ],
+)
+def test_what_a_devices_kernels_need_changes_the_request_with_a_note(
+    tmp_path: Path, fact: str, field: str, words: str
+) -> None:
+    board = Path(device(tmp_path, "board"))
+    board.write_text(board.read_text() + "\nkernels = [" + KERNELS.replace("FACT", fact) + "]")
+    made = plan(DATA + f'[[targets]]\ndevice = "{board}"\n[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8)
+    quants = {stage.name: stage.quant for stage in made.stages}
+    assert getattr(quants["a.onnx"], field)
+    assert not getattr(quants["original.onnx"], field)
+    assert not made.problems
+    assert any(words in note and "(a page)" in note for note in made.notes)
+
+
+def test_symmetric_and_float_files_have_nothing_to_saturate(tmp_path: Path) -> None:
+    board = Path(device(tmp_path, "board", schemes=["float32", "float16", "int8"]))
+    board.write_text(board.read_text() + "\nkernels = [" + KERNELS.replace("FACT", "saturating") + "]")
+    for quantize in (INT8 + 'flavour = "symmetric"\n', INT8.replace("int8", "float16")):
+        text = f'[[targets]]\ndevice = "{board}"\n[[variants]]\nname = "a"\nexport = ["onnx"]\n' + quantize
+        made = plan(DATA + text)
+        assert not made.problems
+        assert not made.stage("a.onnx").quant.reduce_range
+
+
+def test_seven_bit_weights_are_refused_where_the_format_has_none(tmp_path: Path) -> None:
+    board = tmp_path / "board.toml"
+    board.write_text(
+        'schema = 1\narch = "any"\n[[runtimes]]\nuse = "litert"\nformats = ["tflite"]\n'
+        "schemes = ['float32', 'int8']\nkernels = [" + KERNELS.replace("FACT", "saturating") + "]"
+    )
+    text = f'[[targets]]\ndevice = "{board}"\n[[variants]]\nname = "a"\nexport = ["tflite"]\n'
+    made = plan(DATA + text + INT8)
+    assert [problem for problem in made.problems if "weights of .tflite files are 8-bit" in problem]
+
+
+def test_scheme_that_onnx_has_no_kernels_for_is_refused_before_any_work() -> None:
+    text = '[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8.replace("int8", "int16x8")
+    assert any("no 16-bit kernels of convolutions" in problem for problem in plan(DATA + text).problems)

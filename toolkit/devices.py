@@ -5,6 +5,7 @@ Hosts, users and serial numbers never stand in a profile: they belong to the com
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,21 @@ class Fact(Component):
     """The page it was read from, or "unverified"."""
 
 
+class KernelFact(Component):
+    """One way in which a runtime's kernels ask for other integers than the scheme alone, and where that is known.
+
+    saturating: products of uint8 and int8 are added in 16 bits and overflow, so that weights must be 7-bit.
+    dense_per_tensor: dense layers are computed with the first weight scale alone, so that they must have one.
+    """
+
+    fact: Literal["saturating", "dense_per_tensor"]
+    """Which of them."""
+    before: str = ""
+    """First version of the runtime that is free of it, where there is one; a runtime of no known version is not."""
+    source: Annotated[str, Field(min_length=1)]
+    """The page it was read from, or "unverified"."""
+
+
 class DeviceRuntime(Component):
     """One runtime of the device, and what it may be asked to do there."""
 
@@ -54,6 +70,16 @@ class DeviceRuntime(Component):
     """Version the profile speaks of; empty for whatever is installed."""
     layout: Literal["NHWC", "NCHW"] | None = None
     """How files for it take images, where the exporter has a choice and the recipe makes none."""
+    kernels: tuple[KernelFact, ...] = ()
+    """What its kernels need of quantized files."""
+
+    def needs(self, fact: str) -> KernelFact | None:
+        """The fact of that name, where it holds of this version."""
+        for known in self.kernels:
+            fixed = known.before and self.version and _version(self.version) >= _version(known.before)
+            if known.fact == fact and not fixed:
+                return known
+        return None
 
 
 class DeviceProfile(Component):
@@ -117,6 +143,11 @@ def open_session(profile: DeviceProfile) -> Session:
         raise UnavailableError(profile.name, problem, "use `edgekit plan`, or another device")
     transport: Transport = registry.load("transports", profile.transport)()
     return transport.open()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of a version, to be compared."""
+    return tuple(int(part) for part in re.findall(r"\d+", text))
 
 
 def _check_names(profile: DeviceProfile, reader: Reader) -> None:

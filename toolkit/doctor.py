@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from toolkit import kernels
+
 TRIED_PYTHON = ((3, 11),)  # CPython versions the whole test suite has passed on
 TRIED_HOST = ("Linux", "x86_64")
 
@@ -75,15 +77,6 @@ def versions() -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
-def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags from /proc/cpuinfo; empty where there is none."""
-    for line in _cpuinfo():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
-
-
 def _python() -> Finding:
     version = platform.python_version()
     if sys.version_info[:2] in TRIED_PYTHON:
@@ -100,9 +93,11 @@ def _host() -> Finding:
 
 
 def _processor() -> Finding:
-    flags = cpu_flags()
+    flags = kernels.flags()
     vnni = flags & {"avx512_vnni", "avx_vnni", "asimddp"}
     note = f"int8 dot products: {', '.join(sorted(vnni)) or 'none'}" if flags else "instruction set unknown"
+    if kernels.saturates(platform.machine(), flags):
+        note += "; ONNX Runtime's uint8 x int8 kernels saturate here: weights of int8 .onnx files are written in 7 bits"
     return Finding("cpu", "ok", f"{_cpu_model()}, {os.cpu_count()} cores, {_memory_mib()} MiB; {note}")
 
 

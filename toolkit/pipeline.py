@@ -335,6 +335,7 @@ class _Pipeline:
                 parent=self._file(stage.parent),
                 path=target,
                 provenance=self._provenance(stage),
+                asked=stage.quant,
             )
             artifact = replace(artifact, name=stage.name, path=target)
             origin = make_origin(artifact, self.recipe.name, stage.quant.granularity, self.versions)

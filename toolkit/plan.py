@@ -6,15 +6,16 @@ Stages form a small directed graph: the original, the trunk's passes, each varia
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import registry
+from toolkit import kernels, registry
 from toolkit.checks import fit
 from toolkit.core import Budget, Kind, MeasureSpec, QuantSpec
-from toolkit.devices import DeviceProfile
+from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.recipe import Recipe, Step, Variant
 
@@ -91,9 +92,9 @@ def make_plan(recipe: Recipe) -> Plan:
     """Resolve a recipe against what its passes, exporters, runtimes and devices can do."""
     problems: list[str] = []
     kind = model_kind(recipe)
-    stages = tuple(_stages(recipe, problems))
-    checks: list[Check] = []
     notes: list[str] = []
+    stages = tuple(_stages(recipe, problems, notes))
+    checks: list[Check] = []
     for stage in stages:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
@@ -108,11 +109,11 @@ def make_plan(recipe: Recipe) -> Plan:
 # ---------------------------------------------------------------- stages
 
 
-def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
+def _stages(recipe: Recipe, problems: list[str], notes: list[str]) -> Iterator[Stage]:
     original = _original(recipe, problems)
     yield original
     for use, step in _formats(recipe).items():
-        yield from _exports(recipe, Variant(REFERENCE, (), (replace(step, use=use),)), original, problems)
+        yield from _exports(recipe, Variant(REFERENCE, (), (replace(step, use=use),)), original, problems, notes)
     last = original
     for last in _passes(recipe.passes, original, variant="", number=1, recipe=recipe, problems=problems):
         yield last
@@ -121,7 +122,7 @@ def _stages(recipe: Recipe, problems: list[str]) -> Iterator[Stage]:
         number = 1 + len(recipe.passes)
         for tip in _passes(variant.passes, last, variant=variant.name, number=number, recipe=recipe, problems=problems):
             yield tip
-        yield from _exports(recipe, variant, tip, problems)
+        yield from _exports(recipe, variant, tip, problems, notes)
 
 
 def _original(recipe: Recipe, problems: list[str]) -> Stage:
@@ -150,15 +151,27 @@ def _passes(
         yield parent
 
 
-def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str]) -> Iterator[Stage]:
+def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], notes: list[str]) -> Iterator[Stage]:
     for step in (_laid_out(step, variant, recipe, problems) for step in variant.exports):
         where = recipe.where(*step.key)
         kind = model_kind(recipe)
-        refusal = step.component.refusal(tip.quant, kind) if kind != "keras" else step.component.refusal(tip.quant)
+        quant, told = kernels.adapted(tip.quant, list(_running(recipe, variant, step.component.format, tip.quant)))
+        notes += [f"variant {variant.name}: {note}" for note in told]
+        refusal = step.component.refusal(quant, kind) if kind != "keras" else step.component.refusal(quant)
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")
         name = f"{variant.name}{step.component.suffix}"
-        yield Stage(name, "export", step.use, step.component, tip.name, variant.name, tip.quant, where)
+        yield Stage(name, "export", step.use, step.component, tip.name, variant.name, quant, where)
+
+
+def _running(
+    recipe: Recipe, variant: Variant, format: str, quant: QuantSpec
+) -> Iterator[tuple[DeviceProfile, DeviceRuntime]]:
+    """The devices a variant's file of this format is for, each with the runtime that would run it."""
+    for target in recipe.targets:
+        if variant.name in target.variants:
+            with suppress(UnsupportedError):  # said where checks are made
+                yield target.profile, target.profile.runtime_for(format, quant.scheme)
 
 
 def _laid_out(step: Step, variant: Variant, recipe: Recipe, problems: list[str]) -> Step:

@@ -27,6 +27,8 @@ class QuantSpec:
     TensorRT does. layers: (layer name, scheme) of layers that get another scheme than the rest. ranges, percentile: how
     a range is found for tensors that only the file has. allow_float: operators that the scheme has no kernel for may
     stay in float32; they are named. backend: what writes a .tflite file; auto is whichever honours the request.
+    reduce_range, dense_per_tensor: what the kernels of a device need (DeviceRuntime.kernels): weights in 7 bits, dense
+    layers with one weight scale each.
     """
 
     scheme: Scheme = "float32"
@@ -38,6 +40,8 @@ class QuantSpec:
     percentile: float = 99.99  # of all values, for ranges = "percentile"
     allow_float: bool = False
     backend: Literal["auto", "tensorflow", "ai-edge-quantizer"] = "auto"
+    reduce_range: bool = False
+    dense_per_tensor: bool = False
 
 
 @dataclass(frozen=True)

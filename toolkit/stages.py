@@ -27,6 +27,7 @@ from toolkit.core import (
     PassContext,
     Preprocessing,
     Progress,
+    QuantSpec,
     Signature,
     TensorSpec,
 )
@@ -131,11 +132,16 @@ class Stages:
         facts = self._save(result.model, save_as)
         return replace(facts, changes=result.changes, curves=dict(result.curves))
 
-    def export(self, *, exporter: Any, parent: Path, path: Path, provenance: Mapping[str, str]) -> Artifact:
-        """Write the model saved at `parent` to one file. provenance: where it comes from, for the file's metadata."""
+    def export(
+        self, *, exporter: Any, parent: Path, path: Path, provenance: Mapping[str, str], asked: QuantSpec
+    ) -> Artifact:
+        """Write the model saved at `parent` to one file. provenance: where it comes from, for the file's metadata.
+
+        asked: what the plan asks of it; what the devices' kernels need stands there alone.
+        """
         splits = self._opened()
         context = ExportContext(splits.calibration, self._emit, splits.test.classes, provenance)
-        artifact: Artifact = exporter.export(self._model(parent), path, context)
+        artifact: Artifact = exporter.export(_for_kernels(self._model(parent), asked), path, context)
         return artifact
 
     def predict(self, *, model: Path, inputs: Mapping[str, Path], folder: Path) -> dict[str, Path]:
@@ -206,6 +212,12 @@ class Stages:
             return float(metric.reduce(values)) * (1 if metric.higher_is_better else -1)
 
         return score
+
+
+def _for_kernels(model: Model, asked: QuantSpec) -> Model:
+    """The model, asking also for what the kernels of its devices need."""
+    quant = replace(model.quant, reduce_range=asked.reduce_range, dense_per_tensor=asked.dense_per_tensor)
+    return replace(model, quant=quant) if quant != model.quant else model
 
 
 def _load_any(path: Path, allow_code: tuple[str, ...] = ()) -> Model:

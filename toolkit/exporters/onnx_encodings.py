@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from toolkit.core import Array
-    from toolkit.quantization import QuantSpec
 
 WEIGHT_STEPS = 127  # narrow range: -127..127 (LiteRT 8-bit quantization specification; ONNX Runtime's symmetric int8)
 REDUCED_STEPS = 64  # two products of 255 * 64 still fit the int16 sums of vpmaddubsw ("Quantize ONNX models")
@@ -59,23 +58,21 @@ def activation(low: float, high: float, flavour: str) -> Encoding:
     return Encoding(np.array(scale, np.float32), int(np.rint(-low / scale)), "uint8")
 
 
-def weight(values: Array, quant: QuantSpec, *, axis: int, bias: Array | None = None, of_input: float = 1.0) -> Encoding:
-    """Symmetric int8 by the largest weight, of each output channel or of all.
+def weight(
+    values: Array, *, axis: int | None, reduced: bool = False, bias: Array | None = None, of_input: float = 1.0
+) -> Encoding:
+    """Symmetric int8 by the largest weight, of each output channel along `axis` or of all; reduced: in 7 bits.
 
     A scale is larger where the int32 bias (of scale of_input * scale) would not fit otherwise, as in channels that
     pruning left with a bias and no weights.
     """
     import numpy as np
 
-    per_channel = quant.granularity == "per_channel"
-    steps = REDUCED_STEPS if getattr(quant, "reduce_range", False) else WEIGHT_STEPS
     size = np.abs(np.asarray(values, np.float64))
-    others = tuple(i for i in range(size.ndim) if i != axis % size.ndim)
-    largest = size.max(axis=others) if per_channel else size.max(initial=0.0)
-    scale = largest / steps
+    own = None if axis is None else axis % size.ndim
+    largest = size.max(initial=0.0, axis=None if own is None else tuple(i for i in range(size.ndim) if i != own))
+    scale = largest / (REDUCED_STEPS if reduced else WEIGHT_STEPS)
     if bias is not None:
-        offset = np.abs(np.asarray(bias, np.float64)).reshape(-1)
-        least = offset / (of_input * BIAS_LIMIT)
-        scale = np.maximum(scale, least if per_channel else least.max(initial=0.0))
-    scale = np.where(scale >= TINY, scale, 1.0).astype(np.float32)
-    return Encoding(scale, 0, "int8", axis % size.ndim if per_channel else None)
+        least = np.abs(np.asarray(bias, np.float64)).reshape(-1) / (of_input * BIAS_LIMIT)
+        scale = np.maximum(scale, least.max(initial=0.0) if own is None else least)
+    return Encoding(np.asarray(np.where(scale >= TINY, scale, 1.0), np.float32), 0, "int8", own)

@@ -17,7 +17,7 @@ from toolkit.exporters.onnx_encodings import Encoding
 from toolkit.exporters.onnx_file import File
 from toolkit.exporters.onnx_matching import floats
 from toolkit.exporters.onnx_placing import Placement
-from toolkit.exporters.onnx_scan import WEIGHTED, weight_axis
+from toolkit.exporters.onnx_scan import WEIGHTED, has_scales_per_channel, weight_axis
 
 INFERRED = ("onnx.infer", "onnxruntime.quant")  # onnxruntime's mark: shapes are known, need not be inferred again
 # Outputs whose scale LiteRT's kernels prescribe, taken here too, so that one set of ranges serves both formats.
@@ -173,13 +173,17 @@ def _weights(
         name, bias = node.input[1], None
         if node.name in placement.full and quant.flavour == "asymmetric":
             bias = file.values(node.input[2]) if len(node.input) > 2 else None
-        axis = weight_axis(node)
-        if bias is not None and quant.granularity == "per_channel" and bias.size != values.shape[axis]:
+        axis, per_channel = weight_axis(node), has_scales_per_channel(node, quant)
+        if bias is not None and per_channel and bias.size != values.shape[axis]:
             problem = f"node {node.name} has {bias.size} outputs and {values.shape[axis]} weight scales"
             raise UnsupportedError(node.name, problem, 'keep the layer in float32, or use granularity = "per_tensor"')
         given = activations.get(node.input[0])
         own = onnx_encodings.weight(
-            values, quant, axis=axis, bias=bias, of_input=float(given.scale) if given is not None else 1.0
+            values,
+            axis=axis if per_channel else None,
+            reduced=quant.reduce_range,
+            bias=bias,
+            of_input=float(given.scale) if given is not None else 1.0,
         )
         before = found.get(name)  # weights of several nodes
         scale = own.scale if before is None else np.maximum(own.scale, before.scale)

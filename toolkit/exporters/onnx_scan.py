@@ -91,6 +91,12 @@ def weight_axis(node: Any) -> int:
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}[str(node.op_type)]
 
 
+def has_scales_per_channel(node: Any, quant: QuantSpec) -> bool:
+    """Whether a weighted node is to have one weight scale for each output channel."""
+    dense = node.op_type in ("Gemm", "MatMul")
+    return quant.granularity == "per_channel" and not (dense and quant.dense_per_tensor)
+
+
 def _quantized_weights(file: File, node: Any, quant: QuantSpec, locate: Locate) -> None:
     import numpy as np
 
@@ -103,7 +109,7 @@ def _quantized_weights(file: File, node: Any, quant: QuantSpec, locate: Locate) 
         problem = f"the weights of node {node.name} ({node.op_type}) stay in floating point in an int8 file"
         raise UnsupportedError(where, problem)
     scales = file.values(source.input[1])
-    count = stored.shape[weight_axis(node)] if quant.granularity == "per_channel" else 1
+    count = stored.shape[weight_axis(node)] if has_scales_per_channel(node, quant) else 1
     if scales is None or scales.size != count:
         found = 0 if scales is None else scales.size
         problem = f"node {node.name} ({node.op_type}) has {found} weight scales, {quant.granularity} asks for {count}"

@@ -93,20 +93,24 @@ def _add(work: Any, regex: str, scheme: Scheme, granularity: str) -> None:
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
 
-    scales = QuantGranularity.CHANNELWISE if granularity == "per_channel" else QuantGranularity.TENSORWISE
+    whole, dense = QuantGranularity.TENSORWISE, TFLOperationName.FULLY_CONNECTED
+    scales = whole if granularity == "per_tensor" else QuantGranularity.CHANNELWISE
     everything = TFLOperationName.ALL_SUPPORTED
     if scheme in STATIC:
         work.add_static_config(regex, everything, BITS[scheme], 8, scales)
+        if granularity == "dense_per_tensor":
+            work.add_static_config(regex, dense, BITS[scheme], 8, whole)
         return
     work.update_quantization_recipe(regex, everything, algorithm_key=AlgorithmName.NO_QUANTIZE)
     for kind in sorted(WEIGHT_ONLY.get(scheme, ())):
         operator = TFLOperationName(AEQ_NAMES.get(kind, kind))
+        own = whole if granularity == "dense_per_tensor" and operator == dense else scales
         if scheme == "dynamic":
-            work.add_dynamic_config(regex, operator, 8, scales)
+            work.add_dynamic_config(regex, operator, 8, own)
         elif scheme == "float16":
             work.add_weight_only_config(regex, operator, 16, QuantGranularity.TENSORWISE, AlgorithmName.FLOAT_CASTING)
         else:
-            work.add_weight_only_config(regex, operator, 4 if scheme == "weight_int4" else 8, scales)
+            work.add_weight_only_config(regex, operator, 4 if scheme == "weight_int4" else 8, own)
 
 
 def _set_ends(work: Any, ends: tuple[str, str]) -> None:

@@ -92,7 +92,10 @@ def holding_zero(name: str, low: float, high: float) -> Bounds:
 
 
 def weight_scales(operator: Operator, granularity: str, largest: int = 127) -> Array:
-    """Scales that weights have by themselves: max|w| / largest of each output channel, or of all."""
+    """Scales that weights have by themselves: max|w| / largest of each output channel, or of all.
+
+    granularity: "per_channel", "per_tensor", or "dense_per_tensor" for one scale in dense layers alone.
+    """
     import numpy as np
 
     place = WEIGHTED[operator.kind]
@@ -101,7 +104,8 @@ def weight_scales(operator: Operator, granularity: str, largest: int = 127) -> A
         raise UnsupportedError(operator.kind, "its weights are computed, not constant", "quantize with scheme dynamic")
     data = np.abs(tensor.data.astype(np.float64))
     axes = tuple(axis for axis in range(data.ndim) if axis != place.axis)
-    each = data.max(axis=axes) if granularity == "per_channel" else data.max(keepdims=True).ravel()
+    whole = granularity == "per_tensor" or (granularity == "dense_per_tensor" and operator.kind == "FULLY_CONNECTED")
+    each = data.max(keepdims=True).ravel() if whole else data.max(axis=axes)
     scales: Array = np.maximum(each, LEAST_WEIGHT) / largest
     return scales
 

@@ -22,6 +22,7 @@ from toolkit.exporters import (
     tflite_file,
     tflite_layers,
     tflite_observed,
+    tflite_refusal,
     written,
 )
 from toolkit.exporters.tflite_held import Held
@@ -77,11 +78,11 @@ def quantize(
     encodings = None
     if tflite_encodings.static(schemes):
         ranges, own = _ranges(replace(plan, schemes=schemes), model, inputs, context)
-        encodings = tflite_encodings.resolve(plan.file, ranges, schemes, model.quant.granularity)
+        encodings = tflite_encodings.resolve(plan.file, ranges, schemes, tflite_refusal.granularity(model.quant))
         notes += _told(model, own)
         notes += tuple(f"{locate(name) or name}: {text}" for name, text in encodings.notes)
     request = tflite_aeq.Request(
-        schemes, model.quant.granularity, ("int8" if pixels else model.quant.io, model.quant.io)
+        schemes, tflite_refusal.granularity(model.quant), ("int8" if pixels else model.quant.io, model.quant.io)
     )
     context.emit(Progress(f"quantizing to {model.quant.scheme}"))
     content = tflite_aeq.quantize(plan.content, plan.file, request, encodings)

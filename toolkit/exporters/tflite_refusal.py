@@ -18,6 +18,10 @@ def of(quant: QuantSpec, kind: Kind) -> str | None:
             "symmetric int8 activations are not written to TFLite, whose kernels take asymmetric ones: "
             "use flavour asymmetric, or scheme int16x8"
         )
+    if quant.reduce_range:
+        return "weights of .tflite files are 8-bit, and kernels on the device need 7: export to onnx, or use float16"
+    if quant.dense_per_tensor and quant.backend == "tensorflow":
+        return 'backend tensorflow cannot give dense layers alone one weight scale: set backend = "auto"'
     if quant.layers and (reason := _mix(quant, kind)):
         return reason
     return _backend(quant, kind)
@@ -26,7 +30,7 @@ def of(quant: QuantSpec, kind: Kind) -> str | None:
 def by_converter(model: Model) -> bool:
     """Whether TensorFlow's converter is asked first."""
     quant = model.quant
-    if model.kind == "tflite" or quant.backend == "ai-edge-quantizer" or quant.layers:
+    if model.kind == "tflite" or quant.backend == "ai-edge-quantizer" or quant.layers or quant.dense_per_tensor:
         return False
     if quant.backend == "tensorflow" or quant.scheme in ("float32", *WHOLE):
         return True
@@ -38,6 +42,7 @@ def may_convert(model: Model) -> bool:
     quant = model.quant
     ranges = model.statistics.ranges.values() if model.statistics is not None else ()
     free = quant.backend == "auto" and quant.scheme in STATIC and not quant.layers and model.kind != "tflite"
+    free = free and not quant.dense_per_tensor
     return (
         free and not quant.allow_float and quant.ranges == "minmax" and all(found.how == "minmax" for found in ranges)
     )
@@ -70,3 +75,9 @@ def _backend(quant: QuantSpec, kind: Kind) -> str | None:
     if quant.scheme in STATIC and quant.ranges != "minmax":
         return f"backend tensorflow calibrates by least and greatest values, not by {quant.ranges}: {fix}"
     return None
+
+
+def granularity(quant: QuantSpec) -> str:
+    """Of the weights' scales, as tflite_encodings.weight_scales takes it."""
+    alone = quant.dense_per_tensor and quant.granularity == "per_channel"
+    return "dense_per_tensor" if alone else quant.granularity
