@@ -12,7 +12,7 @@ from keras import layers
 from toolkit.engine.loss import Target
 from toolkit.engine.prepare import prepare
 from toolkit.engine.qat import Rounding, find_ranges, learned, rounding_graph
-from toolkit.engine.rounded_layers import TrackedRange
+from toolkit.engine.rounded_layers import RoundedConv2D, TrackedRange
 from toolkit.engine.simulate import simulate
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.train import fit
@@ -113,3 +113,14 @@ def test_a_joined_range_moves_once_a_step_to_all_its_tensors() -> None:
     layer(np.array([[1.0]], np.float32), part="settle", training=True)
     assert (float(layer.low.numpy()), float(layer.high.numpy())) == pytest.approx((-1.01, 3.02))
     assert (float(layer.least.numpy()), float(layer.most.numpy())) == (0.0, 0.0)
+
+
+def test_small_weights_learn_at_the_pace_of_large_ones() -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 2)).astype(np.float32) * [1.0, 1e-3]
+    layer = RoundedConv2D(2, 3)
+    layer.build((None, 8, 8, 4))
+    layer.take(kernel, np.array([0.5, 0.5]), size=2.0)
+    assert np.square(layer.kernel.numpy()).mean(axis=(0, 1, 2)) == pytest.approx(2 / 36, rel=1e-4)
+    found, bias = layer.weights_learned()
+    np.testing.assert_allclose(found, kernel, rtol=1e-5)
+    np.testing.assert_allclose(bias, 0.5, rtol=1e-5)

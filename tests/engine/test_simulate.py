@@ -36,6 +36,13 @@ def test_fake_quantize_rounds_and_clips() -> None:
     np.testing.assert_allclose(rounded, [-1.0, -0.28, 0.0, 0.01, 0.99, 1.55], atol=1e-6)
 
 
+def test_halves_go_to_even_integers_and_in_averages_away_from_zero() -> None:
+    given = np.array([0.5, 1.5, 2.5, -0.5, 3.5], np.float32)
+    np.testing.assert_array_equal(FakeQuantize(1.0, 0)(given), [0, 2, 2, 0, 4])
+    # with zero point -2 these are the integers -1.5, -0.5, 0.5, -2.5, 1.5
+    np.testing.assert_array_equal(FakeQuantize(1.0, -2, away=True)(given), [0, 1, 3, -1, 4])
+
+
 def test_fake_quantize_keeps_its_encoding_when_saved() -> None:
     layer = FakeQuantize(0.25, 3, 16, name="x")
     twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

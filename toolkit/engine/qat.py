@@ -34,6 +34,7 @@ from toolkit.engine.surgery import rebuild
 
 Array = NDArray[Any]
 PROBED = 32  # images whose activations are held at once
+USUAL = 3.0  # standard deviations that a range is wide, to each side
 HEADS = ("softmax", "sigmoid")  # that training drops as outputs (engine.heads)
 
 
@@ -124,7 +125,8 @@ class _Rounder(Builder):
             return super()._clone(operation, prefix)
         clone: Any = kind.from_config({**operation.get_config(), "granularity": self._how.granularity})
         clone.build(tuple(operation._inbound_nodes[0].input_tensors[0].shape))
-        clone.set_weights(operation.get_weights())
+        low, high = self._starts[self._edges[id(operation._inbound_nodes[0].input_tensors[0])]]
+        clone.take(*split_weights(operation), size=max(-low, high) / USUAL)
         self._clones[id(operation)] = clone
         return clone
 
@@ -184,6 +186,6 @@ def _settled(layer: Any, trained: Any, how: Rounding) -> list[Array]:
     """What a layer has learned, its kernel on the grid."""
     if not isinstance(layer, WEIGHTED):
         return list(trained.get_weights())
-    kernel, bias = split_weights(trained)
+    kernel, bias = trained.weights_learned()
     rounded = on_grid(kernel, weight_scales(layer, kernel, granularity=how.granularity))
     return [rounded] if bias is None else [rounded, bias]

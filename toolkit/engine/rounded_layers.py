@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -19,6 +20,7 @@ from toolkit.engine.prepare import kernel_axis
 MOMENTUM = 0.99  # of moving averages of ranges: about a hundred batches ("close to 1", section 3.1 of the paper)
 MOST = 127  # steps of a weight's grid, and of a symmetric range, to each side
 LEAST = 1e-9  # of a range, so that no scale is 0
+FAINT = 1e-3  # of the layer's usual weights: a channel of smaller ones learns as if it had these
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -28,31 +30,68 @@ def to_grid(kernel: Any, scales: Any) -> Any:
 
 
 class _OnGrid(layers.Layer):  # type: ignore[misc]
-    """A layer whose kernel is rounded, symmetrically, whenever it is used. `granularity`: of the grid's scales."""
+    """A layer whose kernel is rounded, symmetrically, whenever it is used.
+
+    What learns is the kernel in units of its channel, the bias in units of what the channel gives, so that a step of
+    the optimizer is as large a change here as in a network with BatchNormalization: folding that into the weights, or
+    inputs of 0 to 255, make some channels' weights thousands of times smaller than others'. granularity: of the grid.
+    """
 
     def __init__(self, *given: Any, granularity: str = "per_channel", **rest: Any) -> None:
         super().__init__(*given, **rest)
         self.granularity = granularity
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        shape = tuple(1 if axis in self._channel() else size for axis, size in enumerate(self.kernel.shape))
+        self.unit = self.add_weight(shape=shape, initializer="ones", trainable=False, name="unit")
+        if self.use_bias:
+            shape = self.bias.shape
+            self.bias_unit = self.add_weight(shape=shape, initializer="ones", trainable=False, name="bias_unit")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "granularity": self.granularity}
 
     def call(self, inputs: Any) -> Any:
         x = self.linear(inputs, self._rounded())
-        return x + self.bias if self.use_bias else x
+        return x + self.bias * self.bias_unit if self.use_bias else x
 
     def linear(self, x: Any, kernel: Any) -> Any:
         """What the layer computes before its bias."""
         raise NotImplementedError
 
+    def take(self, kernel: Any, bias: Any | None, size: float) -> None:
+        """Have these weights, of a network that is trained. size: what is a usual value of the layer's inputs.
+
+        The unit makes a channel's root mean square what He et al. 2015 (arXiv:1502.01852) start training from.
+        """
+        square = np.mean(np.square(kernel, dtype=np.float64), axis=self._channel(), keepdims=True)
+        inputs = np.prod([kernel.shape[axis] for axis in self._channel()])
+        floor = max(float(np.mean(square)) * FAINT**2, LEAST**2)
+        unit = np.sqrt(np.maximum(square, floor) * inputs / 2).astype(np.float32)
+        self.unit.assign(unit)
+        self.kernel.assign(kernel / unit)
+        if bias is not None:
+            self.bias_unit.assign(np.broadcast_to(unit.reshape(-1) * size, bias.shape))
+            self.bias.assign(bias / self.bias_unit.numpy())
+
+    def weights_learned(self) -> tuple[Any, Any | None]:
+        """Kernel, not yet rounded, and bias."""
+        kernel = self.kernel.numpy() * self.unit.numpy()
+        return kernel, self.bias.numpy() * self.bias_unit.numpy() if self.use_bias else None
+
+    def _channel(self) -> tuple[int, ...]:
+        """Axes of the kernel over which an output channel lies."""
+        if isinstance(self, layers.DepthwiseConv2D):
+            return (0, 1)
+        axes = list(range(len(self.kernel.shape)))
+        axes.pop(kernel_axis(self))
+        return tuple(axes)
+
     def _rounded(self) -> Any:
         """The kernel on its grid of max|w| / 127 of its output channel, or of all of it."""
-        kernel = tf.convert_to_tensor(self.kernel)
-        axes = list(range(len(kernel.shape)))
-        if self.granularity == "per_channel":
-            axes = [0, 1] if isinstance(self, layers.DepthwiseConv2D) else axes
-            if not isinstance(self, layers.DepthwiseConv2D):
-                axes.pop(kernel_axis(self))
+        kernel = tf.convert_to_tensor(self.kernel) * tf.convert_to_tensor(self.unit)
+        axes = self._channel() if self.granularity == "per_channel" else None
         most = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True))
         return to_grid(kernel, tf.maximum(most, LEAST) / MOST)
 

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from toolkit.engine.flatten import Builder
 from toolkit.engine.graph import Edge
 from toolkit.engine.prepare import WEIGHTED, kernel_axis, split_weights
-from toolkit.engine.stored import Range, Stored, chosen, edges_of, stored
+from toolkit.engine.stored import AVERAGES, Range, Stored, chosen, edges_of, stored
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
 Flavour = Literal["asymmetric", "symmetric"]
 Granularity = Literal["per_channel", "per_tensor"]
+SNAP = 1e-4  # steps: float32 has a half as somewhat less; averages of up to 5,000 integers are not nearer to one
 LEAST = 1e-9  # of a range, so that no scale is 0 (as ai-edge-quantizer has it)
 
 
@@ -99,24 +100,45 @@ def on_grid(values: Array, scales: Array, bits: int = 8) -> Array:
     return rounded
 
 
+def rounded(values: Any, encoding: Encoding, *, away: bool = False) -> Any:
+    """A tensor at the nearest integers of an encoding, as reals.
+
+    Halves go to even integers, as in XNNPACK's kernels; or away from the integer 0, as LiteRT's averages do, which
+    halves are common in. (TensorFlow's own fake quantization sends all of them up.)
+    """
+    own, least = encoding, -(1 << encoding.bits - 1)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def through(x: Any) -> Any:
+        steps = x / own.scale
+        if away:
+            raw = steps + own.zero_point
+            steps = tf.sign(raw) * tf.floor(tf.abs(raw) + 0.5 + SNAP) - own.zero_point
+        steps = tf.clip_by_value(tf.round(steps), least - own.zero_point, -least - 1 - own.zero_point)
+        kept = tf.logical_and(x >= own.low, x <= own.high)
+        return steps * own.scale, lambda upstream: tf.where(kept, upstream, 0.0)
+
+    return through(values)
+
+
 @keras.saving.register_keras_serializable("edgekit")
 class FakeQuantize(layers.Layer):  # type: ignore[misc]
     """Rounds to the integers of an encoding; the gradient passes where nothing was clipped."""
 
-    def __init__(self, scale: float, zero_point: int, bits: int = 8, **rest: Any) -> None:
+    def __init__(self, scale: float, zero_point: int, bits: int = 8, *, away: bool = False, **rest: Any) -> None:
         super().__init__(**rest)
-        self.encoding = Encoding(scale, zero_point, bits)
+        self.encoding, self.away = Encoding(scale, zero_point, bits), away
 
     def call(self, inputs: Any) -> Any:
-        own = self.encoding
-        return tf.quantization.fake_quant_with_min_max_args(inputs, own.low, own.high, own.bits)
+        return rounded(inputs, self.encoding, away=self.away)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
         own = self.encoding
-        return {**super().get_config(), "scale": own.scale, "zero_point": own.zero_point, "bits": own.bits}
+        mine = {"scale": own.scale, "zero_point": own.zero_point, "bits": own.bits, "away": self.away}
+        return {**super().get_config(), **mine}
 
 
 def simulate(
@@ -188,7 +210,8 @@ class _Simulator(Builder):
             return self._rounded.get(edge, value)
         own = self._found[edge]
         name = new_name(self._tensors.names[edge], "quantized", self._old)
-        layer = FakeQuantize(own.scale, own.zero_point, own.bits, name=name)
+        away = call.kind in AVERAGES
+        layer = FakeQuantize(own.scale, own.zero_point, own.bits, away=away, name=name)
         self._rounded[edge] = layer(value)
         return self._rounded[edge]
 

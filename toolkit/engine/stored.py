@@ -25,6 +25,7 @@ PASSING = frozenset([
     "BroadcastTo", "Split", "Cast",
 ])
 # fmt: on
+AVERAGES = frozenset(["AveragePooling1D", "AveragePooling2D"])
 # Compute new integers on the scale of those they took in.
 SAME_SCALE = frozenset(
     ["AveragePooling1D", "AveragePooling2D", "UpSampling2D", "Resizing", "Resize", "Maximum", "Minimum"]
