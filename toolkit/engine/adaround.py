@@ -69,16 +69,19 @@ def adaround(
     settings: Settings = Settings(),
     *,
     names: Sequence[str] | None = None,
+    watch: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, Array], tuple[Rounding, ...]]:
     """New kernels on their grid by layer, and a row for each layer; `simulated` is given them too.
 
     simulated: the model of engine.simulate for the same graph, with weights of the same bits and granularity.
-    names: layers to round; all with weights, without.
+    names: layers to round; all with weights, without. watch: told which one is being rounded.
     """
     images = sum(len(next(iter(batch.values()))) for batch in batches())
     kernels: dict[str, Array] = {}
     rows = []
-    for number, name in enumerate(called_once(model) if names is None else names):
+    names = called_once(model) if names is None else names
+    for number, name in enumerate(names):
+        watch(f"adaptive rounding of {name} ({number + 1} of {len(names)})")
         layer, twin = model.get_layer(name), simulated.get_layer(name)
         if isinstance(layer, layers.Conv2DTranspose):
             rows.append(Rounding(name, 0.0, 0.0, 0.0, "transposed convolutions keep plain rounding"))

@@ -78,11 +78,13 @@ def recover(
     norms: Mapping[str, Normal] | None = None,
     seed: int = 0,
     settings: Settings | None = None,
+    watch: Callable[[str], None] = lambda text: None,
 ) -> Recovered:
     """The graph with these corrections, in the order of ORDER whatever the order given.
 
     data: adaptive rounding and measured biases need it. Without it, biases follow from `norms` (what expected.
-    norm_statistics finds in the graph before it was prepared), and equalization sees weights alone.
+    norm_statistics finds in the graph before it was prepared), and equalization sees weights alone. watch: told what is
+    being done.
 
     Raises:
         InputError: an unknown correction, or one that needs images where there are none.
@@ -102,8 +104,9 @@ def recover(
     statistics = data.calibrate(graph) if data else None
     state = _Rounded(graph, target, statistics)
     if "adaround" in corrections and data:
-        steps += state.round_adaptively(data, settings)
+        steps += state.round_adaptively(data, settings, watch)
     if "bias" in corrections:
+        watch("correcting biases")
         steps += state.correct_biases(data, norms or {})
     return Recovered(state.graph(), statistics, tuple(steps))
 
@@ -180,8 +183,8 @@ class _Rounded:
         self._kernels = {name: self._simulated.get_layer(name).get_weights()[0] for name in self._names}
         self._biases: dict[str, Array] = {}
 
-    def round_adaptively(self, data: Data, settings: Settings) -> list[Step]:
-        kernels, rows = adaround(self._graph, self._simulated, data.batches, settings, names=self._names)
+    def round_adaptively(self, data: Data, settings: Settings, watch: Callable[[str], None]) -> list[Step]:
+        kernels, rows = adaround(self._graph, self._simulated, data.batches, settings, names=self._names, watch=watch)
         self._kernels.update(kernels)
         return [
             Step(

@@ -78,6 +78,13 @@ def statistics_of(prepared_graph: Any, context: PassContext, quant: QuantSpec) -
     return Statistics(ranges, found.images, data.fingerprint, tuple(map(str, notes))), notes
 
 
+def images_of(prepared_graph: Any, data: Dataset) -> Iterator[Mapping[str, Array]]:
+    """The split's inputs, checked, in batches of a size that the graph's activations allow."""
+    from toolkit.engine.calibrate import batch_size
+
+    return _batches(prepared_graph, data, batch_size(prepared_graph))
+
+
 def overflow_notes(prepared_graph: Any, ranges: Mapping[str, tuple[float, float]]) -> tuple[Note, ...]:
     """Layers whose numbers float16 does not have, on the images that these ranges are of."""
     from toolkit.engine.overflow import overflows

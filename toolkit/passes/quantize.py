@@ -58,6 +58,10 @@ class Quantize(Component):
     backend: Literal["auto", "tensorflow", "ai-edge-quantizer"] = "auto"
     """What writes a .tflite file: TensorFlow's converter, ai-edge-quantizer, or whichever honours the request."""
 
+    corrections: tuple[Literal["equalize", "outliers", "adaround", "bias"], ...] = ()
+    """Accuracy won back without training, always in this order: equalize channels across layers, clip or split
+    outliers, round weights adaptively, correct biases. Weights change; what float16 stores is not corrected."""
+
     @model_validator(mode="after")
     def _fits(self) -> Quantize:
         scheme = self.scheme
@@ -70,6 +74,8 @@ class Quantize(Component):
             raise ValueError(f"ranges {self.ranges!r} needs scheme 'int8' or 'int16x8', got {scheme!r}")
         if "percentile" in self.model_fields_set and self.ranges != "percentile":
             raise ValueError(f"percentile needs ranges 'percentile', got {self.ranges!r}")
+        if self.corrections and scheme == "float16":
+            raise ValueError("corrections need weights in integers, got scheme 'float16'")
         for name, own in self.layers.items():
             if own != "float32" and scheme not in STATIC:
                 raise ValueError(
@@ -80,7 +86,7 @@ class Quantize(Component):
     @property
     def needs(self) -> tuple[str, ...]:
         """Splits it cannot do without."""
-        return ("calibration",) if self.scheme in STATIC else ()
+        return ("calibration",) if self.scheme in STATIC or "adaround" in self.corrections else ()
 
     @property
     def quant(self) -> QuantSpec:
@@ -116,6 +122,8 @@ class Quantize(Component):
 
         prepared = prepare(model.graph)
         quant = replace(self.quant, layers=self._layers(model.graph, prepared))
+        if self.corrections:
+            return self._corrected(model, prepared, context, quant)
         statistics, notes = self._found(model, prepared, context, quant)
         calibration.warn(notes, context)
         changes = self._changes(model.graph, quant)
@@ -123,8 +131,26 @@ class Quantize(Component):
             replace(model, quant=quant, statistics=statistics), (*changes, *_noted(notes, statistics, quant))
         )
 
+    def _corrected(self, model: Model, prepared: Prepared, context: PassContext, quant: QuantSpec) -> PassResult:
+        """The prepared graph, corrected, instead of the model's own."""
+        from toolkit.passes.recovery import correct
+
+        if self.needs:
+            calibration.data_of(context, "quantize")
+        found = correct(model, prepared.graph, context, quant, corrections=self.corrections)
+        calibration.warn(found.notes, context)
+        changes = (*self._changes(model.graph, quant), *found.changes)
+        return PassResult(
+            replace(model, graph=found.graph, quant=quant, statistics=found.statistics),
+            (*changes, *_noted(found.notes, found.statistics, quant)),
+        )
+
     def _of_file(self, model: Model, context: PassContext) -> PassResult:
         """A file as source: the exporter, which sees its tensors, finds the ranges and names the layers."""
+        if self.corrections:
+            raise UnsupportedError(
+                "quantize.corrections", f"work on Keras graphs; the model is {model.kind}", "leave them out"
+            )
         notes = tuple(calibration.sample_notes(calibration.data_of(context, "quantize"))) if self.needs else ()
         calibration.warn(notes, context)
         reason = "written by the exporter, which names the layers and finds ranges"
