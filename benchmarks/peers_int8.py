@@ -6,7 +6,8 @@ lost against the float model, and against Edgekit's file of the same format (pos
 paired 95% interval; agreement of decisions with the float model; SQNR of logits; best latency of one image on one
 thread, all files taking turns; seconds to make the file. A tool of another environment comes by its interpreter.
 
-    python benchmarks/peers_int8.py --data DIR [--models NAME ...] [--images N] [--peer nncf=PYTHON] [--out FILE.md]
+    python benchmarks/peers_int8.py --data DIR [--models NAME ...] [--images N] [--ours 'ranges = "mse"']
+                                    [--peer nncf=PYTHON] [--out FILE.md]
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ def verdict(rows: list[Row], right: dict[Path, Any], ours: dict[str, Any]) -> st
     better = [
         f"{row.name} ({row.suffix})"
         for row in rows
-        if row.peer and not row.peer.ours and not row.failed and row.suffix in ours
+        if row.peer and not row.name.startswith(here.EDGEKIT) and not row.failed and row.suffix in ours
         if float(paired_interval(Paired.of(ours[row.suffix], right[row.path]), CONFIDENCE).high) < 0
     ]
     return f"Significantly better than Edgekit (paired, {CONFIDENCE:.0%}): {', '.join(better) or 'none'}."
@@ -269,20 +270,32 @@ def lost(first: Any, second: Any) -> str:
     return f"{100 * pairs.drop:+.2f} ({100 * float(limits.low):+.2f} to {100 * float(limits.high):+.2f})"
 
 
+def elsewhere(text: str) -> here.Peer:
+    """--peer NAME=PYTHON."""
+    name, _, python = text.partition("=")
+    if not Path(python).is_file():
+        raise SystemExit(f"--peer {text}: {python or 'nothing'} is no interpreter. Fix: --peer NAME=/path/to/python.")
+    return here.elsewhere(name, Path(python))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with models/ and data/")
     parser.add_argument("--models", nargs="+", default=[*CIFAR, *IMAGENET], choices=[*CIFAR, *IMAGENET])
     parser.add_argument("--images", type=int, default=8000, help="images judged on; ImageNet has 200")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="a tool elsewhere")
+    parser.add_argument("--ours", action="append", default=[], metavar="TOML", help="Edgekit with other settings")
     parser.add_argument("--only", default="", help="only the tools whose name holds this")
     parser.add_argument("--out", type=Path, help="where the tables are written, too")
     args = parser.parse_args()
     if not args.data:
         print("skipped: name the folder of trained models and images (--data)")
         return
+    if not (args.data / "models").is_dir():
+        raise SystemExit(f"--data {args.data}: there is no folder models in it.")
     peers = tuple(peer for peer in here.PEERS if args.only in peer.name)
-    peers += tuple(here.elsewhere(*text.split("=", 1)) for text in args.peer)
+    peers += tuple(peer for text in args.ours for peer in here.ours(text))
+    peers += tuple(elsewhere(text) for text in args.peer)
     lines: list[str] = []
     for name in args.models:
         data = (imagenet if name in IMAGENET else cifar)(args.data / "data", args.images)

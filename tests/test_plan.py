@@ -123,6 +123,14 @@ def test_named_network_gets_its_weights_and_the_number_of_classes() -> None:
     assert not plan.problems
 
 
+def test_package_that_a_pass_asks_for_is_missing_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.plan._installed", lambda package: package != "tensorflow-model-optimization")
+    text = DATA + '[[passes]]\nuse = "qat"\nbackend = "{}"\n[[variants]]\nname = "a"\nexport = ["tflite"]\n'
+    assert plan(text.format("native")).missing == ()
+    (missing,) = plan(text.format("tfmot")).missing
+    assert missing.endswith("tensorflow-model-optimization is not installed here. Fix: pip install 'edgekit[tfmot]'")
+
+
 KERNELS = '{ fact = "FACT", source = "a page" }'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from toolkit.exporters.quiet import quiet
 from toolkit.exporters.tflite import TFLite
 from toolkit.exporters.tflite_file import SIGNATURE_KEY
 
+EDGEKIT = "Edgekit"
 TUTORIAL_IMAGES = 100  # of calibration in "Post-training integer quantization" (ai.google.dev/edge/litert)
 
 
@@ -138,6 +140,14 @@ def edgekit(exporter: Any, **options: Any) -> Callable[[Given, Path], None]:
     return make
 
 
+def ours(text: str) -> tuple[Peer, Peer]:
+    """Edgekit once more, with these settings of `quantize` (TOML, several of them apart by `;`)."""
+    settings = tomllib.loads(text.replace(";", "\n"))
+    made = ((".tflite", TFLite()), (".onnx", ONNX(dynamic_batch=True)))
+    one, two = (Peer(f"{EDGEKIT}, {text}", suffix, edgekit(exporter, **settings)) for suffix, exporter in made)
+    return one, two
+
+
 def elsewhere(name: str, python: Path) -> Peer:
     """A tool of another environment, by the script by_NAME.py beside this file."""
     script = Path(__file__).with_name(f"by_{name}.py")
@@ -155,12 +165,12 @@ def elsewhere(name: str, python: Path) -> Peer:
     return Peer(name, ".onnx", make)
 
 
-PEERS = (
+PEERS: tuple[Peer, ...] = (
     Peer(f"TensorFlow, {TUTORIAL_IMAGES} images", ".tflite", tensorflow(TUTORIAL_IMAGES)),
     Peer("TensorFlow, all images", ".tflite", tensorflow(1_000_000)),
     Peer("ai-edge-quantizer", ".tflite", ai_edge_quantizer),
-    Peer("Edgekit", ".tflite", edgekit(TFLite()), ours=True),
+    Peer(EDGEKIT, ".tflite", edgekit(TFLite()), ours=True),
     Peer("onnxruntime, defaults", ".onnx", onnxruntime()),
     Peer("onnxruntime, per-channel", ".onnx", onnxruntime(per_channel=True, activation_type="QUInt8")),
-    Peer("Edgekit", ".onnx", edgekit(ONNX(dynamic_batch=True)), ours=True),
+    Peer(EDGEKIT, ".onnx", edgekit(ONNX(dynamic_batch=True)), ours=True),
 )
