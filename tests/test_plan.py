@@ -178,11 +178,3 @@ def test_seven_bit_weights_are_refused_where_the_format_has_none(tmp_path: Path)
 def test_scheme_that_onnx_has_no_kernels_for_is_refused_before_any_work() -> None:
     text = '[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8.replace("int8", "int16x8")
     assert any("no 16-bit kernels of convolutions" in problem for problem in plan(DATA + text).problems)
-
-
-def test_package_that_a_pass_asks_for_is_missing_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.plan._installed", lambda package: package != "tensorflow-model-optimization")
-    text = DATA + '[[passes]]\nuse = "qat"\nbackend = "{}"\n[[variants]]\nname = "a"\nexport = ["tflite"]\n'
-    assert plan(text.format("native")).missing == ()
-    (missing,) = plan(text.format("tfmot")).missing
-    assert missing.endswith("tensorflow-model-optimization is not installed here. Fix: pip install 'edgekit[tfmot]'")
