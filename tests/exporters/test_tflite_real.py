@@ -67,7 +67,10 @@ def decisions(path: Path, images: Array) -> Array:
     return np.array(found)
 
 
-@pytest.mark.parametrize("name", ["resnet8_cifar10_jpeg", "resnet20_cifar10_jpeg", "mnv2_cifar10_96"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet8_cifar10_jpeg", "resnet20_cifar10_jpeg", pytest.param("mnv2_cifar10_96", marks=pytest.mark.slow)],
+)
 def test_int8_is_the_converters_equal(name: str, tmp_path: Path) -> None:
     from toolkit.engine.calibrate import calibrate
     from toolkit.engine.prepare import prepare
