@@ -97,7 +97,7 @@ def test_weight_scale_is_raised_until_the_bias_fits() -> None:
         dense([[0.0, 0.0], [1.27, 0.0]], [3.0, 3.0]), {"x": (0, 255), "y": (0, 255)}, ("int8",), "per_channel"
     )
     np.testing.assert_allclose(found.weight_scales["w"], [3 / 2**30, 0.01], rtol=1e-6)
-    assert found.notes == (("y", "1 channels have a coarser weight scale, so that their bias fits int32"),)
+    assert found.notes == (("y", "1 channels next to 0 have a coarser weight scale, which the kernel can hold"),)
 
 
 def test_range_is_widened_until_one_product_is_a_hundred_and_twenty_eight_steps() -> None:

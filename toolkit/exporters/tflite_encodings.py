@@ -79,7 +79,7 @@ def resolve(file: File, ranges: Mapping[str, Bounds], schemes: tuple[Scheme, ...
         if (raised := _raised(operator, bounds, width, granularity)) is not None:
             weights, values, count = raised
             scales[weights.name] = values
-            notes.append((output, f"{count} channels have a coarser weight scale, so that their bias fits int32"))
+            notes.append((output, f"{count} channels next to 0 have a coarser weight scale, which the kernel can hold"))
     return Encodings(bits, bounds, scales, tuple(notes))
 
 
