@@ -172,3 +172,34 @@ def test_kinds_that_no_converter_takes_are_refused_with_the_reason(
         TFLite().export(models["onnx"], tmp_path / "out.tflite", context)
     with pytest.raises(InputError, match=r"no converter from \.tflite to ONNX"):
         ONNX().export(models["tflite"], tmp_path / "out.onnx", context)
+
+
+def test_onnx_source_is_calibrated_by_the_method_asked_for(
+    models: dict[str, Model], context: ExportContext, tmp_path: Path
+) -> None:
+    """The input's scale: of all pixels, or of the share that a percentile keeps."""
+    assert context.calibration is not None
+    pixels = np.concatenate([batch.inputs["image"] for batch in context.calibration.batches(60)])
+    scales = {}
+    for quant in (QuantSpec("int8"), QuantSpec("int8", ranges="percentile", percentile=80.0)):
+        artifact = ONNX().export(replace(models["onnx"], quant=quant), tmp_path / "out.onnx", context)
+        file = onnx_file.read(artifact.path)
+        (first,) = [node for node in file.nodes if node.op_type == "QuantizeLinear" and node.input[0] == "image"]
+        values = file.values(first.input[1])
+        assert values is not None
+        scales[quant.ranges] = float(values)
+    assert scales["minmax"] == pytest.approx(float(pixels.max()) / 255, rel=1e-6)
+    assert scales["percentile"] < 0.999 * scales["minmax"]
+
+
+def test_dense_layers_get_one_scale_where_a_devices_kernels_need_it(
+    models: dict[str, Model], context: ExportContext, tmp_path: Path
+) -> None:
+    model = replace(models["tflite"], quant=QuantSpec("int8", dense_per_tensor=True))
+    artifact = TFLite().export(model, tmp_path / "out.tflite", context)
+    weights = list(tflite_scan.weights(tflite_file.read(artifact.path)))
+    counts = {operator.kind: len(tensor.scales) for operator, tensor, _ in weights}
+    assert counts.pop("FULLY_CONNECTED") == 1
+    assert counts
+    assert all(count > 1 for count in counts.values())
+    assert "8-bit" in (TFLite().refusal(QuantSpec("int8", reduce_range=True), "tflite") or "")
