@@ -59,6 +59,22 @@ def enliven(model: Any, images: Any) -> Any:
     return model
 
 
+def decided(graph: Any, images: Any) -> Any:
+    """The flat network with a head whose logits differ from image to image as a trained network's do.
+
+    Logits of random weights are nearly the same for all images and classes, and an argmax of them means nothing: each
+    class's get mean 0 and a standard deviation of 3.
+    """
+    import keras
+
+    head = [layer for layer in graph.layers if isinstance(layer, keras.layers.Dense)][-1]
+    kernel, _ = head.get_weights()
+    logits = np.asarray(keras.Model(graph.inputs[0], head.input)(images)) @ kernel
+    scale = 3 / logits.std(axis=0)
+    head.set_weights([kernel * scale, -logits.mean(axis=0) * scale])
+    return graph
+
+
 def application(name: str, **options: Any) -> Callable[[], Any]:
     """A network of keras.applications that takes 0..255."""
 
@@ -186,6 +202,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
+    from toolkit.engine.flatten import flatten
     from toolkit.errors import EdgekitError
 
     print(f"{'family':24}{'within 1':>10}{'most':>6}{'agreement':>11}{'to trained':>12}{'float tensors':>15}")
@@ -197,7 +214,7 @@ def main() -> None:
             head = "softmax" if "resnet8" in family else "logits"
         else:
             images, head = pictures(args.data, args.images, SIDE), "softmax"
-            graph = enliven(FAMILIES[family](), images)
+            graph = decided(flatten(enliven(FAMILIES[family](), images)), images)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 row = parity(graph, head, images, steps=args.steps, folder=Path(folder))
