@@ -334,7 +334,8 @@ def test_load_recipe_names_every_mistake_of_every_part_at_once(tmp_path: Path) -
         "Fix: did you mean 'signed'?",
         "r.toml:10: data.clases: no such key. Fix: did you mean 'num_classes' or 'labels'?",
         "r.toml:18: passes.0.sparsity: must be less than 1, got 5. Fix: give a number > 0, < 1.",
-        "r.toml:22: variants.0.passes.0.scheme: must be 'float16', 'dynamic' or 'int8', got 'int7'. "
+        "r.toml:22: variants.0.passes.0.scheme: must be 'float16', 'dynamic', 'int8', 'int16x8', 'weight_int8' or "
+        "'weight_int4', got 'int7'. "
         "Fix: did you mean 'int8'?",
         "r.toml:23: variants.0.export.1.use: no such exporter, got 'onxx'. Fix: did you mean 'onnx'?",
         "r.toml:30: budget.max_acuracy_drop: no such key. Fix: did you mean 'max_accuracy_drop' or 'max_class_drop'?",

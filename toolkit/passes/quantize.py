@@ -72,7 +72,8 @@ class Quantize(Component):
             raise ValueError(f"flavour 'symmetric' needs scheme 'int8', got {scheme!r}")
         if self.ranges != "minmax" and scheme not in STATIC:
             raise ValueError(f"ranges {self.ranges!r} needs scheme 'int8' or 'int16x8', got {scheme!r}")
-        if self.percentile != type(self).model_fields["percentile"].default and self.ranges != "percentile":
+        usual = type(self).model_fields["percentile"].default  # a resolved recipe has every field
+        if self.percentile != usual and self.ranges != "percentile":
             raise ValueError(f"percentile needs ranges 'percentile', got {self.ranges!r}")
         if self.corrections and scheme == "float16":
             raise ValueError("corrections need weights in integers, got scheme 'float16'")
