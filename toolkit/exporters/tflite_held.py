@@ -16,12 +16,13 @@ from toolkit.exporters.tflite_aeq import Request
 from toolkit.exporters.tflite_encodings import Encodings, scale_of, weight_scales
 from toolkit.exporters.tflite_file import File, Operator, Tensor
 from toolkit.exporters.tflite_operators import EDGES, FIXED, JOINING, PASSED, PASSING, WEIGHTED, Bits
-from toolkit.exporters.tflite_scan import Locate, layer_of
+from toolkit.exporters.tflite_scan import FLOAT16_MAX, Locate, layer_of
 
 if TYPE_CHECKING:
     from toolkit.core import Array
 
 RELATIVE = 1e-5  # of scales: a few roundings to float32 (6e-8 each) on the way
+FLOAT32 = 4e-7  # of a bias in steps: it was divided in float32 by a product of float32 (6e-8 each)
 HALF = 0.5 + 1e-3  # steps: a value at the middle may go either way
 STORED: dict[Scheme, str] = {"float16": "float16", "weight_int4": "int4"}  # of weights; int8 for the others
 LARGEST: dict[Scheme, int] = {"weight_int4": 7}  # integer of a weight; 127 for the others
@@ -86,22 +87,22 @@ class _Walk:
         bits = self.held.encodings.bits[index] if self.held.encodings else None
         scheme = self.held.request.schemes[index]
         place = WEIGHTED.get(expected.kind)
-        for number, (ours, theirs) in enumerate(zip(operator.inputs, expected.inputs, strict=True)):
-            if ours is None or theirs is None:
-                continue
-            if theirs.data is None:
-                self._activation(ours, theirs, bits, joined=operator if expected.kind in JOINING else None)
-            elif place and number == place.weights:
-                self._weights(ours, expected, scheme if bits is None else "int8")
-            elif place and number == place.bias:
-                self._bias(ours, theirs, operator, bits)
-            else:
-                self._constant(ours, theirs, bits)
         for ours, theirs in zip(operator.outputs, expected.outputs, strict=True):
             self._origin[id(ours)] = theirs
             self._activation(ours, theirs, bits)
             if bits is not None and expected.kind in FIXED:
                 self._fixed(ours, expected.kind, bits)
+        for number, (own, other) in enumerate(zip(operator.inputs, expected.inputs, strict=True)):
+            if own is None or other is None:
+                continue
+            if other.data is None:
+                self._activation(own, other, bits, joined=operator if expected.kind in JOINING else None)
+            elif place and number == place.weights:
+                self._weights(own, expected, scheme if bits is None else "int8")
+            elif place and number == place.bias:
+                self._bias(own, other, operator, bits)
+            else:
+                self._constant(own, other, bits)
         if bits is not None and expected.kind in PASSING:
             same = operator.inputs[PASSED.get(expected.kind, 0)]
             for ours in operator.outputs:
@@ -165,6 +166,8 @@ class _Walk:
             self._same(tensor, theirs, theirs.data)
             return
         if scheme == "float16":
+            if np.abs(theirs.data).max(initial=0.0) >= FLOAT16_MAX:
+                raise self._wrong(tensor, "overflows float16")
             self._same(tensor, theirs, theirs.data.astype(np.float16))
             return
         if tensor.dtype != STORED.get(scheme, "int8"):
@@ -220,7 +223,7 @@ class _Walk:
         if stored.shape != scales.shape or (np.abs(stored - scales) > RELATIVE * scales).any() or any(ours.zero_points):
             raise self._wrong(ours, "has other scales than input scale * weight scale, or a zero point")
         steps = np.round(theirs.data.astype(np.float64) / scales)
-        if (np.abs(ours.data.astype(np.float64) - steps) > 1 + RELATIVE * np.abs(steps)).any():
+        if (np.abs(ours.data.astype(np.float64) - steps) > 1 + FLOAT32 * np.abs(steps)).any():
             channel = int(np.argmax(np.abs(ours.data - steps)))
             raise self._wrong(ours, f"is {ours.data[channel]} in channel {channel}, {int(steps[channel])} is right")
 

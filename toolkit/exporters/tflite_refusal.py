@@ -34,7 +34,7 @@ def by_converter(model: Model) -> bool:
         return False
     if quant.backend == "tensorflow" or quant.scheme in ("float32", *WHOLE):
         return True
-    return quant.scheme == "int8" and model.statistics is None
+    return quant.scheme == "int8" and model.statistics is None and quant.ranges == "minmax"
 
 
 def may_convert(model: Model) -> bool:
