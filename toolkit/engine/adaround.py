@@ -69,12 +69,14 @@ def adaround(
     settings: Settings = Settings(),
     *,
     names: Sequence[str] | None = None,
+    reference: Any = None,
     watch: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, Array], tuple[Rounding, ...]]:
     """New kernels on their grid by layer, and a row for each layer; `simulated` is given them too.
 
     simulated: the model of engine.simulate for the same graph, with weights of the same bits and granularity.
-    names: layers to round; all with weights, without. watch: told which one is being rounded.
+    names: layers to round; all with weights, without. reference: the graph whose outputs are aimed at, where its
+    weights are not those that are rounded. watch: told which one is being rounded.
     """
     images = sum(len(next(iter(batch.values()))) for batch in batches())
     kernels: dict[str, Array] = {}
@@ -90,7 +92,9 @@ def adaround(
         offset = np.zeros(1, np.float32) if bias is None else bias
         problem = _Problem(layer, offset, _activation(model, name), settings)
         count = max(1, min(settings.places, SAMPLE_BYTES // problem.row_bytes) // images)
-        places = _Places(*sample(model, simulated, name, batches, places=count, seed=settings.seed + number))
+        places = _Places(
+            *sample(reference or model, simulated, name, batches, places=count, seed=settings.seed + number)
+        )
         kernels[name], row = problem.solve(places, settings)
         twin.set_weights([kernels[name]] if bias is None else [kernels[name], bias])
         rows.append(row)

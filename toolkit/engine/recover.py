@@ -95,14 +95,16 @@ def recover(
     if "equalize" in corrections:
         graph, norms, found = _equalized(graph, target, data, norms or {})
         steps += found
+    reference = graph  # what the weights were: clipped ones compute something else
     if "outliers" in corrections:
-        graph, found = _without_outliers(graph, target)
+        graph, reference, found = _without_outliers(graph, target)
         steps += found
     if not {"adaround", "bias"} & set(corrections):
         return Recovered(graph, data.calibrate(graph) if data else None, tuple(steps))
-    graph = with_biases(graph) if "bias" in corrections else graph
+    if "bias" in corrections:
+        graph, reference = with_biases(graph), with_biases(reference)
     statistics = data.calibrate(graph) if data else None
-    state = _Rounded(graph, target, statistics)
+    state = _Rounded(graph, reference, target, statistics)
     if "adaround" in corrections and data:
         steps += state.round_adaptively(data, settings, watch)
     if "bias" in corrections:
@@ -148,28 +150,33 @@ def _equalized(
     return done.graph, scaled, rows
 
 
-def _without_outliers(graph: Any, target: Target) -> tuple[Any, list[Step]]:
-    """Channels split where weights share one scale, then weights clipped."""
+def _without_outliers(graph: Any, target: Target) -> tuple[Any, Any, list[Step]]:
+    """Channels split where weights share one scale, then weights clipped; and the graph before it was clipped."""
     rows: list[Treated] = []
     if target.granularity == "per_tensor":
         graph, split = split_channels(graph, bits=target.weight_bits, names=target.layers)
         rows += split
+    reference = graph
     graph, clipped = clip_weights(graph, bits=target.weight_bits, granularity=target.granularity, names=target.layers)
-    return graph, [
-        Step(r.layer, f"weight error {r.before:.3g}", f"{r.after:.3g}, {r.done}" if r.done else "", r.reason)
-        for r in (*rows, *clipped)
-    ]
+    return (
+        graph,
+        reference,
+        [
+            Step(r.layer, f"weight error {r.before:.3g}", f"{r.after:.3g}, {r.done}" if r.done else "", r.reason)
+            for r in (*rows, *clipped)
+        ],
+    )
 
 
 # ---------------------------------------------------------------- with ranges
 
 
 class _Rounded:
-    """A graph, its simulation, and the weights that replace its own."""
+    """A graph, what it should compute (reference), its simulation, and the weights that replace its own."""
 
-    def __init__(self, graph: Any, target: Target, statistics: Statistics | None) -> None:
+    def __init__(self, graph: Any, reference: Any, target: Target, statistics: Statistics | None) -> None:
         ranges = {name: (r.low, r.high) for name, r in statistics.ranges.items()} if statistics else {}
-        self._graph = graph
+        self._graph, self._reference = graph, reference
         self._simulated = simulate(
             graph,
             ranges,
@@ -184,7 +191,15 @@ class _Rounded:
         self._biases: dict[str, Array] = {}
 
     def round_adaptively(self, data: Data, settings: Settings, watch: Callable[[str], None]) -> list[Step]:
-        kernels, rows = adaround(self._graph, self._simulated, data.batches, settings, names=self._names, watch=watch)
+        kernels, rows = adaround(
+            self._graph,
+            self._simulated,
+            data.batches,
+            settings,
+            names=self._names,
+            reference=self._reference,
+            watch=watch,
+        )
         self._kernels.update(kernels)
         return [
             Step(
@@ -199,11 +214,11 @@ class _Rounded:
     def correct_biases(self, data: Data | None, norms: Mapping[str, Normal]) -> list[Step]:
         """Measured on images, else told by BatchNormalization."""
         if data:
-            found = correct_measured(self._graph, self._simulated, data.batches, names=self._names)
+            found = correct_measured(self._reference, self._simulated, data.batches, names=self._names)
         else:  # channels that were split since have no statistics
             sizes = {name: int(self._graph.get_layer(name).output.shape[-1]) for name in self._names}
             fitting = {name: norm for name, norm in norms.items() if sizes.get(name) == len(norm.mean)}
-            found = correct_analytic(self._graph, self._kernels, expected_inputs(self._graph, fitting))
+            found = correct_analytic(self._reference, self._kernels, expected_inputs(self._graph, fitting))
         self._biases, rows = found
         return [
             Step(r.layer, "" if r.reason else f"mean shift {r.before:.3g}", "" if r.reason else "0", r.reason)
