@@ -186,6 +186,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
+    from toolkit.errors import EdgekitError
+
     print(f"{'family':24}{'within 1':>10}{'most':>6}{'agreement':>11}{'to trained':>12}{'float tensors':>15}")
     for family in args.families:
         keras.utils.set_random_seed(0)
@@ -196,8 +198,12 @@ def main() -> None:
         else:
             images, head = pictures(args.data, args.images, SIDE), "softmax"
             graph = enliven(FAMILIES[family](), images)
-        with tempfile.TemporaryDirectory() as folder:
-            row = parity(graph, head, images, steps=args.steps, folder=Path(folder))
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                row = parity(graph, head, images, steps=args.steps, folder=Path(folder))
+        except EdgekitError as error:
+            print(f"{family:24}{error}", flush=True)
+            continue
         print(
             f"{family:24}{row['within 1']:10.2%}{row['most']:6.0f}{row['agreement']:11.3f}"
             f"{row['to trained']:12.3f}{row['float tensors']:15.0f}",

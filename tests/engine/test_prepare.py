@@ -133,3 +133,27 @@ def test_prepared_networks_compute_the_same(name: str) -> None:
     prepared = prepare(model)
     assert np.abs(np.asarray(prepared.graph(images)) - expected).max() <= 1e-4 * np.abs(expected).max()
     assert "BatchNormalization" not in kinds(prepared.graph)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling"),
+        layers.Rescaling([0.5, 1.0, 2.0], offset=[0.0, 1.0, -1.0], name="scaling"),
+        layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[4.0, 1.0, 0.25], name="scaling"),
+        layers.Normalization(axis=None, mean=2.0, variance=4.0, name="scaling"),
+    ],
+)
+def test_prepare_makes_scalings_of_images_a_convolution(layer: Any) -> None:
+    image = keras.Input((4, 4, 3), name="image")
+    model = keras.Model(image, layers.Conv2D(2, 3)(layer(image)))
+    graph = prepare(model).graph
+    assert type(graph.get_layer("scaling")).__name__ == "DepthwiseConv2D"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(graph(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_prepare_keeps_scalings_of_what_is_no_image() -> None:
+    numbers = keras.Input((3,), name="numbers")
+    model = keras.Model(numbers, layers.Dense(2)(layers.Rescaling(0.5)(numbers)))
+    assert prepare(model).graph is model

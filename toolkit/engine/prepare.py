@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,9 @@ class _Preparer(Builder):
         if isinstance(layer, layers.SeparableConv2D):
             return self._separated(layer)
         if isinstance(layer, layers.BatchNormalization):
-            return self._standalone(layer, tuple(node.input_tensors[0].shape))
+            return self._standalone(layer, tuple(node.input_tensors[0].shape), "BatchNormalization", affine)
+        if isinstance(layer, layers.Rescaling | layers.Normalization):
+            return self._standalone(layer, tuple(node.input_tensors[0].shape), type(layer).__name__, _scaling)
         if _is_swish(layer):
             self._tell(layer, "swish", "sigmoid, then a product")
             return (_swish(self.new(f"{layer.name}_sigmoid"), layer.name),)
@@ -160,12 +163,16 @@ class _Preparer(Builder):
         second.set_weights([pointwise, bias] if bias is not None else [pointwise])
         return (first, second, *self._activation(layer))
 
-    def _standalone(self, layer: Any, shape: tuple[int | None, ...]) -> tuple[Any, ...]:
-        """A BatchNormalization with no weights before it, over the channels of an image."""
-        if len(shape) != 4 or layer.axis % 4 != 3:
+    def _standalone(
+        self, layer: Any, shape: tuple[int | None, ...], kind: str, found: Callable[[Any, int], tuple[Array, Array]]
+    ) -> tuple[Any, ...]:
+        """A scale and an offset with no weights before it, over the channels of an image: one rounding, not two."""
+        if len(shape) != 4 or shape[-1] is None or getattr(layer, "axis", -1) not in (-1, 3, (), (-1,), (3,)):
             return ()
-        self._tell(layer, "BatchNormalization", "a 1x1 depthwise convolution")
-        scale, offset = affine(layer)
+        if getattr(layer, "invert", False):
+            return ()
+        self._tell(layer, kind, "a 1x1 depthwise convolution")
+        scale, offset = found(layer, shape[-1])
         twin = layers.DepthwiseConv2D(1, name=layer.name)
         twin.build(shape)
         twin.set_weights([scale[None, None, :, None], offset])
@@ -179,7 +186,7 @@ class _Preparer(Builder):
         self.rewrites.append(Rewrite(str(layer.name), before, after))
 
 
-def affine(norm: Any) -> tuple[Array, Array]:
+def affine(norm: Any, channels: int = 0) -> tuple[Array, Array]:
     """(scale, offset), each (channels,): what a BatchNormalization computes in inference, as x * scale + offset."""
     mean, variance = np.asarray(norm.moving_mean, np.float64), np.asarray(norm.moving_variance, np.float64)
     scale = 1 / np.sqrt(variance + norm.epsilon)
@@ -189,6 +196,18 @@ def affine(norm: Any) -> tuple[Array, Array]:
     if norm.beta is not None:
         offset = offset + np.asarray(norm.beta, np.float64)
     return scale.astype(np.float32), offset.astype(np.float32)
+
+
+def _scaling(layer: Any, channels: int) -> tuple[Array, Array]:
+    """(scale, offset), each (channels,), of a Rescaling or Normalization layer."""
+    if isinstance(layer, layers.Normalization):
+        mean, variance = (np.asarray(values, np.float64).ravel() for values in (layer.mean, layer.variance))
+        scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+        offset = -mean * scale
+    else:
+        scale, offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+    wide = (np.broadcast_to(values, (channels,)).astype(np.float32) for values in (scale, offset))
+    return tuple(wide)  # type: ignore[return-value]
 
 
 def _folded(layer: Any, kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
