@@ -173,4 +173,5 @@ PEERS: tuple[Peer, ...] = (
     Peer("onnxruntime, defaults", ".onnx", onnxruntime()),
     Peer("onnxruntime, per-channel", ".onnx", onnxruntime(per_channel=True, activation_type="QUInt8")),
     Peer(EDGEKIT, ".onnx", edgekit(ONNX(dynamic_batch=True)), ours=True),
+    *ours('corrections = ["bias"]'),
 )
