@@ -149,7 +149,7 @@ def test_inspect_a_model_and_its_files(finished: Any, digits_model: Path) -> Non
     assert found["takes"]["pass prune"].startswith("yes: 28 channels in 2 groups")
     text = invoke("inspect", digits_model).output
     assert "conv2" in text
-    assert "exporter onnx: yes, as float32, float16, int8" in text
+    assert "exporter onnx: yes, as float32, float16, int8, weight_int8" in text
     for name, scheme in (("original.tflite", "float32"), ("int8.tflite", "int8"), ("int8.onnx", "int8")):
         assert json.loads(invoke("inspect", finished.folder / "artifacts" / name, "--json").stdout)["scheme"] == scheme
 

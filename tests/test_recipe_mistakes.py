@@ -40,11 +40,11 @@ def mistakes(folder: Path, text: str) -> list[str]:
         ),
         (
             SHORT + 'passes = ["xyzzy"]\n',
-            "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of distill, prune, quantize.",
+            "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of distill, prune, qat, quantize.",
         ),
         (
             SHORT + "passes = [{ sparsity = 0.5 }]\n",
-            "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of distill, prune, quantize.",
+            "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of distill, prune, qat, quantize.",
         ),
         (
             SHORT + 'passes = ["prune"]\n',

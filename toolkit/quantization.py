@@ -43,6 +43,11 @@ class QuantSpec:
     reduce_range: bool = False
     dense_per_tensor: bool = False
 
+    @property
+    def folds_scalings(self) -> bool:
+        """Whether a Rescaling is computed in integers: not by weight-only files, and not with symmetric activations."""
+        return self.scheme in STATIC and self.flavour == "asymmetric"
+
 
 @dataclass(frozen=True)
 class TensorRange:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,9 @@ def test_refusal_of_the_packages_own_is_told(stand_in: None) -> None:
         train_with_tfmot(model, np.zeros((4, 8, 8, 3), np.float32), np.zeros(4, np.int64), how=HOW)
 
 
+@pytest.mark.skipif(find_spec("tensorflow_model_optimization") is None, reason="the extra `tfmot`")
 @pytest.mark.slow
 def test_training_with_the_package_itself_comes_back_quantized(digits_model: Path, digits: Any) -> None:
-    pytest.importorskip("tensorflow_model_optimization", reason="the extra `tfmot`")
     _check_trained(digits_model, digits)
 
 

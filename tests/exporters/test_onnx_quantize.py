@@ -122,7 +122,7 @@ def test_ranges_are_the_models_and_no_images_are_needed(model: Model, tmp_path: 
     """Each range decides one scale, that of the tensors with its layer's values; nothing is calibrated again."""
     file = written(model, tmp_path, INT8)
     ranges = dict(model.statistics.ranges)  # type: ignore[union-attr]
-    image = scale_before(file, nodes(file, "Mul")[0])
+    image = scale_before(file, nodes(file, "Conv")[0])
     assert image == pytest.approx((ranges["image"].high - min(0, ranges["image"].low)) / 255)
     (gemm,) = nodes(file, "Gemm")
     assert scale_before(file, gemm) == pytest.approx(ranges["gap"].high / 255)
@@ -192,9 +192,16 @@ def test_layer_keeps_the_scheme_it_is_given(model: Model, tmp_path: Path) -> Non
         file.producers[node.input[1]].op_type if node.input[1] in file.producers else "float"
         for node in nodes(file, "Conv")
     ]
-    assert kinds == ["DequantizeLinear", "float", "DequantizeLinear", "DequantizeLinear", "DequantizeLinear"]
+    assert kinds == [
+        "DequantizeLinear",
+        "DequantizeLinear",
+        "float",
+        "DequantizeLinear",
+        "DequantizeLinear",
+        "DequantizeLinear",
+    ]
     file = written(model, tmp_path, replace(INT8, layers=(("branch", "weight_int8"),)))
-    branch = nodes(file, "Conv")[1]
+    branch = nodes(file, "Conv")[2]
     assert file.values(file.producers[branch.input[1]].input[0]).dtype == np.int8  # type: ignore[union-attr]
     with pytest.raises(UnsupportedError, match=r"^nothing: is no layer"):
         written(model, tmp_path, replace(INT8, layers=(("nothing", "float32"),)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,11 @@ def test_both_backends_files_decide_as_the_float_model(
     check_files(original, context, tmp_path)
 
 
+@pytest.mark.skipif(find_spec("tensorflow_model_optimization") is None, reason="the extra `tfmot`")
 @pytest.mark.slow
 def test_files_of_the_package_itself_decide_as_the_float_model(
     original: Model, context: PassContext, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorflow_model_optimization", reason="the extra `tfmot`")
     check_files(original, context, tmp_path)
 
 

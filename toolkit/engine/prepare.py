@@ -2,8 +2,8 @@
 
 BatchNormalization goes into the weights before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2) or, where there is
 none, becomes a 1x1 depthwise convolution; a separable convolution becomes its two; activations inside layers become
-layers of their own; swish becomes a sigmoid and a product. What the graph computes stays; preparing twice changes
-nothing.
+layers of their own; swish becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise
+convolution. What the graph computes stays; preparing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -42,9 +42,13 @@ class Prepared:
     rewrites: tuple[Rewrite, ...]
 
 
-def prepare(model: Any) -> Prepared:
-    """The prepared form of a flat functional model; names of inputs, outputs' order and kept layers stay."""
-    builder = _Preparer(model)
+def prepare(model: Any, *, scalings: bool = True) -> Prepared:
+    """The prepared form of a flat functional model; names of inputs, outputs' order and kept layers stay.
+
+    scalings: False leaves Rescaling and Normalization as they are: for targets that compute them in float, and would
+    lose a bit of the pixels, which have no sign, to symmetric integers. Layers' names are the same.
+    """
+    builder = _Preparer(model, scalings=scalings)
     inputs = [keras.Input(tuple(t.shape[1:]), dtype=t.dtype, name=t.name) for t in model.inputs]
     outputs = builder.run(model, inputs, prefix="")
     if not builder.rewrites:
@@ -66,8 +70,9 @@ def split_weights(layer: Any) -> tuple[Array, Array | None]:
 
 
 class _Preparer(Builder):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, scalings: bool) -> None:
         super().__init__({tensor.name for tensor in model.inputs})
+        self._scalings = scalings
         self.rewrites: list[Rewrite] = []
         self._taken |= {layer.name for layer in model.layers}  # so that new layers take no name of an old one
         graph = walk(model)
@@ -108,7 +113,7 @@ class _Preparer(Builder):
             return self._separated(layer)
         if isinstance(layer, layers.BatchNormalization):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), "BatchNormalization", affine)
-        if isinstance(layer, layers.Rescaling | layers.Normalization):
+        if self._scalings and isinstance(layer, layers.Rescaling | layers.Normalization):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), type(layer).__name__, _scaling)
         if _is_swish(layer):
             self._tell(layer, "swish", "sigmoid, then a product")

@@ -177,7 +177,7 @@ def _prepared(model: Model) -> Model:
         return model
     from toolkit.engine.prepare import prepare
 
-    return replace(model, graph=prepare(model.graph).graph)
+    return replace(model, graph=prepare(model.graph, scalings=model.quant.folds_scalings).graph)
 
 
 def _to_onnx(

@@ -152,7 +152,7 @@ def _prepared(model: Model) -> Model:
         return model
     from toolkit.engine.prepare import prepare
 
-    return replace(model, graph=prepare(model.graph).graph)
+    return replace(model, graph=prepare(model.graph, scalings=model.quant.folds_scalings).graph)
 
 
 def _float_file(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> bytes:

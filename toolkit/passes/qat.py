@@ -84,7 +84,7 @@ class Qat(Distill):
         teacher, train = self._checked(model, context)
         if self.backend == "tfmot":
             return self._by_tfmot(model, teacher, train, context)
-        prepared = prepare(model.graph)
+        prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
         held = self._images(train, model.signature.inputs[0].name, context)

@@ -121,7 +121,7 @@ class Quantize(Component):
             raise UnsupportedError("quantize", f"the model has none of {', '.join(WEIGHTED)}")
         from toolkit.engine.prepare import prepare
 
-        prepared = prepare(model.graph)
+        prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         quant = replace(self.quant, layers=self._layers(model.graph, prepared))
         if self.corrections:
             return self._corrected(model, prepared, context, quant)
