@@ -314,7 +314,7 @@ def test_inspect_and_eval_a_savedmodel_folder(digits_files: dict[str, Path]) -> 
     assert (found["kind"], found["parameters"], found["macs"]) == ("SavedModel without Keras", 4470, None)
     assert found["operators"]["Conv2D"] == 2
     assert found["takes"]["pass prune"] == "no: needs a Keras graph; a SavedModel without Keras has none"
-    assert found["takes"]["exporter onnx"] == "yes, as float32, float16, int8"
+    assert found["takes"]["exporter onnx"] == "yes, as float32, float16, int8, weight_int8"
     told = invoke("eval", digits_files["savedmodel"], "--data", "digits", "--preprocess", "{scale=0.0625}", "--json")
     top1 = json.loads(told.stdout)["measurements"][0]
     assert top1["value"] > 0.85
