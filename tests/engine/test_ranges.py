@@ -210,3 +210,13 @@ def test_entropy_of_positive_values_keeps_zero_at_its_end() -> None:
     low, high = resolve(seen(relu), "entropy")
     assert low == 0
     assert 2.5 < high <= relu.max()
+
+
+def test_percentile_does_not_cut_what_many_values_share() -> None:
+    """One pixel of ten is white: 99 percent reach into them, and the end is theirs."""
+    collector = Collector()
+    collector.add(np.concatenate([np.linspace(0, 254, 900), np.full(100, 255.0)]).astype(np.float32)[None])
+    collected = collector.collected()
+    low, high = resolve(collected, "percentile", 99.0)
+    assert high == 255.0
+    assert collected.outside(low, high) < 0.01

@@ -58,7 +58,7 @@ class Collected:
         if low <= self.low and high >= self.high:
             return 0.0
         counts = self._counts()
-        middles = self.edges[:-1] + self.width / 2
+        middles = np.clip(self.edges[:-1] + self.width / 2, self.low, self.high)
         inside = counts[(middles >= low) & (middles <= high)].sum()
         return 1.0 - float(inside) / max(self.values, 1)
 
@@ -182,7 +182,10 @@ def _exponent(low: float, high: float) -> int:
 
 
 def _percentile(collected: Collected, percentile: float) -> tuple[float, float]:
-    """Where the share to cut has gone by from either end, linearly within a bin; of a gap its inner edge."""
+    """Where the share to cut has gone by from either end, linearly within a bin; of a gap its inner edge.
+
+    In the outermost bin it is the end itself: what many values share (white pixels, 6 behind a ReLU6) is not cut off.
+    """
     counts, edges = collected._counts(), collected.edges
     used = np.flatnonzero(counts)
     after = np.cumsum(counts[used])
@@ -192,7 +195,7 @@ def _percentile(collected: Collected, percentile: float) -> tuple[float, float]:
     j = int(np.searchsorted(before, total - cut, side="left")) - 1
     low = edges[used[i]] + (cut - before[i]) / counts[used[i]] * collected.width
     high = edges[used[j]] + (total - cut - before[j]) / counts[used[j]] * collected.width
-    return float(low), float(high)
+    return float(low) if i else collected.low, float(high) if j < len(used) - 1 else collected.high
 
 
 def _entropy(collected: Collected, levels: int) -> tuple[float, float]:
