@@ -180,7 +180,7 @@ def parity(graph: Any, head: str, images: Any, *, steps: int, folder: Path) -> d
     path = folder / "model.tflite"
     TFLite().export(model, path, ExportContext())
     integers, scale = answers(path, images)
-    wanted = predict_arrays(simulate(found.graph, found.ranges), {name: images})[0]
+    wanted = predict_arrays(simulate(found.graph, found.ranges, exact=True), {name: images})[0]
     trained_answers = predict_arrays(trained, {name: images})[0]
     apart = np.abs(integers - np.rint(wanted / scale))
     return {

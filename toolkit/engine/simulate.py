@@ -7,6 +7,7 @@ biases are integers on the scale of input times weight. Pages: "LiteRT 8-bit qua
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,9 +19,10 @@ from keras import layers
 from numpy.typing import NDArray
 
 from toolkit.engine.flatten import Builder
-from toolkit.engine.graph import Edge
+from toolkit.engine.graph import Call, Edge
+from toolkit.engine.integer_layers import IntegerAdd, IntegerLayer, is_exact, of_weights
 from toolkit.engine.prepare import WEIGHTED, kernel_axis, split_weights
-from toolkit.engine.stored import AVERAGES, Range, Stored, chosen, edges_of, stored
+from toolkit.engine.stored import AVERAGES, Range, Stored, chosen, edges_of, fused, stored
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
@@ -150,12 +152,15 @@ def simulate(
     flavour: Flavour = "asymmetric",
     granularity: Granularity = "per_channel",
     layers: Collection[str] | None = None,
+    exact: bool = False,
 ) -> Any:
     """A keras.Model with the inputs and outputs of the graph, computing what a quantized file does.
 
     ranges: (low, high) by layer name, as in Statistics. activation_bits: 8 or 16; None leaves activations in float.
     layers: only these are quantized, with the tensors they read and give; None for all. InputError for a layer that
-    is not there, or a tensor without a range.
+    is not there, or a tensor without a range. exact: 8-bit layers with weights and sums of two compute on integers and
+    round as XNNPACK does; their weights are then inside. Otherwise they sum reals in float32, whose error turns one of
+    some 100,000 roundings, which in a deep network spreads.
     """
     tensors = stored(prepared_graph)
     unknown = sorted(set(layers or ()) - {call.name for call in tensors.graph.calls})
@@ -163,9 +168,11 @@ def simulate(
         raise InputError(unknown[0], "is no layer of the prepared graph", "take names from its layers")
     found = encodings(tensors, ranges, bits=activation_bits, flavour=flavour) if activation_bits else {}
     builder = _Simulator(prepared_graph, tensors, found, chosen(tensors, layers))
+    if exact and weight_bits == 8 and activation_bits == 8:
+        builder.granularity = granularity
     graph = builder.graph(prepared_graph)
     for call in tensors.graph.calls:
-        if call.index in builder.chosen and isinstance(call.layer, WEIGHTED):
+        if call.index in builder.chosen - builder.exact and isinstance(call.layer, WEIGHTED):
             given = found.get(call.inputs[0])
             weights = _weights(call.layer, given, weight_bits, granularity)
             graph.get_layer(call.name).set_weights(weights)
@@ -180,7 +187,10 @@ class _Simulator(Builder):
         self._old = {layer.name for layer in model.layers}
         self._tensors, self._found, self.chosen = tensors, found, chosen
         self._edges = edges_of(model)
+        self._uses = Counter(call.name for call in tensors.graph.calls)
         self._rounded: dict[Edge, Any] = {}
+        self.granularity: Granularity | None = None  # of weights, where integers are computed with
+        self.exact: set[int] = set()  # calls that do
 
     def graph(self, model: Any) -> Any:
         """The whole simulated model."""
@@ -198,9 +208,35 @@ class _Simulator(Builder):
         if edge.call not in self.chosen:
             return super().call(node, values, prefix)
         read = {id(t): self._round(self._edges[id(t)], values[id(t)]) for t in node.input_tensors}
-        results = super().call(node, {**values, **read}, prefix)
+        given = [read[id(tensor)] for tensor in node.input_tensors]
+        on_integers = self._on_integers(self._tensors.graph.calls[edge.call], given) if self.granularity else None
+        results = [on_integers(given)] if on_integers else super().call(node, {**values, **read}, prefix)
         made = [self._edges[id(tensor)] for tensor in node.outputs]
         return [self._round(e, x) if self._tensors.rounds(e) else x for e, x in zip(made, results, strict=True)]
+
+    def _on_integers(self, call: Call, given: list[Any]) -> Any:
+        """What computes a call on integers; None where its tensors have none, or float32 has not all of its sums."""
+        after = fused(self._tensors.graph, call)
+        own = self._found.get(Edge(after.index if after else call.index))
+        taken = [self._found[edge] for edge in call.inputs if edge in self._found]
+        if own is None or len(taken) != len(call.inputs) or not (after or self._tensors.rounds(Edge(call.index))):
+            return None
+        if call.kind == "Add" and len(taken) == 2:
+            self.exact.add(call.index)
+            return IntegerAdd((taken[0].scale, taken[1].scale), own.scale, name=call.name)
+        if not isinstance(call.layer, WEIGHTED) or id(call.layer) in self._clones or self._uses[call.name] > 1:
+            return None
+        kernel, bias = split_weights(call.layer)
+        scales = weight_scales(call.layer, kernel, granularity=self.granularity or "per_channel")
+        rounded = np.rint(on_grid(kernel, scales) / scales)
+        if not is_exact(call.layer, rounded):
+            return None
+        channels = call.output_shapes[0][-1] or 0
+        steps = np.broadcast_to(scales.reshape(-1) * np.float64(taken[0].scale), (channels,))
+        inner = of_weights(call.layer, given[0].shape, (rounded, None if bias is None else np.rint(bias / steps)))
+        self.exact.add(call.index)
+        made = IntegerLayer(inner, taken[0].scale, steps, own.scale, name=call.name)
+        return lambda tensors: made(tensors[0])
 
     def _round(self, edge: Edge, value: Any) -> Any:
         """The tensor rounded as it is stored, once; as it is where no file stores it, or it holds integers already."""

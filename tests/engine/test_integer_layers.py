@@ -1,0 +1,87 @@
+"""Layers on integers: by hand, and bit for bit what LiteRT computes from the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from toolkit.core import ExportContext, Model, QuantSpec, Signature, Statistics, TensorSpec
+from toolkit.engine.calibrate import calibrate
+from toolkit.engine.integer_layers import IntegerAdd, IntegerLayer, is_exact, of_weights
+from toolkit.engine.prepare import prepare
+from toolkit.engine.simulate import simulate
+from toolkit.exporters.tflite import TFLite
+
+IMAGES = np.random.default_rng(3).normal(size=(40, 12, 12, 3)).astype(np.float32)
+
+
+def test_integer_layer_rounds_the_sum_once_by_hand() -> None:
+    """Input 0.5 a step, weights 0.25: sums count 0.125. Output in steps of 1: 3 * 2 + 1 = 7 sums are 0.875, so 1."""
+    inner = of_weights(layers.Dense(1), (None, 1), (np.array([[2.0]], np.float32), np.array([1.0], np.float32)))
+    layer = IntegerLayer(inner, 0.5, np.array([0.125]), 1.0)
+    # 0: 0.125 -> 0; 3 steps: 0.875 -> 1; 7.5 steps... 1.75 -> 14 + 1 = 0.5 * 3.75: 12 sums are 1.5, to even: 2
+    given = np.array([[0.0], [1.5], [2.75]], np.float32)  # 0, 3 and 5.5 steps, which is 6 (to even): 13 sums, 1.625
+    np.testing.assert_array_equal(layer(given), [[0.0], [1.0], [2.0]])
+
+
+def test_integer_add_sends_halves_up() -> None:
+    """Steps of 1 and 1 into steps of 2: 1 + 2 is 1.5, which becomes 2; -1 - 2 is -1.5, which becomes -1."""
+    layer = IntegerAdd((1.0, 1.0), 2.0)
+    ends = [np.array([[1.0, -1.0]], np.float32), np.array([[2.0, -2.0]], np.float32)]
+    np.testing.assert_array_equal(layer(ends), [[4.0, -2.0]])
+
+
+def test_sums_beyond_what_float32_has_are_told() -> None:
+    wide = np.full((1, 1, 519, 1), 127.0)  # 519 * 127 * 255 is over 2^24
+    assert not is_exact(layers.Conv2D(1, 1), wide)
+    assert is_exact(layers.Conv2D(1, 1), wide[:, :, :518])
+    assert is_exact(layers.DepthwiseConv2D(1), wide)
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    keras.utils.set_random_seed(5)
+    image = keras.Input((12, 12, 3), name="image")
+    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
+    x = layers.Conv2D(16, 1, name="project")(x)
+    x = layers.ReLU(name="after")(layers.Add(name="sum")([x, first]))
+    x = layers.Conv2D(24, 3, strides=2, name="down")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="last")(x))
+    return keras.Model(image, layers.Dense(7, name="classes")(x))
+
+
+def test_exact_simulation_gives_the_integers_of_the_file(network: Any, tmp_path: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    graph = prepare(network).graph
+    ranges = calibrate(graph, [{"image": IMAGES}]).ranges("minmax")
+    ends = [
+        TensorSpec("image", (None, 12, 12, 3), "float32", "image"),
+        TensorSpec("classes", (None, 7), "float32", "logits"),
+    ]
+    model = Model("keras", network, Signature((ends[0],), (ends[1],)), quant=QuantSpec("int8", io="int8"))
+    path = tmp_path / "net.tflite"
+    TFLite().export(replace(model, statistics=Statistics(ranges, len(IMAGES))), path, ExportContext())
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    given, taken = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero = given["quantization"]
+    found = []
+    for image in IMAGES:
+        steps = np.clip(np.rint(image / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(given["index"], steps[None])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(taken["index"])[0].astype(int))
+    limits = {name: (own.low, own.high) for name, own in ranges.items()}
+    scale, zero = taken["quantization"]
+    wanted = np.rint(np.asarray(simulate(graph, limits, exact=True)(IMAGES)) / scale) + zero
+    apart = np.abs(np.stack(found) - wanted)
+    assert apart.max() <= 1  # the mean over the image is a product of LiteRT's own
+    assert (apart == 0).mean() >= 0.97
