@@ -67,9 +67,11 @@ def decided(graph: Any, images: Any) -> Any:
     """
     import keras
 
-    head = [layer for layer in graph.layers if isinstance(layer, keras.layers.Dense)][-1]
+    kinds = (keras.layers.Dense, keras.layers.Conv2D)  # MobileNetV3 ends in a 1x1 convolution of one place
+    head = [layer for layer in graph.layers if isinstance(layer, kinds)][-1]
     kernel, _ = head.get_weights()
-    logits = np.asarray(keras.Model(graph.inputs[0], head.input)(images)) @ kernel
+    features = np.asarray(keras.Model(graph.inputs[0], head.input)(images))
+    logits = features.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
     scale = 3 / logits.std(axis=0)
     head.set_weights([kernel * scale, -logits.mean(axis=0) * scale])
     return graph
