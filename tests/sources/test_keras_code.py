@@ -188,10 +188,12 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (tmp_path / "edgekit_mine.py").write_text(MODULE)
     (tmp_path / "edgekit_twin.py").write_text(TWIN)
     monkeypatch.syspath_prepend(str(tmp_path))
+    before = dict(keras.saving.get_custom_objects())
     import edgekit_mine
 
     yield edgekit_mine
-    keras.saving.get_custom_objects().clear()
+    forget()
+    keras.saving.get_custom_objects().update(before)  # Edgekit's own layers among them
     for name in ("edgekit_mine", "edgekit_twin"):
         sys.modules.pop(name, None)
 
