@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.engine.calibrate import batch_size, calibrate
 from toolkit.engine.flatten import Builder
 from toolkit.engine.graph import Edge
-from toolkit.engine.predict import predict_arrays
 from toolkit.engine.prepare import WEIGHTED, split_weights
 from toolkit.engine.rounded_layers import ROUNDED, TrackedRange
 from toolkit.engine.simulate import (
@@ -29,11 +28,10 @@ from toolkit.engine.simulate import (
     symmetric,
     weight_scales,
 )
-from toolkit.engine.stored import Range, Stored, edges_of, stored, tensors_of
+from toolkit.engine.stored import Range, Stored, edges_of, stored
 from toolkit.engine.surgery import rebuild
 
 Array = NDArray[Any]
-PROBED = 32  # images whose activations are held at once
 USUAL = 3.0  # standard deviations that a range is wide, to each side
 HEADS = ("softmax", "sigmoid")  # that training drops as outputs (engine.heads)
 
@@ -82,18 +80,10 @@ def learned(prepared: Any, trained: Any, how: Rounding) -> Learned:
 
 
 def find_ranges(prepared: Any, inputs: Mapping[str, Array]) -> dict[str, Range]:
-    """Least and largest value of every stored tensor over whole arrays of images."""
-    tensors = stored(prepared)
-    places = tensors_of(prepared)
-    needed = tensors.needed(fixed=False)
-    probe = keras.Model(prepared.inputs, [places[edge] for edge in needed])
-    found: dict[str, Range] = {}
-    for start in range(0, len(next(iter(inputs.values()))), PROBED):
-        values = predict_arrays(probe, {name: array[start : start + PROBED] for name, array in inputs.items()}, PROBED)
-        for edge, value in zip(needed, values, strict=True):
-            low, high = found.get(tensors.names[edge], (np.inf, -np.inf))
-            found[tensors.names[edge]] = (min(low, float(value.min())), max(high, float(value.max())))
-    return found
+    """Least and largest value of every tensor over whole arrays of images."""
+    size, count = batch_size(prepared), len(next(iter(inputs.values())))
+    batches = ({name: array[i : i + size] for name, array in inputs.items()} for i in range(0, count, size))
+    return {name: (own.low, own.high) for name, own in calibrate(prepared, batches).ranges("minmax").items()}
 
 
 class _Rounder(Builder):

@@ -57,7 +57,7 @@ def refusal(quant: QuantSpec) -> str | None:
         if scheme == "dynamic":
             return (
                 f"{where}ONNX Runtime computes dynamically quantized convolutions with ConvInteger, whose weights "
-                "have no scales per channel, and leaves dense layers in float; use int8, weight_int8 or float16, or "
+                "have no scales per channel; use int8, weight_int8 or float16, or "
                 "export dynamic to tflite"
             )
         if scheme == "int16x8":

@@ -1,7 +1,8 @@
 """Holds a written .onnx file to the encodings it was asked for, tensor by tensor.
 
-Everything is computed anew from the float graph and the file: integers, scales, zero points, types, axes. What stayed
-in float is onnx_scan's to say.
+Read from the file: integers, scales, zero points, types, axes. The encodings are those of the request, which the writer
+had too: what is found is a file that differs from them, by damage or by what onnxruntime did otherwise; that they are
+right is onnx_encodings' to be tested for. What stayed in float is onnx_scan's to say.
 """
 
 from __future__ import annotations
