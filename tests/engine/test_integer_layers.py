@@ -18,6 +18,7 @@ from toolkit.engine.integer_layers import (
     IntegerLayer,
     IntegerMean,
     IntegerMultiply,
+    IntegerScaling,
     IntegerTable,
     fits_float32,
     of_weights,
@@ -49,6 +50,11 @@ def test_integer_product_sends_halves_to_even() -> None:
     """Steps of 0.5 and 1 into steps of 1: 1 * 0.5 and 3 * 0.5, as integers 0.5 and 1.5, become 0 and 2."""
     layer = IntegerMultiply((0.5, 1.0), 1.0)
     np.testing.assert_array_equal(layer([np.array([[0.5, 1.5]]), np.array([[1.0, 1.0]])]), [[0.0, 2.0]])
+
+
+def test_integer_scaling_sends_halves_to_even() -> None:
+    """Times one, stored as 255 steps of 1/255, from steps of 0.5 to steps of 1: 0.5, 1.5 and 2 become 0, 2 and 2."""
+    np.testing.assert_array_equal(IntegerScaling(0.5, (255, 1 / 255), 1.0)(np.array([[0.5, 1.5, 2.0]])), [[0, 2, 2]])
 
 
 def test_integer_mean_rounds_the_sum_once() -> None:

@@ -85,6 +85,21 @@ class IntegerMultiply(layers.Layer):  # type: ignore[misc]
         return tf.round(first * second * self._factor) * self._out
 
 
+class IntegerScaling(layers.Layer):  # type: ignore[misc]
+    """The product of a tensor on its grid with a number, which is stored as `steps` of `scale`; halves go to even."""
+
+    def __init__(self, in_scale: float, number: tuple[int, float], out_scale: float, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._in, self._out, self._steps = np.float32(in_scale), np.float32(out_scale), np.float32(number[0])
+        self._factor = np.float32(self._in * np.float32(number[1])) / self._out
+
+    def call(self, inputs: Any) -> Any:
+        return tf.round(tf.round(inputs / self._in) * self._steps * self._factor) * self._out
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
 class IntegerTable(layers.Layer):  # type: ignore[misc]
     """A function of one number as a table. taken, given: (scale, zero point) of the grids of input and output.
 

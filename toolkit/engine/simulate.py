@@ -26,6 +26,7 @@ from toolkit.engine.integer_layers import (
     IntegerLayer,
     IntegerMean,
     IntegerMultiply,
+    IntegerScaling,
     IntegerTable,
     of_weights,
 )
@@ -256,9 +257,13 @@ class _Simulator(Builder):
 
 
 def _without_weights(call: Call, taken: list[Encoding], own: Encoding) -> Any:
-    """The layer on integers for a sum, a product, a mean over an image, or hard-swish; None for any other."""
+    """The layer on integers for sums, products, means over an image and hard-swish; None for any other."""
     if (of_two := OF_TWO.get(call.kind)) and len(taken) == 2:
         return of_two((taken[0].scale, taken[1].scale), own.scale, name=call.name)
+    if call.kind == "Multiply" and len(call.constants) == 1 and isinstance(call.constants[0], int | float):
+        number = asymmetric(call.constants[0], call.constants[0])  # its range is from 0 to itself
+        steps = round(call.constants[0] / number.scale)
+        return IntegerScaling(taken[0].scale, (steps, number.scale), own.scale, name=call.name)
     if call.kind == "GlobalAveragePooling2D" and call.layer.data_format == "channels_last":
         return IntegerMean(taken[0].scale, own.scale, keepdims=call.layer.keepdims, name=call.name)
     if activation(call) in HARD_SWISH:
