@@ -63,9 +63,13 @@ class Encoding:
 
 
 def asymmetric(low: float, high: float, bits: int = 8) -> Encoding:
-    """The encoding of a range, widened to hold 0, whose zero point is rounded to an integer."""
+    """The encoding of a range, widened to hold 0, whose zero point is rounded to an integer.
+
+    The scale is found in float32, as ai-edge-quantizer does: one that is off by its last bit turns roundings elsewhere.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, LEAST) / (2**bits - 1)
+    width: Any = max(np.float32(high) - np.float32(low), np.float32(LEAST))
+    scale = float(width / np.float32(2**bits - 1))
     least = -(2 ** (bits - 1))
     return Encoding(scale, int(np.clip(np.rint(least - low / scale), least, -least - 1)), bits)
 
