@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 from toolkit.engine.flatten import flatten
+from toolkit.engine.graph import walk
 from toolkit.engine.prepare import affine, kernel_axis, prepare
 
 
@@ -157,3 +158,27 @@ def test_prepare_keeps_scalings_of_what_is_no_image() -> None:
     numbers = keras.Input((3,), name="numbers")
     model = keras.Model(numbers, layers.Dense(2)(layers.Rescaling(0.5)(numbers)))
     assert prepare(model).graph is model
+
+
+def test_prepare_puts_an_added_number_into_the_bias() -> None:
+    """As hard-sigmoid has it, relu6(x + 3) / 6, with and without BatchNormalization in between."""
+    image = keras.Input((4, 4, 3), name="image")
+    x = layers.Conv2D(5, 1, name="first")(image)
+    x = layers.ReLU(6.0, name="gate")(x + 3.0) * (1 / 6)
+    x = layers.Conv2D(4, 1, use_bias=False, name="second")(x)
+    x = 0.5 + layers.BatchNormalization(name="norm")(x)
+    model = enlivened(keras.Model(image, layers.Dense(2, name="head")(x)))
+    graph = prepare(model).graph
+    assert "Add" not in [call.kind for call in walk(graph).calls]
+    images = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(graph(images), model(images), rtol=1e-5, atol=1e-6)
+    bias = np.asarray(model.get_layer("first").bias)
+    np.testing.assert_allclose(graph.get_layer("first").get_weights()[1], bias + 3)
+    assert not prepare(graph).rewrites
+
+
+def test_prepare_keeps_an_added_number_where_something_else_reads_the_layer() -> None:
+    image = keras.Input((4, 4, 3), name="image")
+    x = layers.Conv2D(5, 1, name="first")(image)
+    model = keras.Model(image, layers.Multiply(name="product")([x, layers.ReLU(6.0)(x + 3.0)]))
+    assert "Add" in [call.kind for call in walk(prepare(model).graph).calls]

@@ -1,9 +1,10 @@
 """A flat Keras graph in the form that quantized files compute: every tensor that gets a range is a layer's output.
 
 BatchNormalization goes into the weights before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2) or, where there is
-none, becomes a 1x1 depthwise convolution; a separable convolution becomes its two; activations inside layers become
-layers of their own; swish becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise
-convolution. What the graph computes stays; preparing twice changes nothing.
+none, becomes a 1x1 depthwise convolution; a number added to what a layer gives goes into its bias (as TensorFlow's
+converter has it); a separable convolution becomes its two; activations inside layers become layers of their own; swish
+becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution. What the graph
+computes stays; preparing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from toolkit.engine.graph import Call, Graph, walk
 
 Array = NDArray[Any]
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense)
+OFFSET = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # whose bias takes in a number added
 SWISH = ("silu", "swish")
 
 
@@ -82,12 +84,14 @@ class _Preparer(Builder):
         self._shared = {key for key, count in uses.items() if count > 1}
         self._folds = {id(bn): conv for conv, bn in _folds(graph, self._shared)}
         self._norms = {id(conv): bn for conv, bn in _folds(graph, self._shared)}
+        self._offsets = _offsets(graph, self._shared)
+        self._offset_layers = {id(add) for add, _ in self._offsets.values()}
         self._made: dict[int, tuple[Any, ...]] = {}
 
     def call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
         operation = node.operation
         tensors = [values[id(tensor)] for tensor in node.input_tensors]
-        if id(operation) in self._folds:
+        if id(operation) in self._folds or id(operation) in self._offset_layers:
             return tensors
         if id(operation) not in self._made:
             self._made[id(operation)] = self._replacement(operation, node)
@@ -118,7 +122,8 @@ class _Preparer(Builder):
         if _is_swish(layer):
             self._tell(layer, "swish", "sigmoid, then a product")
             return (_swish(self.new(f"{layer.name}_sigmoid"), layer.name),)
-        if isinstance(layer, WEIGHTED) and (id(layer) in self._norms or not _is_linear(layer)):
+        changed = id(layer) in self._norms or id(layer) in self._offsets or not _is_linear(layer)
+        if isinstance(layer, WEIGHTED) and changed:
             return self._weighted(layer)
         return ()
 
@@ -128,6 +133,11 @@ class _Preparer(Builder):
         if norm is not None:
             self._tell(norm, "BatchNormalization", f"in the weights of {layer.name}")
             kernel, bias = _folded(layer, kernel, bias, norm)
+        if id(layer) in self._offsets:
+            add, number = self._offsets[id(layer)]
+            self._tell(add, "a number added", f"in the bias of {layer.name}")
+            channels = layer.compute_output_shape(tuple(layer.input.shape))[-1]
+            bias = number + (np.zeros(channels, np.float32) if bias is None else bias)
         config = {**layer.get_config(), "activation": "linear", "use_bias": bias is not None}
         twin = _built(type(layer).from_config(config), layer, [kernel, bias] if bias is not None else [kernel])
         return (twin, *self._activation(layer))
@@ -239,6 +249,26 @@ def _folds(graph: Graph, shared: set[int]) -> list[tuple[Any, Any]]:
             and call.layer.axis % len(call.input_shapes[0]) == len(call.input_shapes[0]) - 1
         ):
             found.append((before.layer, call.layer))
+    return found
+
+
+def _offsets(graph: Graph, shared: set[int]) -> dict[int, tuple[Any, float]]:
+    """id of a layer with weights -> (`x + number`, the number) where nothing else reads what the layer gives.
+
+    There may be a BatchNormalization in between that goes into the weights too.
+    """
+    folds = {id(norm): layer for layer, norm in _folds(graph, shared)}
+    outputs = {edge.call for edge in graph.outputs}
+    found: dict[int, tuple[Any, float]] = {}
+    for call in graph.calls:
+        numbers = [value for value in call.constants if isinstance(value, int | float)]
+        if call.kind != "Add" or (len(call.inputs), len(call.constants), len(numbers)) != (1, 1, 1):
+            continue
+        before = graph.calls[call.inputs[0].call]
+        layer = folds.get(id(before.layer), before.layer)
+        free = before.index not in outputs and before.consumers == (call.index,)
+        if free and not {id(layer), id(call.layer)} & shared and isinstance(layer, OFFSET) and _is_linear(layer):
+            found[id(layer)] = (call.layer, float(numbers[0]))
     return found
 
 

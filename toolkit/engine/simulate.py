@@ -20,15 +20,26 @@ from numpy.typing import NDArray
 
 from toolkit.engine.flatten import Builder
 from toolkit.engine.graph import Call, Edge
-from toolkit.engine.integer_layers import IntegerAdd, IntegerLayer, is_exact, of_weights
+from toolkit.engine.hard_swish import hard_swish_table
+from toolkit.engine.integer_layers import (
+    IntegerAdd,
+    IntegerLayer,
+    IntegerMean,
+    IntegerMultiply,
+    IntegerScaling,
+    IntegerTable,
+    of_weights,
+)
 from toolkit.engine.prepare import WEIGHTED, kernel_axis, split_weights
-from toolkit.engine.stored import AVERAGES, Range, Stored, chosen, edges_of, fused, stored
+from toolkit.engine.stored import AVERAGES, Range, Stored, activation, chosen, edges_of, fused, stored
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
 Flavour = Literal["asymmetric", "symmetric"]
 Granularity = Literal["per_channel", "per_tensor"]
 SNAP = 1e-4  # steps: float32 has a half as somewhat less; averages of up to 5,000 integers are not nearer to one
+HARD_SWISH = ("hard_silu", "hard_swish")
+OF_TWO = {"Add": IntegerAdd, "Multiply": IntegerMultiply}
 LEAST = 1e-9  # of a range, so that no scale is 0 (as ai-edge-quantizer has it)
 
 
@@ -52,9 +63,13 @@ class Encoding:
 
 
 def asymmetric(low: float, high: float, bits: int = 8) -> Encoding:
-    """The encoding of a range, widened to hold 0, whose zero point is rounded to an integer."""
+    """The encoding of a range, widened to hold 0, whose zero point is rounded to an integer.
+
+    The scale is found in float32, as ai-edge-quantizer does: one that is off by its last bit turns roundings elsewhere.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, LEAST) / (2**bits - 1)
+    width: Any = max(np.float32(high) - np.float32(low), np.float32(LEAST))
+    scale = float(width / np.float32(2**bits - 1))
     least = -(2 ** (bits - 1))
     return Encoding(scale, int(np.clip(np.rint(least - low / scale), least, -least - 1)), bits)
 
@@ -158,9 +173,9 @@ def simulate(
 
     ranges: (low, high) by layer name, as in Statistics. activation_bits: 8 or 16; None leaves activations in float.
     layers: only these are quantized, with the tensors they read and give; None for all. InputError for a layer that
-    is not there, or a tensor without a range. exact: 8-bit layers with weights and sums of two compute on integers and
-    round as XNNPACK does; their weights are then inside. Otherwise they sum reals in float32, whose error turns one of
-    some 100,000 roundings, which in a deep network spreads.
+    is not there, or a tensor without a range. exact: what has weights, sums and products of two, means over an image
+    and hard-swish compute on integers and round as LiteRT with XNNPACK does; their weights are then inside. Otherwise
+    they sum reals in float32, whose error turns one of some 100,000 roundings, which in a deep network spreads.
     """
     tensors = stored(prepared_graph)
     unknown = sorted(set(layers or ()) - {call.name for call in tensors.graph.calls})
@@ -215,28 +230,21 @@ class _Simulator(Builder):
         return [self._round(e, x) if self._tensors.rounds(e) else x for e, x in zip(made, results, strict=True)]
 
     def _on_integers(self, call: Call, given: list[Any]) -> Any:
-        """What computes a call on integers; None where its tensors have none, or float32 has not all of its sums."""
+        """What computes a call on integers; None where its tensors have none, or no such layer is known."""
         after = fused(self._tensors.graph, call)
         own = self._found.get(Edge(after.index if after else call.index))
         taken = [self._found[edge] for edge in call.inputs if edge in self._found]
         if own is None or len(taken) != len(call.inputs) or not (after or self._tensors.rounds(Edge(call.index))):
             return None
-        if call.kind == "Add" and len(taken) == 2:
-            self.exact.add(call.index)
-            return IntegerAdd((taken[0].scale, taken[1].scale), own.scale, name=call.name)
-        if not isinstance(call.layer, WEIGHTED) or id(call.layer) in self._clones or self._uses[call.name] > 1:
+        if id(call.layer) in self._clones or self._uses[call.name] > 1:
             return None
-        kernel, bias = split_weights(call.layer)
-        scales = weight_scales(call.layer, kernel, granularity=self.granularity or "per_channel")
-        rounded = np.rint(on_grid(kernel, scales) / scales)
-        if not is_exact(call.layer, rounded):
+        made = _without_weights(call, taken, own)
+        if made is None and isinstance(call.layer, WEIGHTED):
+            made = _with_weights(call, given[0], (taken[0], own), self.granularity or "per_channel")
+        if made is None:
             return None
-        channels = call.output_shapes[0][-1] or 0
-        steps = np.broadcast_to(scales.reshape(-1) * np.float64(taken[0].scale), (channels,))
-        inner = of_weights(call.layer, given[0].shape, (rounded, None if bias is None else np.rint(bias / steps)))
         self.exact.add(call.index)
-        made = IntegerLayer(inner, taken[0].scale, steps, own.scale, name=call.name)
-        return lambda tensors: made(tensors[0])
+        return made if len(taken) == 2 else lambda tensors: made(tensors[0])
 
     def _round(self, edge: Edge, value: Any) -> Any:
         """The tensor rounded as it is stored, once; as it is where no file stores it, or it holds integers already."""
@@ -250,6 +258,32 @@ class _Simulator(Builder):
         layer = FakeQuantize(own.scale, own.zero_point, own.bits, away=away, name=name)
         self._rounded[edge] = layer(value)
         return self._rounded[edge]
+
+
+def _without_weights(call: Call, taken: list[Encoding], own: Encoding) -> Any:
+    """The layer on integers for sums, products, means over an image and hard-swish; None for any other."""
+    if (of_two := OF_TWO.get(call.kind)) and len(taken) == 2:
+        return of_two((taken[0].scale, taken[1].scale), own.scale, name=call.name)
+    if call.kind == "Multiply" and len(call.constants) == 1 and isinstance(call.constants[0], int | float):
+        number = asymmetric(call.constants[0], call.constants[0])  # its range is from 0 to itself
+        steps = round(call.constants[0] / number.scale)
+        return IntegerScaling(taken[0].scale, (steps, number.scale), own.scale, name=call.name)
+    if call.kind == "GlobalAveragePooling2D" and call.layer.data_format == "channels_last":
+        return IntegerMean(taken[0].scale, own.scale, keepdims=call.layer.keepdims, name=call.name)
+    if activation(call) in HARD_SWISH:
+        ends = (taken[0].scale, taken[0].zero_point), (own.scale, own.zero_point)
+        return IntegerTable(hard_swish_table(*ends), *ends, name=call.name)
+    return None
+
+
+def _with_weights(call: Call, given: Any, ends: tuple[Encoding, Encoding], granularity: Granularity) -> Any:
+    """A convolution or dense layer on integers. ends: encodings of input and output."""
+    kernel, bias = split_weights(call.layer)
+    scales = weight_scales(call.layer, kernel, granularity=granularity)
+    rounded = np.rint(on_grid(kernel, scales) / scales)
+    steps = np.broadcast_to(scales.reshape(-1) * np.float64(ends[0].scale), (call.output_shapes[0][-1] or 0,))
+    inner = of_weights(call.layer, given.shape, (rounded, None if bias is None else np.rint(bias / steps)))
+    return IntegerLayer(inner, ends[0].scale, steps, ends[1].scale, name=call.name)
 
 
 def new_name(tensor: str, what: str, taken: Collection[str]) -> str:
