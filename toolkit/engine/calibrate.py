@@ -7,7 +7,7 @@ one batch, however many images there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from toolkit.engine.graph import walk
 from toolkit.engine.ranges import BINS, NEEDS_HISTOGRAM, Collected, Collector, resolve
-from toolkit.engine.stored import edge_names, edges_of
+from toolkit.engine.stored import edge_names, edges_of, stored
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.quantization import RangeMethod, TensorRange
 
@@ -40,16 +40,21 @@ class Calibration:
     @property
     def has_histograms(self) -> bool:
         """Whether every method can be answered, and what a range cuts off."""
-        return all(found.histogram is not None for found in self.tensors.values())
+        return any(found.histogram is not None for found in self.tensors.values())
 
     def ranges(
         self, method: RangeMethod, percentile: float = 99.99, *, bits: Mapping[str, int] | int = 8
     ) -> dict[str, TensorRange]:
-        """The range of every tensor; bits: of the integers they are for, by name (8 where it has none) or of all."""
+        """The range of every tensor; bits: of the integers they are for, by name (8 where it has none) or of all.
+
+        What only exists inside an operator, before the activation that it takes in, has its ends alone.
+        """
         found = {}
         for name, collected in self.tensors.items():
             own = bits if isinstance(bits, int) else bits.get(name, 8)
-            found[name] = TensorRange(*resolve(collected, method, percentile, bits=own), method)
+            ends_alone = collected.histogram is None and self.has_histograms
+            how: RangeMethod = "minmax" if ends_alone else method
+            found[name] = TensorRange(*resolve(collected, how, percentile, bits=own), how)
         return found
 
 
@@ -65,16 +70,18 @@ def calibrate(
         UnsupportedError: a tensor's values are not finite, the first one by name.
     """
     tensors = float_tensors(graph)
-    collectors = {name: Collector(histogram=histograms) for name in tensors}
+    in_files = _in_files(graph) if histograms else set()
+    counted = [name for name in tensors if name in in_files]
+    collectors = {name: Collector(histogram=name in counted) for name in tensors}
     rows, images = batch_size(graph), 0
-    function, counts = _ends(graph, tensors, keep=histograms), _counts(rows)
+    function, counts = _ends(graph, tensors, counted), _counts(rows)
     for batch in batches:
         count, given = _padded(graph, batch, rows)
         ends, values = function(*given)
         for collector, (lows, highs) in zip(collectors.values(), ends.numpy(), strict=True):
             collector.add_ends(lows[:count], highs[:count])
         if histograms and all(collector.finite for collector in collectors.values()):
-            _add(list(collectors.values()), counts, values, count)
+            _add([collectors[name] for name in counted], counts, values, count)
         images += count
         watch(images)
     if not images:
@@ -105,13 +112,20 @@ def needs_histograms(method: RangeMethod) -> bool:
 # ---------------------------------------------------------------- one batch
 
 
-def _ends(graph: Any, tensors: Mapping[str, Any], *, keep: bool) -> Any:
-    """Inputs to least and greatest values by image, (tensors, 2, images), and, where they are kept, all values."""
+def _in_files(graph: Any) -> set[str]:
+    """Names of the tensors that a file may store: those that are not inside an operator."""
+    tensors = stored(graph)
+    return {tensors.names[edge] for edge in tensors.source}
+
+
+def _ends(graph: Any, tensors: Mapping[str, Any], counted: Sequence[str]) -> Any:
+    """Inputs to least and greatest values by image, (tensors, 2, images), and the values of those that are counted."""
     inner = keras.Model(graph.inputs, list(tensors.values()))
 
     def ends(*inputs: Any) -> Any:
         rows, values = inputs[0].shape[0], inner(list(inputs), training=False)
-        return tf.stack([_ends_of(each, rows) for each in values]), list(values) if keep else []
+        by_name = dict(zip(tensors, values, strict=True))
+        return tf.stack([_ends_of(each, rows) for each in values]), [by_name[name] for name in counted]
 
     return tf.function(ends, autograph=False)
 
