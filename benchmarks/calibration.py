@@ -139,8 +139,7 @@ def main() -> None:
         times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in own.items())
         print(f"round {number + 1}: {times}, converter {other:.1f} s", flush=True)
     for name, found in ratios.items():
-        target = f" (target at most {TARGET})" if name == "minmax" else ""
-        print(f"{name}: {statistics.median(found):.2f} of the converter's time{target}")
+        print(f"{name}: {statistics.median(found):.2f} of the converter's time (target at most {TARGET})")
     for count in MEMORY_IMAGES:
         before, most = peak(arguments, count)
         print(f"{count} images: peak {most:.0f} MiB resident, {before:.0f} MiB before")

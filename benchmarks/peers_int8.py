@@ -7,7 +7,7 @@ paired 95% interval; agreement of decisions with the float model; SQNR of logits
 thread, all files taking turns; seconds to make the file. A tool of another environment comes by its interpreter.
 
     python benchmarks/peers_int8.py --data DIR [--models NAME ...] [--images N] [--ours 'ranges = "mse"']
-                                    [--peer nncf=PYTHON] [--out FILE.md]
+                                    [--peer nncf=PYTHON] [--format .tflite] [--out FILE.md]
 """
 
 from __future__ import annotations
@@ -286,6 +286,7 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="a tool elsewhere")
     parser.add_argument("--ours", action="append", default=[], metavar="TOML", help="Edgekit with other settings")
     parser.add_argument("--only", default="", help="only the tools whose name holds this")
+    parser.add_argument("--format", choices=sorted(RUN), help="only files of this format")
     parser.add_argument("--out", type=Path, help="where the tables are written, too")
     args = parser.parse_args()
     if not args.data:
@@ -296,6 +297,7 @@ def main() -> None:
     peers = tuple(peer for peer in here.PEERS if args.only in peer.name)
     peers += tuple(peer for text in args.ours for peer in here.ours(text))
     peers += tuple(elsewhere(text) for text in args.peer)
+    peers = tuple(peer for peer in peers if args.format in (None, peer.suffix))
     lines: list[str] = []
     for name in args.models:
         data = (imagenet if name in IMAGENET else cifar)(args.data / "data", args.images)

@@ -51,7 +51,9 @@ def solved(net: Any) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("name", ["conv", "deep", "groups", "head"])
 def test_sampled_rows_times_weights_are_the_layers_outputs(net: Any, name: str) -> None:
     layer = net.get_layer(name)
-    taken, wanted = sample(net, net, name, batches, places=5, seed=1)
+    read, given = (keras.Model(net.input, tensor) for tensor in (layer.input, layer.output))
+    pairs = ((read(batch["image"]), given(batch["image"])) for batch in batches())
+    taken, wanted = sample(layer, pairs, places=5, seed=1)
     kernel, bias = layer.get_weights()
     weights = grouped(layer, kernel)
     given = np.einsum("nkgi,kgio->ngo", taken, weights).reshape(wanted.shape) + bias

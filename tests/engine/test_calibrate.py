@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from toolkit.engine.calibrate import batch_size, calibrate, float_tensors
 from toolkit.engine.graph import walk
+from toolkit.engine.ranges import Collector
 from toolkit.errors import InputError, UnsupportedError
 
 Images = NDArray[np.float32]
@@ -57,7 +58,7 @@ def test_ends_are_those_of_every_layer(graph: keras.Model, images: dict[str, Ima
     values = keras.Function(graph.inputs, list(tensors.values()))([images["image"], images["gain"]])
     for collected, expected in zip(found.tensors.values(), map(np.asarray, values), strict=True):
         assert (collected.low, collected.high) == pytest.approx((expected.min(), expected.max()), rel=1e-5, abs=1e-6)
-        if histograms:
+        if collected.histogram is not None:
             assert collected.values == expected.size
 
 
@@ -108,3 +109,29 @@ def test_values_that_are_not_finite_are_named_where_they_arise(graph: keras.Mode
             calibrate(broken, [{"image": np.array([[1, -1]], np.float32)}], histograms=histograms)
     with pytest.raises(InputError, match="there are no images"):
         calibrate(graph, [])
+
+
+def test_histograms_are_those_that_arrays_give(graph: keras.Model, images: dict[str, Images]) -> None:
+    """What TensorFlow counts, bin by bin, against numpy on the same values; the last batch is padded."""
+    found = calibrate(graph, batches(images, 64), histograms=True)
+    tensors = float_tensors(graph)
+    function = keras.Function(graph.inputs, list(tensors.values()))
+    collectors = {name: Collector() for name in tensors}
+    for batch in batches(images, 64):
+        padded = {name: np.concatenate([a, np.repeat(a[-1:], 64 - len(a), axis=0)]) for name, a in batch.items()}
+        values = function([padded["image"], padded["gain"]])
+        for collector, value in zip(collectors.values(), values, strict=True):
+            collector.add(np.asarray(value)[: len(batch["image"])])
+    assert [name for name in tensors if found.tensors[name].histogram is None] == ["conv"]  # inside, before its ReLU
+    assert found.ranges("mse")["conv"].how == "minmax"
+    for name, collector in collectors.items():
+        if name == "conv":
+            continue
+        expected, own = collector.collected(), found.tensors[name]
+        assert (own.values, own.start, own.width, own.zeros) == (
+            expected.values,
+            expected.start,
+            expected.width,
+            expected.zeros,
+        )
+        assert np.abs(own.histogram - expected.histogram).sum() <= 4  # a value at a bin's edge, rounded otherwise

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from toolkit.engine.bias_correction import called_once
 from toolkit.engine.channel_values import Batches
+from toolkit.engine.frontier import Frontier
 from toolkit.engine.graph import walk
 from toolkit.engine.places import from_grouped, grouped, sample
 from toolkit.engine.prepare import split_weights
@@ -82,6 +83,8 @@ def adaround(
     kernels: dict[str, Array] = {}
     rows = []
     names = called_once(model) if names is None else names
+    aimed = reference or model
+    floats, quantized = (Frontier(graph, names, batches) for graph in (aimed, simulated))
     for number, name in enumerate(names):
         watch(f"adaptive rounding of {name} ({number + 1} of {len(names)})")
         layer, twin = model.get_layer(name), simulated.get_layer(name)
@@ -92,9 +95,9 @@ def adaround(
         offset = np.zeros(1, np.float32) if bias is None else bias
         problem = _Problem(layer, offset, _activation(model, name), settings)
         count = max(1, min(settings.places, SAMPLE_BYTES // problem.row_bytes) // images)
-        places = _Places(
-            *sample(reference or model, simulated, name, batches, places=count, seed=settings.seed + number)
-        )
+        wanted = map(aimed.get_layer(name), floats.inputs(name))
+        pairs = zip(quantized.inputs(name), wanted, strict=True)
+        places = _Places(*sample(layer, pairs, places=count, seed=settings.seed + number))
         kernels[name], row = problem.solve(places, settings)
         twin.set_weights([kernels[name]] if bias is None else [kernels[name], bias])
         rows.append(row)

@@ -1,12 +1,13 @@
 """Calibration: what every tensor of a Keras graph takes on a sample of images, in one run through them.
 
-Least and greatest values are found inside the TensorFlow graph, so that nothing but them leaves it; histograms need
-the values themselves. Memory is that of one batch, however many images there are.
+Least and greatest values are found, and values counted in bins, by TensorFlow on all cores: no values leave it. A batch
+is counted once the bins hold its ends, in the same exact integers as ranges.Collector counts arrays. Memory is that of
+one batch, however many images there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,8 +18,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from toolkit.engine.graph import walk
-from toolkit.engine.ranges import NEEDS_HISTOGRAM, Collected, Collector, resolve
-from toolkit.engine.stored import edge_names, edges_of
+from toolkit.engine.ranges import BINS, NEEDS_HISTOGRAM, Collected, Collector, resolve
+from toolkit.engine.stored import edge_names, edges_of, stored
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.quantization import RangeMethod, TensorRange
 
@@ -39,16 +40,21 @@ class Calibration:
     @property
     def has_histograms(self) -> bool:
         """Whether every method can be answered, and what a range cuts off."""
-        return all(found.histogram is not None for found in self.tensors.values())
+        return any(found.histogram is not None for found in self.tensors.values())
 
     def ranges(
         self, method: RangeMethod, percentile: float = 99.99, *, bits: Mapping[str, int] | int = 8
     ) -> dict[str, TensorRange]:
-        """The range of every tensor; bits: of the integers they are for, by name (8 where it has none) or of all."""
+        """The range of every tensor; bits: of the integers they are for, by name (8 where it has none) or of all.
+
+        What only exists inside an operator, before the activation that it takes in, has its ends alone.
+        """
         found = {}
         for name, collected in self.tensors.items():
             own = bits if isinstance(bits, int) else bits.get(name, 8)
-            found[name] = TensorRange(*resolve(collected, method, percentile, bits=own), method)
+            ends_alone = collected.histogram is None and self.has_histograms
+            how: RangeMethod = "minmax" if ends_alone else method
+            found[name] = TensorRange(*resolve(collected, how, percentile, bits=own), how)
         return found
 
 
@@ -64,18 +70,18 @@ def calibrate(
         UnsupportedError: a tensor's values are not finite, the first one by name.
     """
     tensors = float_tensors(graph)
-    collectors = {name: Collector(histogram=histograms) for name in tensors}
+    in_files = _in_files(graph) if histograms else set()
+    counted = [name for name in tensors if name in in_files]
+    collectors = {name: Collector(histogram=name in counted) for name in tensors}
     rows, images = batch_size(graph), 0
-    function = _values(graph, tensors) if histograms else _ends(graph, tensors)
+    function, counts = _ends(graph, tensors, counted), _counts(rows)
     for batch in batches:
         count, given = _padded(graph, batch, rows)
-        found = function(*given)
-        if histograms:
-            for collector, values in zip(collectors.values(), found, strict=True):
-                collector.add(_rows(values.numpy(), count, rows))
-        else:
-            for collector, (lows, highs) in zip(collectors.values(), found.numpy(), strict=True):
-                collector.add_ends(lows[:count], highs[:count])
+        ends, values = function(*given)
+        for collector, (lows, highs) in zip(collectors.values(), ends.numpy(), strict=True):
+            collector.add_ends(lows[:count], highs[:count])
+        if histograms and all(collector.finite for collector in collectors.values()):
+            _add([collectors[name] for name in counted], counts, values, count)
         images += count
         watch(images)
     if not images:
@@ -106,19 +112,20 @@ def needs_histograms(method: RangeMethod) -> bool:
 # ---------------------------------------------------------------- one batch
 
 
-def _values(graph: Any, tensors: Mapping[str, Any]) -> Any:
-    """Inputs to the values of all tensors."""
-    inner = keras.Model(graph.inputs, list(tensors.values()))
-    return tf.function(lambda *inputs: inner(list(inputs), training=False), autograph=False)
+def _in_files(graph: Any) -> set[str]:
+    """Names of the tensors that a file may store: those that are not inside an operator."""
+    tensors = stored(graph)
+    return {tensors.names[edge] for edge in tensors.source}
 
 
-def _ends(graph: Any, tensors: Mapping[str, Any]) -> Any:
-    """Inputs to least and greatest values by image, (tensors, 2, images)."""
+def _ends(graph: Any, tensors: Mapping[str, Any], counted: Sequence[str]) -> Any:
+    """Inputs to least and greatest values by image, (tensors, 2, images), and the values of those that are counted."""
     inner = keras.Model(graph.inputs, list(tensors.values()))
 
     def ends(*inputs: Any) -> Any:
-        rows = inputs[0].shape[0]
-        return tf.stack([_ends_of(values, rows) for values in inner(list(inputs), training=False)])
+        rows, values = inputs[0].shape[0], inner(list(inputs), training=False)
+        by_name = dict(zip(tensors, values, strict=True))
+        return tf.stack([_ends_of(each, rows) for each in values]), [by_name[name] for name in counted]
 
     return tf.function(ends, autograph=False)
 
@@ -132,9 +139,31 @@ def _ends_of(values: Any, rows: int) -> Any:
     return tf.stack(pair) if by_image else tf.tile(tf.stack(pair)[:, None], [1, rows])
 
 
-def _rows(values: Array, count: int, rows: int) -> Array:
-    """The values of real images, without those that pad the batch."""
-    return values[:count] if values.ndim and len(values) == rows else values.reshape(1, -1)
+def _add(collectors: list[Collector], counts: Any, values: list[Any], count: int) -> None:
+    """Give each collector the counts of a tensor's values."""
+    inverses, starts = zip(*(collector.places for collector in collectors), strict=True)
+    found, zeros = counts(
+        values, tf.constant(inverses, tf.float32), tf.constant(starts, tf.float32), tf.constant(count)
+    )
+    for collector, *own in zip(collectors, found.numpy(), zeros.numpy().tolist(), strict=True):
+        collector.add_counts(*own)
+
+
+def _counts(rows: int) -> Any:
+    """All tensors' values, places of bins, real images of a batch to how many values lie in each bin,
+    (tensors, BINS + 1), and how many are 0, (tensors,)."""
+
+    def counts(values: list[Any], inverses: Any, starts: Any, images: Any) -> tuple[Any, Any]:
+        bins, zeros, unweighted = [], [], tf.zeros([0], tf.int32)
+        for i, tensor in enumerate(values):
+            by_image = tensor.shape.rank and tensor.shape[0] == rows
+            numbers = tf.reshape(tf.cast(tensor[:images] if by_image else tensor, tf.float32), [-1])
+            places = tf.cast(tf.floor(numbers * inverses[i]) - starts[i], tf.int32)
+            bins.append(tf.raw_ops.DenseBincount(input=places, size=BINS + 1, weights=unweighted, binary_output=False))
+            zeros.append(tf.reduce_sum(tf.cast(tf.equal(numbers, 0), tf.int32)))
+        return tf.stack(bins), tf.stack(zeros)
+
+    return tf.function(counts, autograph=False)
 
 
 def _padded(graph: Any, batch: Mapping[str, Array], rows: int) -> tuple[int, list[Any]]:

@@ -6,14 +6,12 @@ a depthwise one has a group for each channel, a dense layer one tap.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
-
-from toolkit.engine.channel_values import Batches, in_order, traced
 
 Array = NDArray[Any]
 
@@ -35,19 +33,16 @@ def from_grouped(layer: Any, weights: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(weights).reshape(shape)
 
 
-def sample(model: Any, simulated: Any, name: str, batches: Batches, *, places: int, seed: int) -> tuple[Array, Array]:
-    """(places, taps, groups, inputs) that a layer reads in `simulated`, (places, channels) that it gives in `model`.
+def sample(layer: Any, pairs: Iterable[tuple[Any, Any]], *, places: int, seed: int) -> tuple[Array, Array]:
+    """(places, taps, groups, inputs) that a layer reads, (places, channels) that it should give.
 
-    places: of one image's output at most; fewer where it has not as many.
+    pairs: batches of the tensors it reads and should give. places: of one image's output at most; fewer where it has
+    not as many.
     """
-    layer = model.get_layer(name)
-    probe = keras.Model(simulated.inputs, simulated.get_layer(name).input)
-    target = keras.Model(model.inputs, model.get_layer(name).output)
-    read, given = traced(probe), traced(target)
     generator = np.random.default_rng(seed)
     taken, wanted = [], []
-    for batch in batches():
-        x, y = (np.asarray(function(*in_order(model, batch))[0]) for function in (read, given))
+    for pair in pairs:
+        x, y = map(np.asarray, pair)
         where = _positions(y.shape, places, generator)
         taken.append(_taps(layer, x, where))
         wanted.append(y[where])

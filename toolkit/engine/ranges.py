@@ -102,9 +102,28 @@ class Collector:
             self._widen()
 
     @property
+    def finite(self) -> bool:
+        """Whether all values so far are."""
+        return self._finite
+
+    @property
     def empty(self) -> bool:
         """Whether nothing was added yet."""
         return self._finite and self._average is None
+
+    @property
+    def places(self) -> tuple[float, float]:
+        """(inverse, start): a value's place among the bins is floor(value * inverse) - start, all exact in float32."""
+        return math.ldexp(1.0, -self._exponent), float(self._start)
+
+    def add_counts(self, counts: Histogram, zeros: int) -> None:
+        """Values counted elsewhere, by their places, in BINS + 1 bins, after their ends were added."""
+        if self._counts is None:
+            raise ValueError("no histogram is collected")
+        self._counts += counts[:BINS]
+        self._counts[-1] += counts[BINS]  # a tiny negative value underflows to the bin of 0
+        self._values += int(counts.sum(dtype=np.int64))
+        self._zeros += zeros
 
     def collected(self) -> Collected:
         """Everything so far; raises ValueError when nothing was added."""
@@ -132,7 +151,7 @@ class Collector:
 
     def _count(self, values: Array, counts: Histogram) -> None:
         """Add values to bins, a part that stays in the processor's cache at a time: twice as fast as all at once."""
-        start, inverse = np.float32(self._start), np.float32(math.ldexp(1.0, -self._exponent))
+        inverse, start = map(np.float32, self.places)
         numbers, places = np.empty(CACHED, np.float32), np.empty(CACHED, np.intp)
         for i in range(0, values.size, CACHED):
             part = values[i : i + CACHED]
