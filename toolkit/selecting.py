@@ -25,10 +25,14 @@ WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 @dataclass(frozen=True)
 class Judged:
-    """What the worst of some files has. loss: of the score, against the original; None where it was not measured."""
+    """What the worst of some files has. loss: of the score, against the original; None where it was not measured.
+
+    fits: whether it is within the limits of size and latency.
+    """
 
     outcome: Outcome
     reason: str
+    fits: bool = True
     loss: float | None = None
     agreement: float | None = None
     sqnr_db: float | None = None
@@ -77,10 +81,12 @@ class Selecting:
             limits, comparisons = _judgeable(check.budget, latency), self._comparisons()
             verdicts += gate.judge(artifact.name, HERE, budget=limits, facts=facts, comparisons=comparisons)
         worst = min(verdicts, key=lambda verdict: WORST_FIRST.index(verdict.outcome), default=None)
+        over = [each for each in verdicts if each.outcome == "FAIL" and each.gate not in gate.STATISTICAL]
         loss = facts.accuracy_drop or facts.error_increase
         return Judged(
             outcome=worst.outcome if worst else "PASS",
             reason=f"{artifact.name}: {worst.reason}" if worst else "",
+            fits=not over,
             loss=loss.value if loss else None,
             agreement=facts.agreement.value if facts.agreement else None,
             sqnr_db=next((each.value for each in measured if each.name == "sqnr_db"), None),
