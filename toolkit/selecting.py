@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.checks import gate
-from toolkit.core import Artifact, Budget, Measurement, Outcome, Progress, Signature, Verdict
+from toolkit.core import Artifact, Budget, Measurement, Outcome, Progress, Verdict
 from toolkit.devices import load_device, open_session
 from toolkit.errors import InputError
 from toolkit.executor import Executor
@@ -48,17 +48,18 @@ class Selecting:
         self.split = splits.selection
         self._plan, self._folder, self._emit = plan, folder, emit
         self._session = open_session(load_device(HERE))
-        self._prepared: dict[bool, Mapping[str, Path]] = {}  # as pixels, or as the original takes them
 
     def ask_original(self, model: Path, executor: Executor) -> None:
         """Have the original, saved at `model`, answer."""
         import numpy as np
 
         from toolkit.checks.accuracy import Predictions
+        from toolkit.checks.inference import OnDisk
 
-        self._signature: Signature = store.read_contract(model).signature
-        paths = executor.call("predict", model=model, inputs=self._inputs(), folder=self._folder / REFERENCE)
-        output = self._signature.outputs[0]
+        signature = store.read_contract(model).signature
+        self._inputs = OnDisk(self.split, signature.inputs, self._folder, what="selection", emit=self._emit)
+        paths = executor.call("predict", model=model, inputs=self._inputs.paths(), folder=self._folder / REFERENCE)
+        output = signature.outputs[0]
         self._original: Predictions = Predictions(REFERENCE, np.load(paths[output.name]), output.meaning)
 
     def close(self) -> None:
@@ -110,7 +111,7 @@ class Selecting:
             self._session,
             runtime=runtime,
             delegate=delegate,
-            prepared=self._inputs(pixels=artifact.pixels),
+            prepared=self._inputs.paths(pixels=artifact.pixels),
             folder=self._folder / artifact.name,
             threads=1,
         )
@@ -120,18 +121,6 @@ class Selecting:
         accuracy = measure_accuracy(own, split, original=original, confidence=confidence)
         parity = measure_parity(own, original, split, confidence=confidence)
         return [*accuracy.measurements, *parity], accuracy.evidence
-
-    def _inputs(self, *, pixels: bool = False) -> Mapping[str, Path]:
-        """The split as arrays on disk, as the original takes them, or as uint8 pixels."""
-        from toolkit.checks import inference
-
-        if pixels not in self._prepared:
-            specs = self._signature.inputs
-            if pixels:
-                specs = tuple(replace(spec, dtype="uint8") for spec in specs)
-            data, folder = self.split.pixels() if pixels else self.split, "pixels" if pixels else "inputs"
-            self._prepared[pixels] = inference.prepare(data, specs, self._folder / folder).paths
-        return self._prepared[pixels]
 
     def _latency(self, artifact: Artifact, checks: list[Check]) -> list[Measurement]:
         """Timed here, where a budget of this machine asks for it."""

@@ -8,6 +8,7 @@ As by_nncf.py; for an environment that has onnx-neural-compressor and onnxruntim
 import sys
 
 import numpy as np
+import onnx
 from onnx_neural_compressor import data_reader
 from onnx_neural_compressor.quantization import QuantFormat, config, quantize
 
@@ -35,3 +36,4 @@ settings = config.StaticQuantConfig(
     calibration_sampling_size=len(given["images"]),
 )
 quantize(source, target, settings)
+onnx.save(onnx.load(target), target)  # in one file, weights too

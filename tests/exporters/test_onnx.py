@@ -221,6 +221,25 @@ def test_dynamic_and_integer_ends_are_refused_before_any_work(plain_model: Model
         export(plain_model, tmp_path, scheme="dynamic")
 
 
+def test_onnxruntime_gives_dynamic_convolutions_one_scale_also_where_channels_are_asked_for(tmp_path: Path) -> None:
+    """Why `dynamic` is refused; a release that does better ends the refusal."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in "xy"]
+    kernel = numpy_helper.from_array(np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype("float32"), "w")
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
+    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], [kernel])
+    source, target = tmp_path / "float.onnx", tmp_path / "dynamic.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), source)
+    quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+    made = onnx.load(target).graph
+    assert "ConvInteger" in [node.op_type for node in made.node]
+    scale = next(found for found in made.initializer if found.name == "w_scale")
+    assert numpy_helper.to_array(scale).size == 1
+
+
 def test_int8_without_calibration_is_an_input_error(plain_model: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="calibration"):
         export(plain_model, tmp_path, scheme="int8")
