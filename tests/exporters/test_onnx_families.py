@@ -22,7 +22,7 @@ from toolkit.passes.quantize import Quantize
 
 from .conftest import Images, as_model
 
-SIDE = 32
+SIDE = 64
 MOVING = {"Transpose", "Reshape", "Flatten", "QuantizeLinear", "DequantizeLinear"}
 NEAR_DB = 3.0  # what these files were seen to differ by is 0.3
 INTEGER = ("QLinear", "MatMulInteger")  # ONNX Runtime's names for what it computes on integers
