@@ -68,6 +68,7 @@ def test_runtime_for_gives_the_first_that_can() -> None:
     board = DeviceProfile(name="board", arch="any", runtimes=(first, second))
     assert board.runtime_for("tflite", "float32") is first
     assert board.runtime_for("tflite", "int8") is second
+    assert board.runtime_for("tflite", "float32", "int8") is second
     with pytest.raises(UnsupportedError) as error:
         board.runtime_for("onnx", "float16")
     assert str(error.value) == (

@@ -175,6 +175,30 @@ def test_seven_bit_weights_are_refused_where_the_format_has_none(tmp_path: Path)
     assert [problem for problem in made.problems if "weights of .tflite files are 8-bit" in problem]
 
 
+@pytest.mark.parametrize("name", ["net.onnx", "net.tflite", "net"])
+def test_corrections_of_a_file_are_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    source = tmp_path / name
+    source.touch() if source.suffix else (source / "variables").mkdir(parents=True)
+    if not source.suffix:
+        (source / "saved_model.pb").touch()
+    suffix = source.suffix[1:] or "tflite"
+    text = f'[model]\nsource = "{source}"\n{DATA}[[variants]]\nname = "a"\nexport = ["{suffix}"]\n{INT8}'
+    assert not plan(text).problems
+    (problem,) = plan(text + 'corrections = ["bias"]\n').problems
+    assert "quantize: corrections change the layers of a Keras graph, the model is" in problem
+    assert "\n" not in problem
+
+
+def test_layers_in_a_scheme_that_the_device_cannot_run_are_refused_before_any_work(tmp_path: Path) -> None:
+    board = tmp_path / "board.toml"
+    runtime = "[[runtimes]]\nuse = 'litert'\nformats = ['tflite']\nschemes = ['float32', 'int8']"
+    board.write_text(f"schema = 1\narch = 'any'\n{runtime}")
+    text = f'[[targets]]\ndevice = "{board}"\n[[variants]]\nname = "a"\nexport = ["tflite"]\n'
+    mixed = plan(DATA + text + INT8 + 'layers = { head = "int16x8" }\n').problems
+    assert any("board: cannot run int8 tflite files with layers in int16x8" in problem for problem in mixed), mixed
+    assert not plan(DATA + text + INT8 + 'layers = { head = "float32" }\n').problems
+
+
 def test_scheme_that_onnx_has_no_kernels_for_is_refused_before_any_work() -> None:
     text = '[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8.replace("int8", "int16x8")
     assert any("no 16-bit kernels of convolutions" in problem for problem in plan(DATA + text).problems)

@@ -62,6 +62,7 @@ class Bench:
     carried: list[str] = field(default_factory=list)
     component: Any = None
     repairs: dict[str, Any] = field(default_factory=dict)
+    files: Any = tuple(SimpleNamespace(name=f"int8.{format}") for format in ("tflite", "onnx"))
 
     def stage(self, stage: Any) -> None:
         self.carried.append(stage.use)
@@ -75,7 +76,7 @@ class Bench:
 
     @property
     def manifest(self) -> Any:
-        return SimpleNamespace(repairs=self.repairs, artifacts=(SimpleNamespace(name="int8.tflite"),))
+        return SimpleNamespace(repairs=self.repairs, artifacts=self.files)
 
     def update(self, repairs: dict[str, Any]) -> None:
         self.repairs = repairs
@@ -140,8 +141,65 @@ def test_mix_grows_layer_by_layer_until_it_passes(monkeypatch: pytest.MonkeyPatc
         return Judged("PASS", "", loss=0.0) if enough else fails(component)
 
     changed, record = Bench(judged).climb(planned('rungs = ["mixed"]'), monkeypatch)
-    assert [trial.change for trial in record.trials[1:]] == ["float32: conv2", "float32: conv2, conv1"]
-    assert dict(chosen(changed).quant.layers) == {"conv1": "float32", "conv2": "float32"}
+    assert [trial.change for trial in record.trials[1:]] == [
+        "int16x8: conv2",
+        "float32: conv2",
+        "int16x8: conv2, conv1",
+    ]
+    assert dict(chosen(changed).quant.layers) == {"conv1": "int16x8", "conv2": "int16x8"}
+
+
+def mixed(record: Any) -> list[tuple[str, str]]:
+    return [(trial.change, trial.outcome) for trial in record.trials[1:]]
+
+
+FLOATS = [("float32: conv2", "FAIL"), ("float32: conv2, conv1", "FAIL")]
+
+
+def test_mix_for_onnx_is_of_float_layers_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned('rungs = ["mixed"]', RECIPE.replace('"tflite"', '"onnx"'))
+    _, record = Bench(fails).climb(plan, monkeypatch)
+    assert mixed(record) == [("int16x8: conv2", "NOT TRIED"), *FLOATS]
+    assert "no 16-bit kernels of convolutions" in record.trials[1].reason
+
+
+def test_mix_has_no_scheme_that_a_device_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = tmp_path / "board.toml"
+    runtime = "[[runtimes]]\nuse = 'litert'\nformats = ['tflite']\nschemes = ['float32', 'int8']"
+    board.write_text(f"schema = 1\narch = 'any'\n{runtime}")
+    target = f'rungs = ["mixed"]\n[[targets]]\ndevice = "{board}"'
+    _, record = Bench(fails).climb(planned(target), monkeypatch)
+    assert mixed(record) == [("int16x8: conv2", "NOT TRIED"), *FLOATS]
+    assert "cannot run int8 tflite files with layers in int16x8" in record.trials[1].reason
+
+
+def test_scheme_that_breaks_the_size_or_latency_budget_gets_no_more_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(component: Any) -> Judged:
+        return Judged("FAIL", "lost", fits="float32" not in component.layers.values(), loss=0.3)
+
+    _, record = Bench(judged).climb(planned('rungs = ["mixed"]'), monkeypatch)
+    assert mixed(record) == [("int16x8: conv2", "FAIL"), ("float32: conv2", "FAIL"), ("int16x8: conv2, conv1", "FAIL")]
+
+
+def test_inconclusive_trial_stays_rather_than_one_that_fails_and_loses_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(component: Any) -> Judged:
+        return Judged("INCONCLUSIVE", "few", loss=0.02) if component.ranges == "mse" else Judged("FAIL", "", loss=0.01)
+
+    _, record = Bench(judged).climb(planned('rungs = ["calibration"]'), monkeypatch)
+    assert record.trials[record.chosen].change == 'ranges = "mse"'
+
+
+def test_what_kernels_need_stays_in_the_repaired_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = tmp_path / "board.toml"
+    runtime = "[[runtimes]]\nuse = 'litert'\nformats = ['tflite']\nschemes = ['float32', 'int8']"
+    board.write_text(
+        f"schema = 1\narch = 'any'\n{runtime}\nkernels = [{{ fact = 'dense_per_tensor', source = 'a page' }}]"
+    )
+    text = RECIPE.replace("per_tensor", "per_channel")
+    plan = planned(f'[[targets]]\ndevice = "{board}"', text)
+    changed, _ = Bench(lambda c: Judged("PASS" if c.ranges == "mse" else "FAIL", "")).climb(plan, monkeypatch)
+    quant = changed.stage("int8.tflite").quant
+    assert (quant.ranges, quant.dense_per_tensor) == ("mse", True)
 
 
 def test_files_are_written_as_the_chosen_pass_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +346,8 @@ def test_run_is_repaired_at_the_rung_that_holds_the_outlier(repaired: tuple[Any,
     record: runs.RepairRecord = repaired[0].manifest.repairs["int8"]
     assert record.trials[0].outcome == "FAIL"
     assert record.trials[record.chosen].rung == "mixed"
+    narrow = next(trial for trial in record.trials if trial.change.startswith("int16x8"))
+    assert (narrow.outcome, narrow.use) == ("FAIL", "quantize")  # its weights still share a scale
     assert record.trials[record.chosen].outcome == "PASS"
     assert repaired[0].manifest.outcome == "PASS"
     assert "what stays: float32:" in (repaired[0].folder / "report.html").read_text()

@@ -111,13 +111,17 @@ class DeviceProfile(Component):
         """Whether anything can be measured on it."""
         return bool(self.transport)
 
-    def runtime_for(self, format: str, scheme: str) -> DeviceRuntime:
-        """The first runtime for such a file; raises UnsupportedError saying what the device can run."""
+    def runtime_for(self, format: str, scheme: str, *others: str) -> DeviceRuntime:
+        """The first runtime for such a file; raises UnsupportedError saying what the device can run.
+
+        others: schemes that some of its layers have.
+        """
         for runtime in self.runtimes:
-            if format in runtime.formats and scheme in runtime.schemes:
+            if format in runtime.formats and {scheme, *others} <= set(runtime.schemes):
                 return runtime
         able = "; ".join(f"{'/'.join(item.formats)} as {', '.join(item.schemes)}" for item in self.runtimes)
-        raise UnsupportedError(self.name, f"cannot run {scheme} {format} files", f"it runs {able}")
+        mixed = f" with layers in {', '.join(others)}" if others else ""
+        raise UnsupportedError(self.name, f"cannot run {scheme} {format} files{mixed}", f"it runs {able}")
 
 
 def load_device(name_or_path: str | Path) -> DeviceProfile:

@@ -51,13 +51,15 @@ class Judge:
         self.confidence = plan.recipe.budget.confidence
         self.original: Predictions | None = None
         self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
-        self._prepared: dict[bool, Mapping[str, Path]] = {}  # as pixels, or as the original takes them
         self._ids: tuple[str, ...] = ()
 
     def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
         """Measure everything and record the verdicts."""
+        from toolkit.checks.inference import OnDisk
+
         test = splits.test
         self._ids = test.ids
+        self._inputs = OnDisk(test, self._signature().inputs, self.scratch, what="test", emit=self.emit)
         for name, path in models.items():
             self._model(name, path, test)
         for artifact in artifacts.values():
@@ -82,7 +84,7 @@ class Judge:
         def work() -> dict[str, Array]:
             import numpy as np
 
-            found = self.executor.call("predict", model=path, inputs=self._inputs(test), folder=self.scratch / name)
+            found = self.executor.call("predict", model=path, inputs=self._inputs.paths(), folder=self.scratch / name)
             return {output: np.load(file) for output, file in found.items()}
 
         outputs, seconds, reused = self._answers(name, "", key, work)
@@ -110,7 +112,7 @@ class Judge:
                 session,
                 runtime=check.runtime,
                 delegate=check.delegate,
-                prepared=self._inputs(test, pixels=artifact.pixels),
+                prepared=self._inputs.paths(pixels=artifact.pixels),
                 folder=self.scratch / artifact.name,
                 threads=check.measure.threads,
             )
@@ -163,22 +165,6 @@ class Judge:
         if warning:
             self.emit(Progress(f"warning: {warning}", keep=True))
             self.run.update(warnings=(*self.run.manifest.warnings, warning))
-
-    def _inputs(self, test: Split, *, pixels: bool = False) -> Mapping[str, Path]:
-        """The test split as arrays on disk, prepared the first time they are needed.
-
-        pixels: uint8 as decoded, for files that have the rest of the preprocessing inside.
-        """
-        if pixels not in self._prepared:
-            from toolkit.checks import inference
-
-            self.emit(Progress(f"preparing {len(test)} test images{' as pixels' if pixels else ''}", keep=True))
-            inputs, data, folder = self._signature().inputs, test, "inputs"
-            if pixels:
-                inputs = tuple(replace(spec, dtype="uint8") for spec in inputs)
-                data, folder = test.pixels(), "pixels"
-            self._prepared[pixels] = inference.prepare(data, inputs, self.scratch / folder).paths
-        return self._prepared[pixels]
 
     # ------------------------------------------------------------ latency
 

@@ -172,7 +172,7 @@ def _running(
     for target in recipe.targets:
         if variant.name in target.variants:
             with suppress(UnsupportedError):  # said where checks are made
-                yield target.profile, target.profile.runtime_for(format, quant.scheme)
+                yield target.profile, target.profile.runtime_for(format, *quant.schemes)
 
 
 def _laid_out(step: Step, variant: Variant, recipe: Recipe, problems: list[str]) -> Step:
@@ -265,8 +265,12 @@ def _kind_problems(stages: tuple[Stage, ...], kind: Kind) -> Iterator[str]:
             if isinstance(value, Path) and (not value.exists() or source_of(value) is None):
                 problem = "no such file" if not value.exists() else "no kind of model that can be read"
                 yield f"{stage.where}: {stage.use}.{name}: {problem}, got {str(value)!r}"
-        if stage.kind == "pass" and kind not in stage.component.takes:
+        if stage.kind != "pass":
+            continue
+        if kind not in stage.component.takes:
             yield f"{stage.where}: {stage.use} {no_graph(kind)}"
+        elif (ask := getattr(stage.component, "refusal", None)) and (refusal := ask(kind)):
+            yield f"{stage.where}: {stage.use}: {refusal}"
 
 
 def no_graph(kind: Kind) -> str:
@@ -300,7 +304,7 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
             continue
         profile = target.profile
         try:
-            runtime = profile.runtime_for(stage.component.format, stage.quant.scheme)
+            runtime = profile.runtime_for(stage.component.format, *stage.quant.schemes)
         except UnsupportedError as error:
             if not reference:
                 problems.append(f"{stage.where}: variant {stage.variant}: {error}")

@@ -44,6 +44,11 @@ class QuantSpec:
     dense_per_tensor: bool = False
 
     @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """That of the file, and those that some of its layers have beside it."""
+        return (self.scheme, *sorted({own for _, own in self.layers} - {self.scheme}))
+
+    @property
     def folds_scalings(self) -> bool:
         """Whether a Rescaling is computed in integers: not by weight-only files, and not with symmetric activations."""
         return self.scheme in STATIC and self.flavour == "asymmetric"

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from toolkit import registry, runs
-from toolkit.core import Artifact, Progress
+from toolkit.core import Artifact, Progress, QuantSpec
 from toolkit.diagnosis import Diagnoser
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.executor import Executor
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
 
 RANGES = ("mse", "percentile", "entropy")  # in the order in which they most often win
-MIXED = (1, 2, 4, 8)  # layers left in float, one trial each; more is another network
+MIXED = (1, 2, 4, 8)  # layers in another scheme, one trial of each scheme; more is another network
 IMAGES = 32  # that sensitivity is found on
+BEST_FIRST = ("PASS", "INCONCLUSIVE", "FAIL")
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,14 @@ def _with(plan: Plan, chosen: Stage) -> Plan:
     def placed(stage: Stage) -> Stage:
         if stage.name == chosen.name:
             return chosen
-        return replace(stage, quant=chosen.quant) if stage.parent == chosen.name else stage
+        return replace(stage, quant=_asked(stage, chosen.quant)) if stage.parent == chosen.name else stage
 
     return replace(plan, stages=tuple(map(placed, plan.stages)))
+
+
+def _asked(export: Stage, quant: QuantSpec) -> QuantSpec:
+    """What a file is asked for, as its devices compute it rightly (kernels.adapted)."""
+    return replace(quant, reduce_range=export.quant.reduce_range, dense_per_tensor=export.quant.dense_per_tensor)
 
 
 class _Ladder:
@@ -113,6 +119,7 @@ class _Ladder:
         self.trials: list[runs.RepairTrial] = []
         self.changes: list[_Change] = []
         self.current: int | None = 0  # the trial whose files lie there; None after one that broke off
+        self.fits = True  # the last trial was carried out, and is within the limits of size and latency
         self.started = perf_counter()
 
     def climb(self) -> tuple[runs.RepairRecord, Stage]:
@@ -178,22 +185,26 @@ class _Ladder:
         yield self._changed(rung, words, best=True, corrections=corrections)
 
     def _mixes(self) -> Iterator[_Change]:
-        """The layers that win most back in float, one after another."""
+        """The layers that win most back in float, one after another: 16-bit activations, which cost no size, first."""
         self._settle()
         try:
             diagnoser = Diagnoser(self.work.executor, self.work.scratch, IMAGES, sensitivity=True)
             found = diagnoser.of_record(self.work.run.folder, self._record(), self.judge.split)
         except (InputError, UnsupportedError) as error:
-            yield _Change("mixed", "layers in float", refused=str(error))
+            yield _Change("mixed", "layers in another scheme", refused=str(error))
             return
         useful = [row.layer for row in found.sensitive if row.gain_db > 0]
-        base = dict(self._best_component().layers)
+        base, own = dict(self._best_component().layers), self.stage.component.scheme
+        schemes = ["int16x8", "float32"] if own == "int8" else ["float32"]
         for count in MIXED:
             if count > len(useful) or count > max(1, len(found.sensitive) // 2):
                 return
-            layers = {**base, **dict.fromkeys(useful[:count], "float32")}
-            words = f"float32: {', '.join(useful[:count])}"
-            yield self._changed("mixed", words, best=True, layers=layers)
+            for scheme in tuple(schemes):
+                layers = {**base, **dict.fromkeys(useful[:count], scheme)}
+                words = f"{scheme}: {', '.join(useful[:count])}"
+                yield self._changed("mixed", words, best=True, layers=layers)
+                if not self.fits:  # more layers cost more, and what cannot be written stays so
+                    schemes.remove(scheme)
 
     def _qat(self) -> Iterator[_Change]:
         if self.work.splits.train is None or not len(self.work.splits.train):
@@ -215,10 +226,21 @@ class _Ladder:
             component = type(own)(**{**given, **update})
         except ValueError as error:
             return _Change(rung, words, refused=str(error).splitlines()[-1].strip())
+        refused = component.refusal(self.plan.kind) or self._refusal(component.quant)
+        return _Change(rung, words, refused=refused) if refused else _Change(rung, words, "quantize", component)
+
+    def _refusal(self, quant: QuantSpec) -> str:
+        """Why an exporter cannot write it, or a device cannot run it, or ""."""
         for export in self.exports:
-            if refusal := export.component.refusal(component.quant):
-                return _Change(rung, words, refused=refusal)
-        return _Change(rung, words, "quantize", component)
+            if refusal := export.component.refusal(_asked(export, quant), self.plan.kind):
+                return str(refusal)
+            try:
+                for check in self.plan.checks:
+                    if check.artifact == export.name:
+                        check.device.runtime_for(export.component.format, *quant.schemes)
+            except UnsupportedError as error:
+                return str(error)
+        return ""
 
     # ------------------------------------------------------------ trials
 
@@ -237,7 +259,7 @@ class _Ladder:
             self._refused(replace(change, refused=str(error)))
             return
         found = self.judge.judge([self.work.artifact(export.name) for export in self.exports])
-        self.current = len(self.trials)
+        self.current, self.fits = len(self.trials), found.fits
         self.changes.append(change)
         self.trials.append(
             runs.RepairTrial(
@@ -257,6 +279,7 @@ class _Ladder:
         )
 
     def _refused(self, change: _Change) -> None:
+        self.fits = False
         self.changes.append(change)
         self.trials.append(runs.RepairTrial(change.rung, change.words, reason=change.refused))
 
@@ -264,7 +287,7 @@ class _Ladder:
         stage = self._stage_of(change)
         self.work.stage(stage)
         for export in self.exports:
-            self.work.stage(replace(export, quant=stage.quant))
+            self.work.stage(replace(export, quant=_asked(export, stage.quant)))
 
     def _stage_of(self, change: _Change) -> Stage:
         return replace(self.stage, use=change.use, component=change.component, quant=change.component.quant)
@@ -281,12 +304,17 @@ class _Ladder:
         return best
 
     def _best(self) -> int:
-        """The first PASS, else the one that loses least; of equals the earlier, which costs less."""
+        """The best outcome, of those the one that loses least; of equals the earlier, which costs less."""
         done = [i for i, trial in enumerate(self.trials) if trial.use]
 
         def rank(i: int) -> tuple[float, ...]:
             trial = self.trials[i]
-            return (trial.outcome != "PASS", trial.loss or 0.0, -(trial.agreement or 0.0), -(trial.sqnr_db or 0.0))
+            return (
+                BEST_FIRST.index(trial.outcome),
+                trial.loss or 0.0,
+                -(trial.agreement or 0.0),
+                -(trial.sqnr_db or 0.0),
+            )
 
         return min(done, key=rank)
 

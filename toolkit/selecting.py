@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.checks import gate
-from toolkit.core import Artifact, Budget, Measurement, Outcome, Progress, Signature, Verdict
+from toolkit.core import Artifact, Budget, Measurement, Outcome, Progress, Verdict
 from toolkit.devices import load_device, open_session
 from toolkit.errors import InputError
 from toolkit.executor import Executor
@@ -25,10 +25,14 @@ WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 @dataclass(frozen=True)
 class Judged:
-    """What the worst of some files has. loss: of the score, against the original; None where it was not measured."""
+    """What the worst of some files has. loss: of the score, against the original; None where it was not measured.
+
+    fits: whether it is within the limits of size and latency.
+    """
 
     outcome: Outcome
     reason: str
+    fits: bool = True
     loss: float | None = None
     agreement: float | None = None
     sqnr_db: float | None = None
@@ -44,17 +48,18 @@ class Selecting:
         self.split = splits.selection
         self._plan, self._folder, self._emit = plan, folder, emit
         self._session = open_session(load_device(HERE))
-        self._prepared: dict[bool, Mapping[str, Path]] = {}  # as pixels, or as the original takes them
 
     def ask_original(self, model: Path, executor: Executor) -> None:
         """Have the original, saved at `model`, answer."""
         import numpy as np
 
         from toolkit.checks.accuracy import Predictions
+        from toolkit.checks.inference import OnDisk
 
-        self._signature: Signature = store.read_contract(model).signature
-        paths = executor.call("predict", model=model, inputs=self._inputs(), folder=self._folder / REFERENCE)
-        output = self._signature.outputs[0]
+        signature = store.read_contract(model).signature
+        self._inputs = OnDisk(self.split, signature.inputs, self._folder, what="selection", emit=self._emit)
+        paths = executor.call("predict", model=model, inputs=self._inputs.paths(), folder=self._folder / REFERENCE)
+        output = signature.outputs[0]
         self._original: Predictions = Predictions(REFERENCE, np.load(paths[output.name]), output.meaning)
 
     def close(self) -> None:
@@ -77,10 +82,12 @@ class Selecting:
             limits, comparisons = _judgeable(check.budget, latency), self._comparisons()
             verdicts += gate.judge(artifact.name, HERE, budget=limits, facts=facts, comparisons=comparisons)
         worst = min(verdicts, key=lambda verdict: WORST_FIRST.index(verdict.outcome), default=None)
+        over = [each for each in verdicts if each.outcome == "FAIL" and each.gate not in gate.STATISTICAL]
         loss = facts.accuracy_drop or facts.error_increase
         return Judged(
             outcome=worst.outcome if worst else "PASS",
             reason=f"{artifact.name}: {worst.reason}" if worst else "",
+            fits=not over,
             loss=loss.value if loss else None,
             agreement=facts.agreement.value if facts.agreement else None,
             sqnr_db=next((each.value for each in measured if each.name == "sqnr_db"), None),
@@ -104,7 +111,7 @@ class Selecting:
             self._session,
             runtime=runtime,
             delegate=delegate,
-            prepared=self._inputs(pixels=artifact.pixels),
+            prepared=self._inputs.paths(pixels=artifact.pixels),
             folder=self._folder / artifact.name,
             threads=1,
         )
@@ -114,18 +121,6 @@ class Selecting:
         accuracy = measure_accuracy(own, split, original=original, confidence=confidence)
         parity = measure_parity(own, original, split, confidence=confidence)
         return [*accuracy.measurements, *parity], accuracy.evidence
-
-    def _inputs(self, *, pixels: bool = False) -> Mapping[str, Path]:
-        """The split as arrays on disk, as the original takes them, or as uint8 pixels."""
-        from toolkit.checks import inference
-
-        if pixels not in self._prepared:
-            specs = self._signature.inputs
-            if pixels:
-                specs = tuple(replace(spec, dtype="uint8") for spec in specs)
-            data, folder = self.split.pixels() if pixels else self.split, "pixels" if pixels else "inputs"
-            self._prepared[pixels] = inference.prepare(data, specs, self._folder / folder).paths
-        return self._prepared[pixels]
 
     def _latency(self, artifact: Artifact, checks: list[Check]) -> list[Measurement]:
         """Timed here, where a budget of this machine asks for it."""

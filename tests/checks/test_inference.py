@@ -57,6 +57,28 @@ def artifact() -> Artifact:
     return Artifact("m.onnx", Path("m.onnx"), "onnx", "float32", 1, "0", Signature(*specs))
 
 
+def test_each_form_of_a_split_is_prepared_once_and_when_it_is_asked_for(tmp_path: Path) -> None:
+    class Split(Data):
+        read = 0
+
+        def batches(self, size: int) -> Iterator[Batch]:
+            type(self).read += 1
+            return super().batches(size)
+
+        def pixels(self) -> Split:
+            return self
+
+    said: list[str] = []
+    specs = artifact().signature.inputs
+    split: Any = Split()
+    inputs = inference.OnDisk(split, specs, tmp_path, what="test", emit=lambda progress: said.append(progress.text))
+    assert (Split.read, said) == (0, [])
+    first, pixels = inputs.paths()["image"], inputs.paths(pixels=True)["image"]
+    assert (inputs.paths()["image"], inputs.paths(pixels=True)["image"], Split.read) == (first, pixels, 2)
+    assert (np.load(first).dtype, np.load(pixels).dtype) == (np.float32, np.uint8)
+    assert said == ["preparing 130 test images", "preparing 130 test images as pixels"]
+
+
 def test_prepared_inputs_hold_every_row_in_order(tmp_path: Path) -> None:
     prepared = inference.prepare(Data(), (TensorSpec("image", (1, 1, 2, 3), "float32"),), tmp_path)
     found = np.load(prepared.paths["image"])

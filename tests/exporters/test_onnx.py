@@ -16,6 +16,8 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.exporters import onnx_file, onnx_scan
 from toolkit.exporters.onnx import ONNX
 
+from .conftest import as_model
+
 Images = Callable[..., Any]
 
 
@@ -219,6 +221,59 @@ def test_dynamic_and_integer_ends_are_refused_before_any_work(plain_model: Model
     assert ONNX().refusal(QuantSpec("int8", "per_tensor")) is None
     with pytest.raises(UnsupportedError, match="ConvInteger"):
         export(plain_model, tmp_path, scheme="dynamic")
+
+
+def test_conv_with_two_biases_is_split_into_conv_and_sum() -> None:
+    """Of two pixels' worth of channels: y = w x + b + z, each by hand."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 1, 1]) for name in "xy")
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [2])
+    weights = numpy_helper.from_array(np.array([[1, 2], [3, 4]], "float32").reshape(2, 2, 1, 1), "w")
+    bias = numpy_helper.from_array(np.array([10, 20], "float32"), "b")
+    conv = helper.make_node("Conv", ["x", "w", "b", "z"], ["y"], "sum")
+    graph = helper.make_graph([conv], "net", [x, z], [y], [weights, bias])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx_file.split_sums(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    feed = {"x": np.array([1, 1], "float32").reshape(1, 2, 1, 1), "z": np.array([100, 200], "float32")}
+    np.testing.assert_array_equal(session.run(None, feed)[0].ravel(), [113, 227])
+
+
+def test_sum_of_images_of_one_pixel_is_written(images: Images, tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((2, 2, 3), name="image")
+    x = keras.layers.Conv2D(4, 2, activation="relu", name="stem")(image)
+    x = keras.layers.Add(name="sum")([x, keras.layers.Conv2D(4, 1, name="branch")(x)])
+    scores = keras.layers.Dense(3, activation="softmax", name="scores")(keras.layers.Flatten(name="flat")(x))
+    model = as_model(keras.Model(image, scores))
+    artifact = export(model, tmp_path)
+    for example in images(model).arrays():
+        (found,) = onnxruntime.InferenceSession(str(artifact.path)).run(None, example)
+        np.testing.assert_allclose(found, model.graph(example["image"]), atol=1e-6)
+
+
+def test_onnxruntime_gives_dynamic_convolutions_one_scale_also_where_channels_are_asked_for(tmp_path: Path) -> None:
+    """Why `dynamic` is refused; a release that does better ends the refusal."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in "xy"]
+    kernel = numpy_helper.from_array(np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype("float32"), "w")
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
+    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], [kernel])
+    source, target = tmp_path / "float.onnx", tmp_path / "dynamic.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), source)
+    quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+    made = onnx.load(target).graph
+    assert "ConvInteger" in [node.op_type for node in made.node]
+    scale = next(found for found in made.initializer if found.name == "w_scale")
+    assert numpy_helper.to_array(scale).size == 1
 
 
 def test_int8_without_calibration_is_an_input_error(plain_model: Model, tmp_path: Path) -> None:

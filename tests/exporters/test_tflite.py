@@ -137,7 +137,7 @@ def test_granularity_that_was_not_honoured_is_refused(plain_model: Model, images
 def test_float16_weights_are_the_rounded_ones(plain_model: Model, tmp_path: Path) -> None:
     artifact = export(plain_model, tmp_path, scheme="float16")
     found = weights_of(artifact.path, plain_model)
-    assert artifact.notes == ()
+    assert artifact.notes == ("written by TensorFlow's converter",)
     kernel = plain_model.graph.get_layer("conv").kernel.numpy()
     np.testing.assert_array_equal(found["conv"].data, kernel.astype("float16").transpose(3, 0, 1, 2))
     np.testing.assert_array_equal(
@@ -160,8 +160,9 @@ def test_dynamic_file_says_which_weights_stayed_float(classifier_model: Model, t
     assert {layer for layer, tensor in found.items() if tensor.dtype == "int8"} == {"conv2d"}
     kernel = classifier_model.graph.get_layer("conv2d").kernel.numpy()
     np.testing.assert_allclose(found["conv2d"].scales, np.abs(kernel).max(axis=(0, 1, 2)) / 127, rtol=1e-6)
-    assert [note.split(":")[0] for note in artifact.notes] == ["stem", "depthwise", "conv2d_1", "classes"]
-    assert "216 weights, fewer than the 1024" in artifact.notes[0]
+    assert [note.split(":")[0] for note in artifact.notes[1:]] == ["stem", "depthwise", "conv2d_1", "classes"]
+    assert artifact.notes[0] == "written by TensorFlow's converter"
+    assert "216 weights, fewer than the 1024" in artifact.notes[1]
 
 
 def test_dynamic_is_refused_when_no_weight_is_large_enough(plain_model: Model, tmp_path: Path) -> None:

@@ -111,6 +111,26 @@ def test_file_is_as_asked_and_answers_as_the_model_does(
     assert artifact.notes[0].startswith("written by ai-edge-quantizer")
 
 
+CONVERTER, QUANTIZER = "TensorFlow's converter", "ai-edge-quantizer"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "backend", "writer"),
+    [
+        ("float16", "auto", CONVERTER),
+        ("float16", "ai-edge-quantizer", QUANTIZER),
+        ("dynamic", "ai-edge-quantizer", QUANTIZER),  # by the converter: test_tflite, where a layer is large enough
+        ("int8", "tensorflow", CONVERTER),
+    ],
+)
+def test_first_note_says_which_backend_wrote_the_file(
+    export: Callable[..., Artifact], scheme: str, backend: str, writer: str
+) -> None:
+    first, *others = export(scheme=scheme, backend=backend).notes
+    assert first.startswith(f"written by {writer}")
+    assert not any("written by" in note for note in others)
+
+
 def test_int8_file_has_the_operators_of_the_converters_own(export: Callable[..., Artifact]) -> None:
     ours, theirs = kinds(export(scheme="int8")), kinds(export(scheme="int8", backend="tensorflow"))
     theirs.update({"DEPTHWISE_CONV_2D": 1, "MUL": -1, "ADD": -1})  # what the Rescaling is

@@ -131,7 +131,7 @@ def test_corrections_that_cannot_be_are_refused(model: Model) -> None:
         Quantize(scheme="float16", corrections=("bias",))
     with pytest.raises(ValidationError, match="Input should be"):
         Quantize.model_validate({"scheme": "int8", "corrections": ["biass"]})
-    with pytest.raises(UnsupportedError, match="work on Keras graphs; the model is onnx"):
+    with pytest.raises(UnsupportedError, match="layers of a Keras graph, the model is onnx"):
         Quantize(scheme="int8", corrections=("bias",)).run(
             Model("onnx", Path("m.onnx"), Signature((), ())), context(Sample())
         )

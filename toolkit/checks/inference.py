@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, BinaryIO
 
-from toolkit.core import Artifact, Batch, Dataset, Session, TensorSpec
+from toolkit.core import Artifact, Batch, Dataset, Progress, Session, TensorSpec
 from toolkit.errors import InputError, StageError
 
 if TYPE_CHECKING:
     from toolkit.core import Array
+    from toolkit.datasets.stream import Split
 
 BATCH = 64
 FLOATS, PIXELS = "<f4", "|u1"  # float32 and uint8, as .npy headers name them
@@ -66,6 +67,29 @@ def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepar
     if images != len(data):
         raise InputError("data", f"gave {images} of its {len(data)} images", "read the data again from its source")
     return Prepared(paths, images, perf_counter() - started)
+
+
+class OnDisk:
+    """A split's inputs as arrays on disk, as a model takes them or as uint8 pixels, each prepared when first asked for.
+
+    what: the split's name, for messages.
+    """
+
+    def __init__(  # what is prepared, where to, and who is told
+        self, data: Split, inputs: Sequence[TensorSpec], folder: Path, *, what: str, emit: Callable[[Progress], None]
+    ) -> None:
+        self._data, self._inputs, self._folder, self._what, self._emit = data, inputs, folder, what, emit
+        self._paths: dict[bool, Mapping[str, Path]] = {}
+
+    def paths(self, *, pixels: bool = False) -> Mapping[str, Path]:
+        """By input name. pixels: as decoded, for files that have the rest of the preprocessing inside."""
+        if pixels not in self._paths:
+            words = f"preparing {len(self._data)} {self._what} images{' as pixels' if pixels else ''}"
+            self._emit(Progress(words, keep=True))
+            data, folder = (self._data.pixels(), "pixels") if pixels else (self._data, "inputs")
+            specs = [replace(spec, dtype="uint8") if pixels else spec for spec in self._inputs]
+            self._paths[pixels] = prepare(data, specs, self._folder / folder).paths
+        return self._paths[pixels]
 
 
 def _header(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:

@@ -196,6 +196,7 @@ def _to_onnx(
             tensors_to_rename=names,
             custom_op_handlers={"Erfc": (_complementary_error, [])},
         )
+    onnx_file.split_sums(proto)
     return proto
 
 

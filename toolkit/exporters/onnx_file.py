@@ -89,6 +89,22 @@ def sort_nodes(proto: Any) -> None:
     proto.graph.node.extend(ordered)
 
 
+def split_sums(proto: Any) -> None:
+    """Give a Conv with two biases an Add for the second: what tf2onnx 1.17 makes of a sum of images of one pixel."""
+    import onnx
+
+    graph, shape = proto.graph, "edgekit/channels_of_one_pixel"
+    doubled = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 3]
+    for node in doubled:
+        result, alone, added = node.output[0], f"{node.output[0]}_alone", f"{node.output[0]}_added"
+        reshape = onnx.helper.make_node("Reshape", [node.input.pop(), shape], [added], f"{node.name}_added")
+        graph.node.extend([reshape, onnx.helper.make_node("Add", [alone, added], [result], node.name)])
+        node.name, node.output[0] = f"{node.name}_alone", alone
+    if doubled:
+        graph.initializer.append(onnx.helper.make_tensor(shape, onnx.TensorProto.INT64, [4], [1, -1, 1, 1]))
+        sort_nodes(proto)
+
+
 def settle(proto: Any) -> None:
     """Give generated names (`Conv__717:0`) numbers, and constants their places, in order of first use.
 

@@ -56,9 +56,9 @@ def refusal(quant: QuantSpec) -> str | None:
         where = f"layer {name}: " if name else ""
         if scheme == "dynamic":
             return (
-                f"{where}ONNX Runtime computes dynamically quantized convolutions with ConvInteger, whose weights "
-                "have no scales per channel; use int8, weight_int8 or float16, or "
-                "export dynamic to tflite"
+                f"{where}ONNX Runtime's quantizer gives a convolution's weights one scale there, also where one per "
+                "channel is asked for, and its ConvInteger is slower than the float Conv; use int8, weight_int8 or "
+                "float16, or export dynamic to tflite"
             )
         if scheme == "int16x8":
             return (

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from toolkit.core import Array
 
 FORMAT = "tflite"
+BY_CONVERTER = "written by TensorFlow's converter"
 NO_ONNX = (
     "an .onnx file is not converted to TFLite here: the converter that is kept, onnx2tf, needs another TensorFlow than "
     "Edgekit's; convert it in an environment of its own and give Edgekit the .tflite file"
@@ -140,7 +141,7 @@ def _made(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, 
     source = _prepared(model)
     plan = tflite_quantized.plan(_float_file(source, inputs, context), source, inputs, context)
     if (lack := tflite_quantized.lacks(plan, source)) and tflite_refusal.may_convert(model):
-        notes = (f"written by TensorFlow's converter with a calibration of its own: ai-edge-quantizer lacks {lack}",)
+        notes = (f"{BY_CONVERTER} with a calibration of its own: ai-edge-quantizer lacks {lack}",)
         return _Made(tflite_float.convert(model, inputs, context, pixels=pixels), model, notes=notes)
     made = tflite_quantized.quantize(plan, source, inputs, context, pixels=pixels)
     return _Made(made.content, source, made.held, (_by_quantizer(model), *made.notes))
@@ -162,11 +163,11 @@ def _float_file(model: Model, inputs: tuple[TensorSpec, ...], context: ExportCon
 
 
 def _why(model: Model) -> tuple[str, ...]:
-    """What the converter wrote and why, where there was a choice."""
+    """That the converter wrote the file, and why, where there was a choice."""
     if model.quant.scheme not in STATIC:
-        return ()
+        return () if model.quant.scheme == "float32" else (BY_CONVERTER,)
     asked = "as asked" if model.quant.backend == "tensorflow" else "the model brings no ranges"
-    return (f"written by TensorFlow's converter with a calibration of its own: {asked}",)
+    return (f"{BY_CONVERTER} with a calibration of its own: {asked}",)
 
 
 def _by_quantizer(model: Model) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.core import STATIC, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
+from toolkit.core import STATIC, Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import calibration
 from toolkit.registry import suggest
@@ -104,6 +104,12 @@ class Quantize(Component):
             self.backend,
         )
 
+    def refusal(self, kind: Kind) -> str | None:
+        """Why a model of this kind cannot have what is asked for, or None. Asked by `plan`, before any work."""
+        if self.corrections and kind != "keras":
+            return f"corrections change the layers of a Keras graph, the model is {kind}; leave corrections out"
+        return None
+
     def run(self, model: Model, context: PassContext) -> PassResult:
         """The same graph with its specification and, for static schemes, the ranges of its prepared form.
 
@@ -148,10 +154,8 @@ class Quantize(Component):
 
     def _of_file(self, model: Model, context: PassContext) -> PassResult:
         """A file as source: the exporter, which sees its tensors, finds the ranges and names the layers."""
-        if self.corrections:
-            raise UnsupportedError(
-                "quantize.corrections", f"work on Keras graphs; the model is {model.kind}", "leave them out"
-            )
+        if reason := self.refusal(model.kind):
+            raise UnsupportedError("quantize", reason)
         notes = tuple(calibration.sample_notes(calibration.data_of(context, "quantize"))) if self.needs else ()
         calibration.warn(notes, context)
         reason = "written by the exporter, which names the layers and finds ranges"
