@@ -9,13 +9,14 @@ the 200 evaluation images say what share of TensorFlow's loss in agreement it wi
 
     python benchmarks/recovery.py --data DIR [--models NAME ...] [--train N] [--epochs N] [--rates RATE ...]
                                   [--flavours asymmetric symmetric]
-                                  [--among "" bias ...] [--files DIR] [--out FILE.md]
+                                  [--batchnorm frozen corrected] [--among "" bias ...] [--files DIR] [--out FILE.md]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -42,7 +43,7 @@ from toolkit.sources.keras import Keras
 CORRECTIONS = ("", "bias", "equalize,bias", "adaround,bias")  # what is chosen among, cheapest first
 RATE = float(Qat.model_fields["learning_rate"].default)
 RESAMPLES = 10_000
-TENSORFLOW = "TensorFlow int8"
+TENSORFLOW, TRAINED = "TensorFlow int8", "Edgekit `qat`"
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Taught:
-    """A training. score: on the selection images, of the epoch that is kept; before: of the rounding untrained."""
+    """A training. score: on the selection images, of the best epoch."""
 
     result: Any
-    rate: float
     score: float
     seconds: float  # of processors
     text: str
@@ -104,22 +104,20 @@ def work(name: str, data: Path, args: argparse.Namespace) -> Work:
 # ---------------------------------------------------------------- files
 
 
-def training(given: Work, flavour: Any, args: argparse.Namespace) -> Taught:
+def training(given: Work, args: argparse.Namespace, **options: Any) -> Taught:
     """`qat` with the rate that is best on the selection images."""
-    found = [_trained(given, flavour, rate, args) for rate in args.rates]
-    return max(found, key=lambda one: one.score)
+    rates = (Qat(epochs=args.epochs, learning_rate=rate, **options) for rate in args.rates)
+    return max((_trained(given, how) for how in rates), key=lambda one: one.score)
 
 
-def _trained(given: Work, flavour: Any, rate: float, args: argparse.Namespace) -> Taught:
-    how = Qat(epochs=args.epochs, learning_rate=rate, flavour=flavour)
+def _trained(given: Work, how: Qat) -> Taught:
     started = time.process_time()
     result = how.run(given.model, given.context())
     seconds = time.process_time() - started
-    told = result.changes[0]
-    scores = result.curves["selection_accuracy"]
-    print(f"  qat {flavour} {rate:g}: {told.before} -> {told.after}; epochs {scores}; {seconds:.0f} s", file=sys.stderr)
-    text = f"{len(given.train):,} x {args.epochs} epochs, rate {rate:g}"
-    return Taught(result, rate, max(scores), seconds, text)
+    told, scores = result.changes[0], result.curves["selection_accuracy"]
+    text = f"{how.batchnorm} BatchNormalization, {len(given.train):,} x {how.epochs}, rate {how.learning_rate:g}"
+    print(f"  qat {text}: {told.before} -> {told.after}; epochs {scores}; {seconds:.0f} s", file=sys.stderr)
+    return Taught(result, max(scores), seconds, text)
 
 
 def written(taught: Taught, exporter: Any) -> here.Peer:
@@ -128,7 +126,7 @@ def written(taught: Taught, exporter: Any) -> here.Peer:
     def make(given: here.Given, path: Path) -> None:
         exporter.export(taught.result.model, path, ExportContext())
 
-    return here.Peer(f"Edgekit `qat`, {taught.text}", exporter.suffix, make)
+    return here.Peer(f"{TRAINED}, {taught.text}", exporter.suffix, make)
 
 
 def post_training(text: str, exporter: Any, **options: Any) -> here.Peer:
@@ -145,8 +143,9 @@ def peers(given: Work, args: argparse.Namespace) -> dict[here.Peer, float]:
         found[post_training(label, exporter, **more)] = 0.0
         if len(given.train):
             found[post_training(f'{label}, `corrections = ["bias"]`', exporter, corrections=("bias",), **more)] = 0.0
-            taught = training(given, flavour, args)
-            found[written(taught, exporter)] = taught.seconds
+            for norm in args.batchnorm:
+                taught = training(given, args, flavour=flavour, batchnorm=norm)
+                found[written(taught, exporter)] = taught.seconds
         else:
             chosen = choice(given, exporter, args.among, more)
             name = f"{label}, `corrections = {list(chosen)}`, chosen".replace("'", '"')
@@ -203,7 +202,7 @@ def compare(name: str, given: Work, args: argparse.Namespace, folder: Path) -> l
     start = here.Given(given.model, reference, reference, given.judged.calibration)
     times = peers(given, args)
     rows = [side.Row(None, "float", ".tflite", reference, 0.0)]
-    rows += [side.made(peer, start, folder / f"{name}_{number}{peer.suffix}") for number, peer in enumerate(times)]
+    rows += [_made(peer, start, folder / f"{name}_{_slug(peer)}{peer.suffix}") for peer in times]
     rows = [side.judged(row, given.judged) for row in rows]
     if failed := [row for row in rows if row.failed]:
         raise SystemExit(f"{name}, {failed[0].name}: {failed[0].failed}")
@@ -220,6 +219,17 @@ def compare(name: str, given: Work, args: argparse.Namespace, folder: Path) -> l
     facts = list(zip(rows, best, seconds, strict=True))
     lines += [_line(row, rows[0], given, (ms / best[1], trained)) for row, ms, trained in facts]
     return [*lines, "", *_won_back(rows, given), ""]
+
+
+def _slug(peer: here.Peer) -> str:
+    return "_".join(re.findall("[a-z0-9]+", peer.name.lower()))
+
+
+def _made(peer: here.Peer, start: here.Given, path: Path) -> side.Row:
+    """A file that is there from an earlier run (--files) is taken as it is; what was trained is of this run."""
+    if path.exists() and not peer.name.startswith(TRAINED):
+        return side.Row(peer, peer.name, peer.suffix, path, 0.0)
+    return side.made(peer, start, path)
 
 
 def _line(row: side.Row, reference: side.Row, given: Work, numbers: tuple[float, float]) -> str:
@@ -284,9 +294,11 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=10_000, help="training images, of 50,000")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rates", type=float, nargs="+", default=[RATE], help="learning rates to choose among")
+    norms = ["frozen", "corrected"]
+    parser.add_argument("--batchnorm", nargs="+", default=norms, choices=norms, help="each trains once")
     parser.add_argument("--flavours", nargs="+", default=["asymmetric"], choices=["asymmetric", "symmetric"])
     parser.add_argument("--among", nargs="+", default=CORRECTIONS, help="corrections to choose among (ImageNet)")
-    parser.add_argument("--files", type=Path, help="where the files are kept")
+    parser.add_argument("--files", type=Path, help="where the files are kept, and taken from")
     parser.add_argument("--out", type=Path, help="where the tables are written, too")
     args = parser.parse_args()
     if not args.data:
