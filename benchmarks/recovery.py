@@ -10,6 +10,7 @@ the 200 evaluation images say what share of TensorFlow's loss in agreement it wi
     python benchmarks/recovery.py --data DIR [--models NAME ...] [--train N] [--epochs N] [--rates RATE ...]
                                   [--flavours asymmetric symmetric]
                                   [--batchnorm frozen corrected] [--among "" bias ...] [--files DIR] [--out FILE.md]
+                                  [--last]
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ TENSORFLOW, TRAINED = "TensorFlow int8", "Edgekit `qat`"
 
 @dataclass(frozen=True)
 class Work:
-    """One model and its images. calibration, train, selection: apart from `judged`. labels: of the selection images."""
+    """One model and its images. calibration, train, selection: apart from `judged`. labels: of the selection images. last: keep the last epoch."""
 
     model: Model
     judged: side.Data
     train: Any
     selection: Any
     labels: Any
+    last: bool = False
 
     @property
     def input(self) -> str:
@@ -66,7 +68,7 @@ class Work:
         return PassContext(
             original=self.model,
             train=images,
-            evaluate=self.score,
+            evaluate=None if self.last else self.score,
             emit=lambda told: print(told.text, file=sys.stderr) if told.keep else None,
         )
 
@@ -98,6 +100,7 @@ def work(name: str, data: Path, args: argparse.Namespace) -> Work:
         side.decoded(train, np.arange(args.train)),
         side.decoded(test, first),
         test["labels"][first].astype(np.int64),
+        args.last,
     )
 
 
@@ -114,8 +117,9 @@ def _trained(given: Work, how: Qat) -> Taught:
     started = time.process_time()
     result = how.run(given.model, given.context())
     seconds = time.process_time() - started
-    told, scores = result.changes[0], result.curves["selection_accuracy"]
+    told, scores = result.changes[0], result.curves.get("selection_accuracy", (0.0,))
     text = f"{how.batchnorm} BatchNormalization, {len(given.train):,} x {how.epochs}, rate {how.learning_rate:g}"
+    text += ", last epoch" if given.last else ""
     print(f"  qat {text}: {told.before} -> {told.after}; epochs {scores}; {seconds:.0f} s", file=sys.stderr)
     return Taught(result, max(scores), seconds, text)
 
@@ -294,6 +298,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=10_000, help="training images, of 50,000")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rates", type=float, nargs="+", default=[RATE], help="learning rates to choose among")
+    parser.add_argument("--last", action="store_true", help="keep the last epoch, whatever the selection images say")
     norms = ["frozen", "corrected"]
     parser.add_argument("--batchnorm", nargs="+", default=norms, choices=norms, help="each trains once")
     parser.add_argument("--flavours", nargs="+", default=["asymmetric"], choices=["asymmetric", "symmetric"])
