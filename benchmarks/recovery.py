@@ -9,8 +9,8 @@ the 200 evaluation images say what share of TensorFlow's loss in agreement it wi
 
     python benchmarks/recovery.py --data DIR [--models NAME ...] [--train N] [--epochs N] [--rates RATE ...]
                                   [--flavours asymmetric symmetric]
-                                  [--batchnorm frozen corrected] [--among "" bias ...] [--files DIR] [--out FILE.md]
-                                  [--last]
+                                  [--batchnorm frozen corrected] [--last] [--among "" bias ...]
+                                  [--files DIR] [--out FILE.md]
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ TENSORFLOW, TRAINED = "TensorFlow int8", "Edgekit `qat`"
 
 @dataclass(frozen=True)
 class Work:
-    """One model and its images. calibration, train, selection: apart from `judged`. labels: of the selection images. last: keep the last epoch."""
+    """One model and its images; train and selection are none of those judged.
+
+    labels: of the selection images. last: keep the last epoch, and choose nothing.
+    """
 
     model: Model
     judged: side.Data
