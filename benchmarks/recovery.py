@@ -314,6 +314,10 @@ def main() -> None:
         return
     if not (args.data / "models").is_dir():
         raise SystemExit(f"--data {args.data}: there is no folder models in it.")
+    if args.last and len(args.rates) > 1:
+        raise SystemExit("--last chooses nothing: give one of --rates.")
+    if not 64 <= args.train <= 50_000:
+        raise SystemExit(f"--train {args.train}: there are 50,000 training images, and a batch takes 64.")
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.files or Path(scratch)
