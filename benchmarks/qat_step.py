@@ -3,6 +3,7 @@
 Labels, batches, optimizer and loop are the same; only the rounding differs. Target: at most 2.
 
     python benchmarks/qat_step.py [--model MODEL.keras] [--batch 64] [--steps 10] [--rounds 7]
+                                  [--batchnorm corrected]
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10, help="in one turn")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batchnorm", default="frozen", choices=["frozen", "corrected"])
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
     from toolkit.engine.flatten import flatten
     from toolkit.engine.loss import Target
-    from toolkit.engine.prepare import prepare
+    from toolkit.engine.prepare import folded_norms, prepare
     from toolkit.engine.qat import Rounding, find_ranges, rounding_graph
     from toolkit.engine.step import Batches, Trainer, repeatable
     from toolkit.engine.teaching import Teaching
@@ -61,7 +63,9 @@ def main() -> None:
     generator = np.random.default_rng(0)
     images = generator.uniform(0, 1, (count, *graph.inputs[0].shape[1:])).astype(np.float32)
     labels = generator.integers(0, graph.outputs[0].shape[-1], count)
-    rounding = rounding_graph(prepared, find_ranges(prepared, {name: images[:64]}), Rounding(moving_steps=10**6))
+    norms = folded_norms(graph) if args.batchnorm == "corrected" else {}
+    ranges = find_ranges(prepared, {name: images[:64]})
+    rounding = rounding_graph(prepared, ranges, Rounding(moving_steps=10**6, norms=norms))
     how = Teaching(1, args.batch, 1e-4, target=Target(alpha=0.0))
     batches = Batches(images, labels, args.batch, 0)
     trainers = {"float": Trainer(graph, None, batches, how), "qat": Trainer(rounding, None, batches, how)}

@@ -155,6 +155,32 @@ def test_qat_starts_from_the_ranges_a_model_brings(original: Model, result: Any)
         )
 
 
+def test_qat_trains_batchnorm_when_asked_and_goes_on_from_its_checkpoint(
+    original: Model, result: Any, tmp_path: Path
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def emit(progress: Progress) -> None:
+        if progress.keep:
+            raise KilledError
+
+    corrected = Qat(epochs=2, batch_size=30, batchnorm="corrected")
+    whole = corrected.run(original, PassContext(original=original, train=Images()))
+    gaps = [
+        np.abs(one.graph.get_layer("conv").get_weights()[1] - result.model.graph.get_layer("conv").get_weights()[1])
+        for one in (whole.model, result.model)
+    ]
+    assert gaps[0].max() > 1e-4 > gaps[1].max()  # its statistics moved
+    context = PassContext(original=original, train=Images(), checkpoint=tmp_path / "state.npz", key="k")
+    with pytest.raises(KilledError):
+        corrected.run(original, replace(context, emit=emit))
+    again = corrected.run(original, context)
+    assert again.model.statistics == whole.model.statistics
+    for one, two in zip(whole.model.graph.get_weights(), again.model.graph.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_qat_gives_symmetric_ranges_of_127_steps(original: Model) -> None:
     context = PassContext(original=original, train=Images())
     model = Qat(epochs=1, batch_size=30, flavour="symmetric", granularity="per_tensor").run(original, context).model
@@ -174,7 +200,14 @@ def test_qat_refuses_what_it_cannot_do(original: Model, result: Any) -> None:
         Qat().run(original, replace(context, original=None))
     with pytest.raises(ValidationError):
         Qat(freeze_after=1.5)
+    with pytest.raises(ValidationError, match="lasts for freeze_after of the training"):
+        Qat(batchnorm="corrected", freeze_after=0)
+    with pytest.raises(ValidationError, match="batchnorm is of backend 'native'"):
+        Qat(batchnorm="frozen", backend="tfmot")
     image = keras.Input((6, 6, 1), name="photo")
     bare = replace(original, graph=keras.Model(image, layers.Softmax()(layers.GlobalAveragePooling2D()(image))))
     with pytest.raises(UnsupportedError, match="no convolution and no dense layer"):
         Qat().run(bare, context)
+    plain = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(image)))
+    with pytest.raises(UnsupportedError, match="no BatchNormalization of this model stands behind weights"):
+        Qat(batchnorm="corrected").run(replace(original, graph=plain), context)

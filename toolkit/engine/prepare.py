@@ -9,6 +9,7 @@ computes stays; preparing twice changes nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,15 @@ class Prepared:
     rewrites: tuple[Rewrite, ...]
 
 
+@dataclass(frozen=True)
+class Norm:
+    """Statistics of what a folded kernel gives before its bias, as BatchNormalization keeps them: (channels,) each."""
+
+    mean: Array
+    variance: Array
+    epsilon: Array
+
+
 def prepare(model: Any, *, scalings: bool = True) -> Prepared:
     """The prepared form of a flat functional model; names of inputs, outputs' order and kept layers stay.
 
@@ -58,6 +68,21 @@ def prepare(model: Any, *, scalings: bool = True) -> Prepared:
     one = len(inputs) == 1, len(outputs) == 1
     graph = keras.Model(inputs[0] if one[0] else inputs, outputs[0] if one[1] else outputs, name=model.name)
     return Prepared(graph, tuple(builder.rewrites))
+
+
+def folded_norms(model: Any) -> dict[str, Norm]:
+    """What `prepare` folds into weights: name of the layer in the prepared graph -> its BatchNormalization.
+
+    The folded kernel gives `scale` times what the layer gave: its statistics are those of the layer in that unit.
+    """
+    graph, found = walk(model), {}
+    for layer, norm in _folds(graph, _shared(graph)):
+        scale = affine(norm)[0]
+        bias = np.asarray(layer.bias) if layer.use_bias else np.float32(0)
+        mean, variance = np.asarray(norm.moving_mean) - bias, np.asarray(norm.moving_variance)
+        square = np.square(scale)
+        found[str(layer.name)] = Norm(scale * mean, square * variance, square * np.float32(norm.epsilon))
+    return found
 
 
 def kernel_axis(layer: Any) -> int:
@@ -78,12 +103,10 @@ class _Preparer(Builder):
         self.rewrites: list[Rewrite] = []
         self._taken |= {layer.name for layer in model.layers}  # so that new layers take no name of an old one
         graph = walk(model)
-        uses: dict[int, int] = {}
-        for call in graph.calls:
-            uses[id(call.layer)] = uses.get(id(call.layer), 0) + 1
-        self._shared = {key for key, count in uses.items() if count > 1}
-        self._folds = {id(bn): conv for conv, bn in _folds(graph, self._shared)}
-        self._norms = {id(conv): bn for conv, bn in _folds(graph, self._shared)}
+        self._shared = _shared(graph)
+        folds = _folds(graph, self._shared)
+        self._folds = {id(bn): conv for conv, bn in folds}
+        self._norms = {id(conv): bn for conv, bn in folds}
         self._offsets = _offsets(graph, self._shared)
         self._offset_layers = {id(add) for add, _ in self._offsets.values()}
         self._made: dict[int, tuple[Any, ...]] = {}
@@ -232,6 +255,12 @@ def _folded(layer: Any, kernel: Array, bias: Array | None, norm: Any) -> tuple[A
     if isinstance(layer, layers.Conv2DTranspose):
         shaped = scale[:, None]
     return kernel * shaped, offset + (bias * scale if bias is not None else 0)
+
+
+def _shared(graph: Graph) -> set[int]:
+    """Layers that are called more than once."""
+    uses = Counter(id(call.layer) for call in graph.calls)
+    return {key for key, count in uses.items() if count > 1}
 
 
 def _folds(graph: Graph, shared: set[int]) -> list[tuple[Any, Any]]:

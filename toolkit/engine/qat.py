@@ -1,13 +1,14 @@
 """Quantization-aware training: a prepared graph with the rounding of a quantized file in it, and what it has learned.
 
-Jacob et al. 2018, arXiv:1712.05877, section 3. BatchNormalization is in the weights already and its statistics stay.
-What comes out is the prepared graph with weights on their grid, and ranges that exporters take as they are.
+Jacob et al. 2018, arXiv:1712.05877, section 3. BatchNormalization is in the weights already; its statistics stay, or
+follow the batches for a part of the training (Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2). What comes out is
+the prepared graph with weights on their grid, and ranges that exporters take as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from toolkit.engine.calibrate import batch_size, calibrate
 from toolkit.engine.flatten import Builder
 from toolkit.engine.graph import Edge
-from toolkit.engine.prepare import WEIGHTED, split_weights
+from toolkit.engine.prepare import WEIGHTED, Norm, split_weights
 from toolkit.engine.rounded_layers import ROUNDED, TrackedRange
 from toolkit.engine.simulate import (
     FakeQuantize,
@@ -38,11 +39,16 @@ HEADS = ("softmax", "sigmoid")  # that training drops as outputs (engine.heads)
 
 @dataclass(frozen=True)
 class Rounding:
-    """How the file will round. moving_steps: of training, during which ranges follow the batches."""
+    """How the file will round. moving_steps: of training, during which ranges follow the batches.
+
+    norms: layers whose folded BatchNormalization works by the batch's statistics for as long (prepare.folded_norms);
+    without them it stays as it came.
+    """
 
     flavour: Flavour = "asymmetric"
     granularity: Granularity = "per_channel"
     moving_steps: int = 0
+    norms: Mapping[str, Norm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,14 @@ class _Rounder(Builder):
         kind = ROUNDED.get(type(operation))
         if kind is None or id(operation) in self._clones:
             return super()._clone(operation, prefix)
-        clone: Any = kind.from_config({**operation.get_config(), "granularity": self._how.granularity})
+        norm = self._how.norms.get(operation.name)
+        own = {"granularity": self._how.granularity, "norm_steps": self._how.moving_steps if norm else 0}
+        clone: Any = kind.from_config({**operation.get_config(), **own})
         clone.build(tuple(operation._inbound_nodes[0].input_tensors[0].shape))
         low, high = self._starts[self._edges[id(operation._inbound_nodes[0].input_tensors[0])]]
         clone.take(*split_weights(operation), size=max(-low, high) / USUAL)
+        if norm and clone.norm_steps:
+            clone.take_norm(norm)
         self._clones[id(operation)] = clone
         return clone
 

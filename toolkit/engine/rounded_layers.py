@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from toolkit.engine.prepare import kernel_axis
+from toolkit.engine.prepare import Norm, kernel_axis
 
 MOMENTUM = 0.99  # of moving averages of ranges: about a hundred batches ("close to 1", section 3.1 of the paper)
 MOST = 127  # steps of a weight's grid, and of a symmetric range, to each side
@@ -35,11 +35,16 @@ class _OnGrid(layers.Layer):  # type: ignore[misc]
     What learns is the kernel in units of its channel, the bias in units of what the channel gives, so that a step of
     the optimizer is as large a change here as in a network with BatchNormalization: folding that into the weights, or
     inputs of 0 to 255, make some channels' weights thousands of times smaller than others'. granularity: of the grid.
+
+    norm_steps: for so many steps of training the BatchNormalization that was folded in works by the batch's statistics
+    (Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2). The kernel that is rounded has the moving statistics in it,
+    as in the file, so that its grid does not jump from batch to batch; its sums are corrected by the ratio of moving to
+    batch deviation. From then on the moving statistics stay, and training computes what the file does.
     """
 
-    def __init__(self, *given: Any, granularity: str = "per_channel", **rest: Any) -> None:
+    def __init__(self, *given: Any, granularity: str = "per_channel", norm_steps: int = 0, **rest: Any) -> None:
         super().__init__(*given, **rest)
-        self.granularity = granularity
+        self.granularity, self.norm_steps = granularity, norm_steps
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -48,13 +53,20 @@ class _OnGrid(layers.Layer):  # type: ignore[misc]
         if self.use_bias:
             shape = self.bias.shape
             self.bias_unit = self.add_weight(shape=shape, initializer="ones", trainable=False, name="bias_unit")
+        if self.norm_steps:
+            self.gain = self.add_weight(shape=shape, initializer="ones", name="gain")
+            for name in ("mean", "variance", "epsilon", "start"):
+                setattr(self, name, self.add_weight(shape=shape, initializer="ones", trainable=False, name=name))
+            self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False, name="steps")
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "granularity": self.granularity}
+        return {**super().get_config(), "granularity": self.granularity, "norm_steps": self.norm_steps}
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training and self.norm_steps:
+            return self._corrected(inputs)
         x = self.linear(inputs, self._rounded())
-        return x + self.bias * self.bias_unit if self.use_bias else x
+        return x + self._offset() if self.use_bias else x
 
     def linear(self, x: Any, kernel: Any) -> Any:
         """What the layer computes before its bias."""
@@ -75,10 +87,17 @@ class _OnGrid(layers.Layer):  # type: ignore[misc]
             self.bias_unit.assign(np.broadcast_to(unit.reshape(-1) * size, bias.shape))
             self.bias.assign(bias / self.bias_unit.numpy())
 
+    def take_norm(self, norm: Norm) -> None:
+        """Have this BatchNormalization, which the weights taken have inside; to be called after `take`."""
+        epsilon = np.maximum(norm.epsilon, LEAST**2)  # a dead channel's is 0, and so is its variance
+        given = (norm.mean, norm.variance, epsilon, np.sqrt(norm.variance + epsilon))
+        for weight, value in zip((self.mean, self.variance, self.epsilon, self.start), given, strict=True):
+            weight.assign(value)
+        self.bias.assign_add(norm.mean / self.bias_unit.numpy())
+
     def weights_learned(self) -> tuple[Any, Any | None]:
         """Kernel, not yet rounded, and bias."""
-        kernel = self.kernel.numpy() * self.unit.numpy()
-        return kernel, self.bias.numpy() * self.bias_unit.numpy() if self.use_bias else None
+        return self._whole().numpy(), self._offset().numpy() if self.use_bias else None
 
     def _channel(self) -> tuple[int, ...]:
         """Axes of the kernel over which an output channel lies."""
@@ -88,9 +107,50 @@ class _OnGrid(layers.Layer):  # type: ignore[misc]
         axes.pop(kernel_axis(self))
         return tuple(axes)
 
+    def _corrected(self, inputs: Any) -> Any:
+        """The layer in a step of training; moving statistics follow the batch's as long as these are used."""
+        moves = self.steps.value < self.norm_steps
+        moving = self.mean.value, self.variance.value
+        float_kernel = tf.convert_to_tensor(self.kernel) * tf.convert_to_tensor(self.unit)
+
+        def of_batch() -> Any:
+            x = self.linear(inputs, float_kernel)
+            return tuple(tf.nn.moments(x, list(range(len(x.shape) - 1))))
+
+        mean, variance = tf.cond(moves, of_batch, lambda: moving)
+        whole, spread = self._spread(moving[1]), self._spread(variance)
+        x = self.linear(inputs, self._rounded()) * (whole / spread)
+        rate = tf.where(moves, 1 - MOMENTUM, 0.0)
+        for weight, value, before in zip((self.mean, self.variance), (mean, variance), moving, strict=True):
+            weight.assign(before + rate * (tf.stop_gradient(value) - before))
+        self.steps.assign_add(1.0)
+        return x + self._bias() - tf.convert_to_tensor(self.gain) * mean / spread
+
+    def _spread(self, variance: Any) -> Any:
+        """Standard deviation of a channel, relative to that at the start."""
+        return tf.sqrt(variance + tf.convert_to_tensor(self.epsilon)) / tf.convert_to_tensor(self.start)
+
+    def _bias(self) -> Any:
+        return tf.convert_to_tensor(self.bias) * tf.convert_to_tensor(self.bias_unit)
+
+    def _offset(self) -> Any:
+        """The bias of the file."""
+        if not self.norm_steps:
+            return self._bias()
+        scale = tf.convert_to_tensor(self.gain) / self._spread(tf.convert_to_tensor(self.variance))
+        return self._bias() - scale * tf.convert_to_tensor(self.mean)
+
+    def _whole(self) -> Any:
+        """The kernel of the file, not yet rounded."""
+        kernel = tf.convert_to_tensor(self.kernel) * tf.convert_to_tensor(self.unit)
+        if not self.norm_steps:
+            return kernel
+        scale = tf.convert_to_tensor(self.gain) / self._spread(tf.convert_to_tensor(self.variance))
+        return kernel * tf.reshape(scale, self.unit.shape)
+
     def _rounded(self) -> Any:
         """The kernel on its grid of max|w| / 127 of its output channel, or of all of it."""
-        kernel = tf.convert_to_tensor(self.kernel) * tf.convert_to_tensor(self.unit)
+        kernel = self._whole()
         axes = self._channel() if self.granularity == "per_channel" else None
         most = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True))
         return to_grid(kernel, tf.maximum(most, LEAST) / MOST)

@@ -1,7 +1,7 @@
 """Quantization-aware training: the network learns with the rounding of its int8 file in place (Jacob et al. 2018).
 
-arXiv:1712.05877. BatchNormalization goes into the weights first and stays frozen. Ranges and weights that come out are
-the file's own: exporters calibrate nothing.
+arXiv:1712.05877. BatchNormalization goes into the weights first; it stays frozen, or is corrected batch by batch.
+Ranges and weights that come out are the file's own: exporters calibrate nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from toolkit.core import Array, Dataset
-    from toolkit.engine.prepare import Prepared
+    from toolkit.engine.prepare import Norm, Prepared
     from toolkit.engine.qat import Learned
 
 CALIBRATED = 256  # images that ranges start from, where the model brings none: LiteRT's guide asks for 100 to 500
@@ -46,6 +46,9 @@ class Qat(Distill):
     """Type of the file's inputs and outputs."""
     freeze_after: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the training after which ranges of activations stay as they are; 0 keeps the calibrated ones."""
+    batchnorm: Literal["frozen", "corrected"] = "frozen"
+    """BatchNormalization in the weights: frozen keeps its statistics; corrected normalizes by the batch's until
+    freeze_after, with the correction that lets the weights be rounded as the file has them."""
     backend: Literal["native", "tfmot"] = "native"
     """What trains: native is Edgekit's own, on any Keras 3 model; tfmot is tensorflow-model-optimization's own 8-bit
     scheme, on what it takes."""
@@ -58,6 +61,10 @@ class Qat(Distill):
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
         if self.backend == "tfmot" and "freeze_after" in self.model_fields_set:
             raise ValueError("freeze_after is of backend 'native': TFMOT moves its ranges to the end")
+        if self.backend == "tfmot" and "batchnorm" in self.model_fields_set:
+            raise ValueError("batchnorm is of backend 'native': TFMOT has its own way")
+        if self.batchnorm == "corrected" and self.freeze_after == 0:
+            raise ValueError("batchnorm 'corrected' lasts for freeze_after of the training, got 0")
         return self
 
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
@@ -88,7 +95,8 @@ class Qat(Distill):
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
         held = self._images(train, model.signature.inputs[0].name, context)
-        how = Rounding(self.flavour, self.granularity, self._moving_steps(len(train)))
+        norms = self._norms(model.graph)
+        how = Rounding(self.flavour, self.granularity, self._moving_steps(len(train)), norms)
         graph = rounding_graph(prepared.graph, _start(model, prepared.graph, held.rows), how)
         result = fit(
             graph,
@@ -137,6 +145,16 @@ class Qat(Distill):
             model, graph=found.graph, quant=self.quant, statistics=Statistics(ranges, len(train), train.fingerprint)
         )
         return PassResult(after, (*changes, *self._rounded(found.graph)), result.curves)
+
+    def _norms(self, graph: Any) -> Mapping[str, Norm]:
+        """BatchNormalization that training goes on with."""
+        from toolkit.engine.prepare import folded_norms
+
+        found = folded_norms(graph) if self.batchnorm == "corrected" else {}
+        if self.batchnorm == "corrected" and not found:
+            problem = "no BatchNormalization of this model stands behind weights of its own"
+            raise UnsupportedError(f"{self.called}.batchnorm 'corrected'", problem, 'set batchnorm = "frozen"')
+        return found
 
     def _moving_steps(self, images: int) -> int:
         """Steps of training in which ranges move."""
