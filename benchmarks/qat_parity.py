@@ -29,6 +29,7 @@ CLASSES = 10
 SIDE = 64
 LEAST_SIDE = {"InceptionV3": 75, "Xception": 71}  # that keras.applications takes
 TRAIN = 1000  # images that heads and QAT learn from
+RATE = 1e-6  # of the optimizer: features with a mean of 1.5, all drifting one way, turn a random network over
 BETA = 1.5  # standard deviations
 TOGETHER = 250  # of them that the statistics of BatchNormalization are of
 KEYS = ("top-1", "within 1", "most", "agreement", "builtin", "builtin most", "to trained", "float tensors")
@@ -171,7 +172,7 @@ def trained_graph(flat: Any, head: str, images: Any, *, steps: int) -> tuple[Any
     trained = rounding_graph(prepared, find_ranges(prepared, {prepared.inputs[0].name: images[:TOGETHER]}), how)
     if steps:
         images = images[: steps * 32]
-        teaching = Teaching(-(-steps * 32 // len(images)), 32, 1e-4, head=head, target=Target(alpha=1.0))
+        teaching = Teaching(-(-steps * 32 // len(images)), 32, RATE, head=head, target=Target(alpha=1.0))
         trained = fit(trained, flat, images, np.zeros(len(images)), how=teaching).model
     return trained, learned(prepared, trained, how)
 

@@ -90,11 +90,12 @@ class IntegerScaling(layers.Layer):  # type: ignore[misc]
 
     def __init__(self, in_scale: float, number: tuple[int, float], out_scale: float, **rest: Any) -> None:
         super().__init__(**rest)
-        self._in, self._out, self._steps = np.float32(in_scale), np.float32(out_scale), np.float32(number[0])
+        self._in, self._out, self._steps = np.float32(in_scale), np.float32(out_scale), number[0]
         self._factor = np.float32(self._in * np.float32(number[1])) / self._out
 
     def call(self, inputs: Any) -> Any:
-        return tf.round(tf.round(inputs / self._in) * self._steps * self._factor) * self._out
+        products = tf.cast(tf.round(inputs / self._in), tf.int32) * self._steps  # no optimizer joins the factors
+        return tf.round(tf.cast(products, tf.float32) * self._factor) * self._out
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -281,7 +281,8 @@ def _with_weights(call: Call, given: Any, ends: tuple[Encoding, Encoding], granu
     kernel, bias = split_weights(call.layer)
     scales = weight_scales(call.layer, kernel, granularity=granularity)
     rounded = np.rint(on_grid(kernel, scales) / scales)
-    steps = np.broadcast_to(scales.reshape(-1) * np.float64(ends[0].scale), (call.output_shapes[0][-1] or 0,))
+    step = scales.reshape(-1) * np.float32(ends[0].scale)  # biases are rounded in float32 too
+    steps = np.broadcast_to(step, (call.output_shapes[0][-1] or 0,))
     inner = of_weights(call.layer, given.shape, (rounded, None if bias is None else np.rint(bias / steps)))
     return IntegerLayer(inner, ends[0].scale, steps, ends[1].scale, name=call.name)
 
