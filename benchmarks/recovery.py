@@ -3,9 +3,9 @@
 Beside TensorFlow's converter on the same 500 (ImageNet: 100) calibration images, all files taking turns for latency:
 Edgekit's post-training int8, the same with `corrections`, and `qat`. Nothing is trained or chosen on the images
 judged. CIFAR-10: training images calibrate and train, the first 2,000 test images choose the epoch (and the learning
-rate, of several `--rates`), the other 8,000 are judged. ImageNet has no images to train on: of the corrections one is
-chosen by agreement with the float model on calibration images held out, two halves in turn, without a label; then
-the 200 evaluation images say what share of TensorFlow's loss in agreement it wins back.
+rate, of several `--rates`) by the loss to the float model, the other 8,000 are judged. ImageNet has no images to train
+on: of the corrections one is chosen by agreement with the float model on calibration images held out, two halves in
+turn, without a label; then the 200 evaluation images say what share of TensorFlow's loss in agreement it wins back.
 
     python benchmarks/recovery.py --data DIR [--models NAME ...] [--train N] [--epochs N] [--rates RATE ...]
                                   [--flavours asymmetric symmetric]
@@ -51,14 +51,13 @@ TENSORFLOW, TRAINED = "TensorFlow int8", "Edgekit `qat`"
 class Work:
     """One model and its images; train and selection are none of those judged.
 
-    labels: of the selection images. last: keep the last epoch, and choose nothing.
+    last: keep the last epoch, and choose nothing.
     """
 
     model: Model
     judged: side.Data
     train: Any
     selection: Any
-    labels: Any
     last: bool = False
 
     @property
@@ -66,27 +65,22 @@ class Work:
         return self.model.signature.inputs[0].name
 
     def context(self) -> PassContext:
-        """What training sees: the epoch is chosen by accuracy on the selection images."""
-        images: Any = here.Images(self.input, self.train)
+        """What training sees: the epoch is chosen by the loss to the float model on the selection images."""
+        train, selection = (here.Images(self.input, images) for images in (self.train, self.selection))
         return PassContext(
             original=self.model,
-            train=images,
-            evaluate=None if self.last else self.score,
+            train=train,
+            selection=None if self.last else selection,
             emit=lambda told: print(told.text, file=sys.stderr) if told.keep else None,
         )
-
-    def score(self, model: Model) -> float:
-        """Top-1 on the selection images."""
-        outputs = predict_arrays(model.graph, {self.input: self.selection})[0]
-        return float((decisions(outputs, model.head) == self.labels).mean())
 
 
 @dataclass(frozen=True)
 class Taught:
-    """A training. score: on the selection images, of the best epoch."""
+    """A training. loss: on the selection images, of the best epoch."""
 
     result: Any
-    score: float
+    loss: float
     seconds: float  # of processors
     text: str
 
@@ -94,7 +88,7 @@ class Taught:
 def work(name: str, data: Path, args: argparse.Namespace) -> Work:
     model = Keras().load(data / "models" / f"{name}.keras")
     if name in side.IMAGENET:
-        return Work(model, side.imagenet(data / "data", args.images), *(np.zeros(0),) * 3)
+        return Work(model, side.imagenet(data / "data", args.images), *(np.zeros(0),) * 2)
     train, test = (np.load(data / "data" / f"cifar10_jpeg_{part}.npz") for part in ("train50k", "test10k"))
     first = np.arange(side.SELECTION)
     return Work(
@@ -102,7 +96,6 @@ def work(name: str, data: Path, args: argparse.Namespace) -> Work:
         side.cifar(data / "data", args.images),
         side.decoded(train, np.arange(args.train)),
         side.decoded(test, first),
-        test["labels"][first].astype(np.int64),
         args.last,
     )
 
@@ -113,18 +106,20 @@ def work(name: str, data: Path, args: argparse.Namespace) -> Work:
 def training(given: Work, args: argparse.Namespace, **options: Any) -> Taught:
     """`qat` with the rate that is best on the selection images."""
     rates = (Qat(epochs=args.epochs, learning_rate=rate, **options) for rate in args.rates)
-    return max((_trained(given, how) for how in rates), key=lambda one: one.score)
+    return min((_trained(given, how) for how in rates), key=lambda one: one.loss)
 
 
 def _trained(given: Work, how: Qat) -> Taught:
     started = time.process_time()
     result = how.run(given.model, given.context())
     seconds = time.process_time() - started
-    told, scores = result.changes[0], result.curves.get("selection_accuracy", (0.0,))
+    told, losses = result.changes[0], result.curves.get("selection_loss", (0.0,))
     text = f"{how.batchnorm} BatchNormalization, {len(given.train):,} x {how.epochs}, rate {how.learning_rate:g}"
     text += ", last epoch" if given.last else ""
-    print(f"  qat {text}: {told.before} -> {told.after}; epochs {scores}; {seconds:.0f} s", file=sys.stderr)
-    return Taught(result, max(scores), seconds, text)
+    print(
+        f"  qat {text}: {told.before} -> {told.after}; epochs {losses}; {told.reason}; {seconds:.0f} s", file=sys.stderr
+    )
+    return Taught(result, min(losses), seconds, text)
 
 
 def written(taught: Taught, exporter: Any) -> here.Peer:

@@ -18,9 +18,14 @@ def test_pace_says_epoch_share_loss_score_and_time_left() -> None:
     assert pace.fraction(2, 0.5) == 0.15
 
 
+def test_loss_is_no_share() -> None:
+    pace = Pace(2, judged="loss", clock=lambda: 0.0)
+    assert pace.epoch(2, 0.5, 0.03456) == "epoch 2 of 2, loss 0.5000, selection loss 0.03456"
+
+
 def test_time_left_counts_from_where_a_training_was_taken_up() -> None:
     now = [0.0]
-    pace = Pace(4, accuracy=False, clock=lambda: now[0])
+    pace = Pace(4, judged="score", clock=lambda: now[0])
     pace.begin(2)
     assert "left" not in pace.step(3, 0.0, 1.0)
     now[0] = 7200.0

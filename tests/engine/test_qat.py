@@ -11,7 +11,7 @@ from keras import layers
 
 from toolkit.engine.loss import Target
 from toolkit.engine.prepare import Norm, folded_norms, prepare
-from toolkit.engine.qat import Rounding, find_ranges, learned, rounding_graph
+from toolkit.engine.qat import Rounding, corrected, find_ranges, learned, rounding_graph
 from toolkit.engine.rounded_layers import RoundedConv2D, RoundedDense, RoundedDepthwiseConv2D, TrackedRange
 from toolkit.engine.simulate import on_grid, simulate, weight_scales
 from toolkit.engine.teaching import Teaching
@@ -65,6 +65,24 @@ def test_rounding_graph_computes_what_the_simulated_file_does(
     file = simulate(prepared, ranges, flavour=flavour, granularity=granularity)
     step = 1 / 256  # the output's; biases are not rounded while training
     assert np.abs(np.asarray(trained(images)) - file(images)).max() <= 1.5 * step
+
+
+@pytest.mark.parametrize("flavour", ["asymmetric", "symmetric"])
+def test_corrected_graph_has_the_float_means_once_rounded(
+    prepared: Any, images: Any, ranges: Any, flavour: Any
+) -> None:
+    def means(graph: Any) -> Any:
+        outputs = keras.Model(graph.inputs, [graph.get_layer(name).output for name in ("conv", "depthwise", "up")])
+        return np.concatenate([np.asarray(x).mean(axis=(0, 1, 2)) for x in outputs([images])])
+
+    how = Rounding(flavour)
+    found = corrected(prepared, ranges, {"image": images}, how)
+    plain, mended = (simulate(graph, ranges, flavour=flavour) for graph in (prepared, found))
+    wanted = means(prepared)
+    assert np.abs(means(mended) - wanted).max() < 0.1 * np.abs(means(plain) - wanted).max()
+    trained = rounding_graph(found, ranges, how)
+    assert np.abs(np.asarray(trained(images)) - mended(images)).max() <= 1.5 / 256
+    np.testing.assert_array_equal(found.get_layer("conv").get_weights()[0], prepared.get_layer("conv").get_weights()[0])
 
 
 def test_learned_graph_simulates_to_what_was_trained(prepared: Any, images: Any, ranges: Any) -> None:

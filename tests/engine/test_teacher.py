@@ -13,7 +13,7 @@ from keras import layers
 
 from toolkit.engine import foreign, loss
 from toolkit.engine.loss import Target
-from toolkit.engine.teacher import Teacher, of_graph, of_network
+from toolkit.engine.teacher import Teacher, distance, of_graph, of_network
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.train import fit
 
@@ -57,3 +57,18 @@ def test_student_learns_the_same_of_either(original: Any, elsewhere: Teacher, au
     for one, two, start in zip(*weights, student.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
         assert np.abs(one - start).max() > 1e-3
+
+
+def test_distance_is_the_mean_divergence_at_the_temperature(original: Any, elsewhere: Teacher) -> None:
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 1), name="image")
+    student = keras.Model(image, layers.Dense(10, activation="softmax")(layers.Flatten()(image)))
+    batches = [{"image": IMAGES[:30]}, {"image": IMAGES[30:]}]
+    target = Target(temperature=2.0, alpha=1.0)
+    p, q = (np.asarray(model(IMAGES), np.float64) ** 0.5 for model in (original, student))  # softened: p ** (1 / T)
+    p, q = (x / x.sum(axis=1, keepdims=True) for x in (p, q))
+    expected = 4 * (p * np.log(p / q)).sum(axis=1).mean()
+    for teacher in (of_graph(original, "softmax"), elsewhere):
+        found = distance(teacher, lambda: batches, head="softmax", target=target)
+        assert found(student) == pytest.approx(expected, rel=1e-4)
+        assert found(original) == pytest.approx(0, abs=1e-5)

@@ -178,6 +178,14 @@ def test_patience_ends_training_after_epochs_without_a_rise(data: tuple[Any, Any
     assert len(result.curves["loss"]) == 3 and result.best_epoch == 3
 
 
+def test_least_loss_is_kept_where_epochs_are_judged_by_it(data: tuple[Any, Any], student: Any) -> None:
+    losses = iter([0.5, 0.2, 0.4, 0.2, 0.3, 0.3, 0.1])
+    how = Teaching(epochs=9, patience=4, judged_by="loss")
+    result = fit(student, None, *data, how=how, evaluate=lambda model: next(losses))
+    assert (result.best_epoch, result.before) == (3, 0.5)
+    assert result.curves["selection_loss"] == (0.2, 0.4, 0.2, 0.3, 0.3) and "selection_accuracy" not in result.curves
+
+
 def test_watch_hears_of_every_epoch(data: tuple[Any, Any], student: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.engine.step.SECOND", -1.0)
     epochs: list[Any] = []

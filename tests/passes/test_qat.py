@@ -128,6 +128,27 @@ def test_qat_needs_no_labels(original: Model, result: Any) -> None:
         np.testing.assert_array_equal(one, two)
 
 
+def test_qat_keeps_the_epoch_nearest_to_the_teacher(original: Model) -> None:
+    said: list[Progress] = []
+    context = PassContext(original=original, train=Images(), selection=Images(30), emit=said.append)
+    found = Qat(epochs=3, batch_size=30, learning_rate=0.05).run(original, replace(context, evaluate=None))
+    assert set(found.curves) == {"loss", "selection_loss", "learning_rate"}
+    told, losses = found.changes[0], found.curves["selection_loss"]
+    before = float(told.before.removeprefix("selection loss "))
+    least = min((before, *losses))
+    best = 0 if least == before else losses.index(least) + 1
+    assert f"selection loss {least:.4g}" == told.after
+    assert (f"epoch {best} is kept" in told.reason) == (best > 0)
+    assert said[-1].text.endswith(f"selection loss {losses[-1]:.4g}")
+
+
+def test_qat_is_judged_by_the_score_where_labels_teach_too(original: Model) -> None:
+    scores = iter([0.5, 0.25])
+    context = PassContext(original=original, train=Images(), selection=Images(30), evaluate=lambda model: next(scores))
+    found = Qat(epochs=1, batch_size=30, alpha=0.5).run(original, context)
+    assert found.curves["selection_accuracy"] == (0.25,) and "selection_loss" not in found.curves
+
+
 def test_qat_goes_on_from_its_checkpoint(original: Model, result: Any, tmp_path: Path) -> None:
     class KilledError(Exception):
         pass

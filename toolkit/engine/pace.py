@@ -7,10 +7,10 @@ from time import monotonic
 
 
 class Pace:
-    """Counts from when `begin` is called. accuracy: the score is a share, shown in percent."""
+    """Counts from when `begin` is called. judged: what the score is; an accuracy is shown in percent."""
 
-    def __init__(self, epochs: int, *, accuracy: bool = True, clock: Callable[[], float] = monotonic) -> None:
-        self._epochs, self._accuracy, self._clock = epochs, accuracy, clock
+    def __init__(self, epochs: int, *, judged: str = "accuracy", clock: Callable[[], float] = monotonic) -> None:
+        self._epochs, self._judged, self._clock = epochs, judged, clock
         self._score = ""
         self.begin(0)
 
@@ -26,8 +26,8 @@ class Pace:
     def epoch(self, number: int, loss: float, score: float | None) -> str:
         """At the end of epoch `number`."""
         if score is not None:
-            shown = f"accuracy {score:.1%}" if self._accuracy else f"score {score:.4g}"
-            self._score = f", selection {shown}"
+            shown = f"{score:.1%}" if self._judged == "accuracy" else f"{score:.4g}"
+            self._score = f", selection {self._judged} {shown}"
         left = "" if number == self._epochs else self._left(self.fraction(number, 1.0))
         return f"epoch {number} of {self._epochs}, loss {loss:.4f}{self._score}{left}"
 

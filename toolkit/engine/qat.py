@@ -7,13 +7,14 @@ the prepared graph with weights on their grid, and ranges that exporters take as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 from numpy.typing import NDArray
 
+from toolkit.engine.bias_correction import correct_measured, with_biases
 from toolkit.engine.calibrate import batch_size, calibrate
 from toolkit.engine.flatten import Builder
 from toolkit.engine.graph import Edge
@@ -26,6 +27,7 @@ from toolkit.engine.simulate import (
     asymmetric,
     new_name,
     on_grid,
+    simulate,
     symmetric,
     weight_scales,
 )
@@ -87,9 +89,22 @@ def learned(prepared: Any, trained: Any, how: Rounding) -> Learned:
 
 def find_ranges(prepared: Any, inputs: Mapping[str, Array]) -> dict[str, Range]:
     """Least and largest value of every tensor over whole arrays of images."""
-    size, count = batch_size(prepared), len(next(iter(inputs.values())))
-    batches = ({name: array[i : i + size] for name, array in inputs.items()} for i in range(0, count, size))
-    return {name: (own.low, own.high) for name, own in calibrate(prepared, batches).ranges("minmax").items()}
+    found = calibrate(prepared, _batches(prepared, inputs)).ranges("minmax")
+    return {name: (own.low, own.high) for name, own in found.items()}
+
+
+def corrected(prepared: Any, ranges: Mapping[str, Range], inputs: Mapping[str, Array], how: Rounding) -> Any:
+    """The graph with biases that take back the shift of means by rounding, measured on whole arrays of images."""
+    graph = with_biases(prepared)
+    simulated = simulate(graph, ranges, flavour=how.flavour, granularity=how.granularity)
+    biases, _ = correct_measured(graph, simulated, lambda: _batches(graph, inputs))
+    weights = {name: [split_weights(graph.get_layer(name))[0], bias] for name, bias in biases.items()}
+    return rebuild(graph, weights)
+
+
+def _batches(graph: Any, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    size, count = batch_size(graph), len(next(iter(inputs.values())))
+    return ({name: array[i : i + size] for name, array in inputs.items()} for i in range(0, count, size))
 
 
 class _Rounder(Builder):

@@ -7,7 +7,7 @@ from the step where views of the images differ from step to step; else once for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from toolkit.engine import foreign, heads
-from toolkit.engine.predict import predict_arrays
+from toolkit.engine import foreign, heads, loss
+from toolkit.engine.predict import predict_arrays, predict_batches
 
 Array = NDArray[Any]
+Batches = Callable[[], Iterable[Mapping[str, Array]]]  # the same images at each call
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,19 @@ def of_network(network: foreign.Network, head: str, columns: int) -> Teacher:
         return outputs
 
     return Teacher(head, columns, look, answers)
+
+
+def distance(teacher: Teacher, batches: Batches, *, head: str, target: loss.Target) -> Callable[[Any], float]:
+    """A function that gives a Keras model's mean loss to the teacher, who is asked once, over these images.
+
+    head: what the model's outputs are.
+    """
+
+    answers = [teacher.answers(next(iter(batch.values()))) for batch in batches()]
+    taught = loss.raw(np.concatenate(answers), teacher.head)
+
+    def measure(model: Any) -> float:
+        own = loss.raw(predict_batches(model, batches())[0], head)
+        return float(tf.reduce_mean(loss.from_teacher(own, taught, head, target)))
+
+    return measure

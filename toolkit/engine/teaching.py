@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from toolkit.engine.loss import Target
+from toolkit.engine.loss import DECISIONS, Target
 from toolkit.engine.schedule import Schedule
 from toolkit.engine.views import Views
 
@@ -14,9 +15,10 @@ class Teaching:
     """How to train. head: what the outputs are (the names of `loss`).
 
     target: what the loss asks for, and how much of it the teacher has a say in. augment, views: random changes of the
-    images, of both kinds. patience: epochs without a better evaluation before stopping; 0 never stops early. frozen:
-    layers that stay as they are and work as in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. half:
-    compute in 16 bits where Keras' mixed_float16 does; the weights stay float32.
+    images, of both kinds. judged_by: what evaluates epochs, a score to be large or a loss to be small. patience: epochs
+    without a better evaluation before stopping; 0 never stops early. frozen: layers that stay as they are and work as
+    in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. half: compute in 16 bits where Keras'
+    mixed_float16 does; the weights stay float32.
     """
 
     epochs: int
@@ -31,6 +33,7 @@ class Teaching:
     momentum: float = 0.9
     weight_decay: float = 0.004
     frozen: frozenset[str] = frozenset()
+    judged_by: Literal["score", "loss"] = "score"
     patience: int = 0
     half: bool = False
     seed: int = 0
@@ -39,3 +42,14 @@ class Teaching:
     def labels_only(self) -> Target:
         """The target where there is no teacher."""
         return replace(self.target, alpha=0.0)
+
+    @property
+    def judgement(self) -> str:
+        """What evaluation is called as a curve."""
+        if self.judged_by == "loss":
+            return "selection_loss"
+        return "selection_accuracy" if self.head in DECISIONS else "selection_score"
+
+    def worth(self, judged: float) -> float:
+        """What evaluation gave, as a number to be large."""
+        return -judged if self.judged_by == "loss" else judged

@@ -303,7 +303,7 @@ def _best(
         raise StageError('qat.backend "tfmot"', "no epoch has a score that is a number")
     curves = {"loss": losses}
     if scores:
-        curves["selection_accuracy" if how.head in loss.DECISIONS else "selection_score"] = tuple(scores[1:])
+        curves[how.judgement] = tuple(scores[1:])
     before = scores[0] if scores else None
     return kept, TrainResult(kept.graph, best, before, of // min(how.batch_size, of), curves)
 

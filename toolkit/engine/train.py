@@ -71,10 +71,10 @@ def fit(
 
     teacher: a flat Keras model with the student's head, or a `Teacher`; without one, on labels alone. images: (n, ...)
     float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns) numbers, as the
-    head has it. evaluate: a score to be large, on other images; the best epoch is kept, the later one of equals, and
-    the model as it came if none is as good; without it the last epoch. checkpoint: where to keep the state after each
-    epoch, and to go on from, if one of this training is there; what comes out is then the same. Raises InputError for
-    labels the student has no output for, and when the loss stops being a number.
+    head has it. evaluate: a score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of
+    equals, and the model as it came if none is as good; without it the last epoch. checkpoint: where to keep the state
+    after each epoch, and to go on from, if one of this training is there; what comes out is then the same. Raises
+    InputError for labels the student has no output for, and when the loss stops being a number.
     """
     if teacher is None or how.target.alpha < 1:
         _check_labels(student, labels, how)
@@ -82,7 +82,7 @@ def fit(
     result = rebuild(student, {})
     batches = Batches(images, labels, min(how.batch_size, len(labels)), how.seed)
     trainer = Trainer(student, teacher, batches, how)
-    best = _Best(evaluate, how.patience)
+    best = _Best(evaluate, how)
     losses = _taken_up(checkpoint, trainer, best)
     watch.begin(len(losses))
     if losses:
@@ -110,8 +110,8 @@ def fit(
 class _Best:
     """The best weights seen. Equal scores: the later, which has learned at a smaller rate; patience asks for better."""
 
-    def __init__(self, evaluate: Evaluate | None, patience: int) -> None:
-        self._evaluate, self._patience = evaluate, patience
+    def __init__(self, evaluate: Evaluate | None, how: Teaching) -> None:
+        self._evaluate, self._how = evaluate, how
         self.scores: list[float] = []
         self.weights: list[Array] | None = None
         self.epoch = 0
@@ -122,16 +122,20 @@ class _Best:
             self.epoch = number
             return None
         score = float(self._evaluate(model))
-        if score >= max(self.scores, default=-math.inf):
+        if self._how.worth(score) >= max(self._worths(), default=-math.inf):
             self.epoch, self.weights = number, model.get_weights()
         self.scores.append(score)
         return score
 
+    def _worths(self) -> list[float]:
+        return [self._how.worth(score) for score in self.scores]
+
     def is_enough(self, number: int) -> bool:
         """Whether the last epochs, `patience` of them, brought no score above all before."""
-        if not self.scores or not self._patience:
+        worths, patience = self._worths(), self._how.patience
+        if not worths or not patience:
             return False
-        return number - self.scores.index(max(self.scores)) >= self._patience
+        return number - worths.index(max(worths)) >= patience
 
 
 def _state(trainer: Trainer, best: _Best, losses: list[float]) -> State:
@@ -153,8 +157,7 @@ def _taken_up(checkpoint: Checkpoint | None, trainer: Trainer, best: _Best) -> l
 def _curves(losses: list[float], best: _Best, trainer: Trainer, how: Teaching) -> dict[str, tuple[float, ...]]:
     found = {"loss": tuple(losses)}
     if best.scores:
-        name = "selection_accuracy" if how.head in DECISIONS else "selection_score"
-        found[name] = tuple(best.scores[1:])
+        found[how.judgement] = tuple(best.scores[1:])
     return {**found, "learning_rate": tuple(trainer.rate(number) for number in range(1, len(losses) + 1))}
 
 

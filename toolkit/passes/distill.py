@@ -55,7 +55,7 @@ class Distill(Component):
     augment: Literal["none", "shift", "flip_shift"] = "none"
     """Random views of the images; flip_shift also mirrors them, which is wrong for digits and text."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Epochs without a better selection accuracy before it stops; 0 goes through all."""
+    """Epochs that are no better on selection before it stops; 0 goes through all."""
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """A trained copy.
@@ -157,14 +157,21 @@ class Distill(Component):
         alpha = 1.0 if model.head == "embedding" else self.alpha
         own = self.model_dump(include={"epochs", "batch_size", "learning_rate", "augment", "patience"})
         target = Target(temperature=self.temperature, alpha=alpha)
-        return Teaching(**own, head=model.head, target=target, seed=context.seed)
+        return Teaching(
+            **own, head=model.head, target=target, judged_by=self._judged_by(model, context), seed=context.seed
+        )
+
+    def _judged_by(self, model: Model, context: PassContext) -> Literal["score", "loss"]:
+        """What tells epochs apart on selection."""
+        return "score"
 
     def _watch(self, model: Model, context: PassContext) -> Watch:
         from toolkit.engine.pace import Pace
         from toolkit.engine.train import Watch
 
         every = -(-self.epochs // KEPT_LINES)
-        pace = Pace(self.epochs, accuracy=model.head in DECIDING)
+        judged = self._teaching(model, context).judgement.removeprefix("selection_")
+        pace = Pace(self.epochs, judged=judged)
 
         def epoch(number: int, loss: float, score: float | None) -> None:
             keep = number % every == 0 or number == self.epochs

@@ -13,22 +13,25 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
-from toolkit.passes.distill import Distill, as_teacher, evaluation, kept, thawed
+from toolkit.passes.distill import BATCH, Distill, as_teacher, evaluation, kept, thawed
 from toolkit.quantization import TensorRange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from toolkit.core import Array, Dataset
     from toolkit.engine.prepare import Norm, Prepared
     from toolkit.engine.qat import Learned
+    from toolkit.engine.teacher import Teacher
+    from toolkit.engine.teaching import Teaching
 
 CALIBRATED = 256  # images that ranges start from, where the model brings none: LiteRT's guide asks for 100 to 500
 
 
 class Qat(Distill):
-    """Trains the model with int8 rounding in place; the float original teaches. Keeps the best epoch on selection."""
+    """Trains the model with int8 rounding in place; the float original teaches. Keeps the best epoch on selection: by
+    the distance to the teacher where it alone teaches, else by the score."""
 
     called: ClassVar[str] = "qat"
 
@@ -83,7 +86,7 @@ class Qat(Distill):
         quantize.
         """
         from toolkit.engine.prepare import WEIGHTED, prepare
-        from toolkit.engine.qat import Rounding, learned, rounding_graph
+        from toolkit.engine.qat import Rounding, corrected, learned, rounding_graph
         from toolkit.engine.train import fit
 
         if model.quant.scheme != "float32":
@@ -97,18 +100,20 @@ class Qat(Distill):
         held = self._images(train, model.signature.inputs[0].name, context)
         norms = self._norms(model.graph)
         how = Rounding(self.flavour, self.granularity, self._moving_steps(len(train)), norms)
-        graph = rounding_graph(prepared.graph, _start(model, prepared.graph, held.rows), how)
+        ranges = _start(model, prepared.graph, held.rows)
+        start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(held.rows)}, how)
+        teaching, taught_by = replace(self._teaching(model, context), frozen=_norms(start)), as_teacher(teacher)
         result = fit(
-            graph,
-            as_teacher(teacher),
+            rounding_graph(start, ranges, how),
+            taught_by,
             held.rows,
             train.labels,
-            how=replace(self._teaching(model, context), frozen=_norms(prepared.graph)),
-            evaluate=evaluation(model, context),
+            how=teaching,
+            evaluate=_judge(model, taught_by, context, teaching),
             watch=self._watch(model, context),
             checkpoint=kept(context),
         )
-        found = learned(prepared.graph, result.model, how)
+        found = learned(start, result.model, how)
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
         rewrites = (*_rewritten(prepared), *self._rounded(found.graph))
         changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites)
@@ -145,6 +150,11 @@ class Qat(Distill):
             model, graph=found.graph, quant=self.quant, statistics=Statistics(ranges, len(train), train.fingerprint)
         )
         return PassResult(after, (*changes, *self._rounded(found.graph)), result.curves)
+
+    def _judged_by(self, model: Model, context: PassContext) -> Literal["score", "loss"]:
+        """By the loss where the teacher alone teaches: an epoch changes few decisions, and a score sees only those."""
+        alone = self.alpha == 1 or model.head == "embedding"
+        return "loss" if alone and self.backend == "native" and context.selection is not None else "score"
 
     def _norms(self, graph: Any) -> Mapping[str, Norm]:
         """BatchNormalization that training goes on with."""
@@ -183,8 +193,27 @@ def _start(model: Model, prepared: Any, images: Array) -> Mapping[str, tuple[flo
         tensors = stored(prepared)
         if {tensors.names[edge] for edge in tensors.needed(fixed=False)} <= set(own):
             return own
-    some = images[:: max(1, len(images) // CALIBRATED)][:CALIBRATED]
-    return find_ranges(prepared, {prepared.inputs[0].name: some})
+    return find_ranges(prepared, {prepared.inputs[0].name: _some(images)})
+
+
+def _some(images: Array) -> Array:
+    """Images to measure ranges and shifts on, from all over the split."""
+    return images[:: max(1, len(images) // CALIBRATED)][:CALIBRATED]
+
+
+def _judge(model: Model, teacher: Teacher, context: PassContext, how: Teaching) -> Callable[[Any], float] | None:
+    """What tells epochs apart on selection (Teaching.judged_by)."""
+    from toolkit.engine.teacher import distance
+
+    selection = context.selection
+    if how.judged_by == "score" or selection is None:
+        return evaluation(model, context)
+    return distance(
+        teacher,
+        lambda: (batch.inputs for batch in selection.batches(BATCH)),
+        head=model.head,
+        target=how.target,
+    )
 
 
 def _norms(graph: Any) -> frozenset[str]:

@@ -225,7 +225,7 @@ class _Maker:
         from toolkit.engine.train import Watch
 
         every, emit = -(-phase.epochs // KEPT_LINES), self.context.emit
-        pace = Pace(phase.epochs, accuracy=self.meaning in HEADS["classes"])
+        pace = Pace(phase.epochs, judged="accuracy" if self.meaning in HEADS["classes"] else "score")
 
         def begin(done: int) -> None:
             pace.begin(done)
