@@ -70,6 +70,13 @@ code_option = click.option(
     help="Import MODULE and run its code, which a model or dataset needs; may be repeated.",
 )
 
+ssh_option = click.option(
+    "--ssh",
+    multiple=True,
+    metavar="[DEVICE=]HOST",
+    help="Where a device is, as ssh takes it (USER@HOST); may be repeated.",
+)
+
 
 @click.group(cls=Edgekit, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgekit")
@@ -84,6 +91,7 @@ def cli() -> None:
 @device_option
 @set_option
 @code_option
+@ssh_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -129,6 +137,7 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 @device_option
 @set_option
 @code_option
+@ssh_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
@@ -192,6 +201,7 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...]) -> None:
 @click.option("--threads", type=int, help="Threads the runtime may use.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
+@ssh_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -217,6 +227,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
 @code_option
+@ssh_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""
