@@ -213,6 +213,33 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
     _print(as_json, lambda: found, lambda: measurement_lines(found))
 
 
+@cli.command(short_help="Build a TensorRT engine on the device that will run it.")
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("--device", required=True, shell_complete=_complete("devices"), help="Device profile.")
+@ssh_option
+@click.option("--out", type=click.Path(path_type=Path), help="Engine to write. Default: MODEL.DEVICE.engine.")
+@click.option("--batch", help="LEAST,USUAL,MOST or one number, for a file whose batch is free.")
+@click.option("--shapes", multiple=True, help="INPUT=LEAST,USUAL,MOST, each as 1x3x224x224; may be repeated.")
+@click.option("--workspace-mib", type=click.IntRange(1), help="Most memory of a layer's kernel while building.")
+@click.option("--fp16", is_flag=True, help="TensorRT 8: let it use float16 where that is faster.")
+@click.option("--dla", "dla_core", type=click.IntRange(0), help="Use this deep learning accelerator.")
+@click.option("--sparse", is_flag=True, help="Let 2:4 sparse weights use sparse kernels.")
+@click.option("--level", type=click.IntRange(0, 5), help="Builder optimization level (TensorRT 8.6 and later).")
+@click.option("--builder", type=click.Choice(["auto", "trtexec", "python"]), default="auto", show_default=True)
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each timed run; 0 builds alone.")
+@click.option("--power-seconds", type=float, default=15.0, show_default=True, help="Of sampled power; 0 for none.")
+@click.option("--allow-sudo", is_flag=True, help="Lock a Jetson's clocks while timing, by `sudo -n`; put back after.")
+@json_option
+def engine(model: Path, as_json: bool, **options: Any) -> None:
+    """Build a TensorRT engine of MODEL.onnx on the device that will run it, fetch it with its record, and time it."""
+    from toolkit import engines
+    from toolkit.progress import shown
+
+    with shown() as emit:
+        built = engines.build_by_options(model, emit=emit, **options)
+    _print(as_json, built.as_dict, built.lines)
+
+
 @cli.command(name="eval", short_help="Evaluate a file on labelled images.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="Dataset: a path, a dataset's name, or {path=..., more of its parameters}.")
