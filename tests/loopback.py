@@ -17,6 +17,7 @@ import pytest
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 REASON = "no sshd here (Debian: openssh-server)"
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 HOST = "device"  # the name that the ssh configuration gives it
 
 
@@ -43,8 +44,11 @@ class Loopback:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Loopback]:
-    """A server for as long as the context lasts; skips the test where there is no sshd."""
+def serve(folder: Path, *, programs: Path | None = None) -> Iterator[Loopback]:
+    """A server for as long as the context lasts; skips the test where there is no sshd.
+
+    programs: folder that stands first in PATH of what runs there.
+    """
     if SSHD is None or shutil.which("ssh") is None:
         pytest.skip(REASON)
     if os.getuid() == 0:
@@ -59,6 +63,7 @@ def serve(folder: Path) -> Iterator[Loopback]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile {folder}/sshd.pid\n"
         f"AuthorizedKeysFile {folder}/authorized\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxSessions 100\nMaxStartups 100\n"
+        + (f"SetEnv PATH={programs}:{PATH}\n" if programs else "")
     )
     key = " ".join((folder / "host.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}\n")

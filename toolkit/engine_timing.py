@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.core import Completed, Measurement, Session
 from toolkit.errors import EdgekitError, StageError
-from toolkit.tensorrt import power, tegrastats, trtexec, trtexec_output
+from toolkit.tensorrt import jetson, power, tegrastats, trtexec, trtexec_output
 from toolkit.tensorrt.trtexec import TimingSpec
 
 if TYPE_CHECKING:
@@ -217,20 +217,20 @@ def locked_clocks(
     if not allow_sudo:
         yield {}, ("clocks were left as they are; --allow-sudo locks them while timing (jetson_clocks)",)
         return
-    kept = f"{session.folder()}/clocks"
-    stored = _as_root(session, ["jetson_clocks", "--store", kept])
-    if stored.returncode or _as_root(session, ["jetson_clocks"]).returncode:
+    store, lock, restore = jetson.clocks_commands(f"{session.folder()}/clocks")
+    stored = _as_root(session, store)
+    if stored.returncode or _as_root(session, lock).returncode:
         lines = (stored.stderr or stored.stdout).strip().splitlines()
         yield {}, (f"clocks could not be locked: {lines[-1] if lines else 'no reason given'}",)
         return
     try:
         yield {"clocks": "locked"}, ("clocks were locked while timing, and put back",)
     finally:
-        restored = _as_root(session, ["jetson_clocks", "--restore", kept])
+        restored = _as_root(session, restore)
         if restored.returncode:
             said = (restored.stderr or restored.stdout).strip()
             raise StageError("jetson_clocks", f"the clocks could not be put back: {said}", "restart the device")
 
 
 def _as_root(session: Session, command: Sequence[str]) -> Completed:
-    return session.execute(["sudo", "-n", *command], timeout_s=CLOCKS_S)
+    return session.execute(jetson.as_root(command), timeout_s=CLOCKS_S)

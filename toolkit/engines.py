@@ -17,7 +17,7 @@ from toolkit.core import Completed, Measurement, Progress, Session
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.engine_timing import TimedWith, measure_engine
 from toolkit.errors import InputError, StageError, UnavailableError, UnsupportedError
-from toolkit.tensorrt import inspector, records, request, trtexec, trtexec_output
+from toolkit.tensorrt import dla, inspector, records, request, trtexec, trtexec_output
 from toolkit.tensorrt.detection import COMMANDS, Detected, detected
 from toolkit.tensorrt.types import BuildSpec, EngineRecord, ShapeRange
 from toolkit.tensorrt.versions import parse
@@ -196,6 +196,9 @@ class _Maker:
         version = self.system.trtexec_version if by_trtexec else self._python_version()
         shared = self.system.target.memory_mib if self.system.target.l4t else None
         spec = request.build_spec(graph, version, asked, memory_mib=shared)
+        refused = dla.refusals(spec, graph.inputs, board=self.profile.name, version=version)
+        if refused:
+            raise UnsupportedError("--dla", "; ".join(refused), "build for the GPU, or change what is named")
         self.emit(Progress(f"building with TensorRT {version} on {self.profile.name}; it may take minutes", keep=True))
         remote_onnx = self.session.push(self.onnx)
         made = self._by_trtexec(spec, remote_onnx, version) if by_trtexec else self._by_python(spec, remote_onnx)
@@ -247,8 +250,10 @@ class _Maker:
             raise UnsupportedError(self.onnx.name, "; ".join(trtexec_output.errors_in_words(log)), _LINT)
         found = self._layers(layers) if newer else ()
         shown = tuple(part.replace(f"{self.session.folder()}/", "") for part in command[1:])
-        on_gpu = _on_gpu(spec, f"{done.stdout}\n{done.stderr}")
-        return _Made(engine, shown, inspector.precision(found), on_gpu, log.warnings)
+        placed = dla.placement(f"{done.stdout}\n{done.stderr}")
+        on_gpu = placed.on_gpu if spec.dla_core is not None else ()
+        told = (*log.warnings, *placed.reasons) if spec.dla_core is not None else log.warnings
+        return _Made(engine, shown, inspector.precision(found), on_gpu, told)
 
     def _layers(self, remote: str) -> tuple[inspector.Layer, ...]:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
@@ -274,15 +279,6 @@ class _Made:
 
 
 _LINT = "see what TensorRT would say: edgekit inspect MODEL.onnx --for tensorrt"
-
-
-def _on_gpu(spec: BuildSpec, log: str) -> tuple[str, ...]:
-    """Layers that a DLA left to the GPU, by name; none was asked for without one."""
-    if spec.dla_core is None:
-        return ()
-    from toolkit.tensorrt.dla import placed
-
-    return placed(log).gpu
 
 
 def _keep(source: Path, out: Path) -> None:

@@ -22,11 +22,16 @@ MOST_MIB = 1024  # of workspace: CNNs of edge devices need less
 
 @dataclass(frozen=True)
 class Graph:
-    """What of an ONNX file matters to a builder. free: inputs with free dimensions, name -> shape, None where free."""
+    """What of an ONNX file matters to a builder. inputs: name -> shape, 0 where a dimension is free."""
 
     quantized: bool
     half: bool
-    free: Mapping[str, tuple[int | None, ...]]
+    inputs: Mapping[str, tuple[int, ...]]
+
+    @property
+    def free(self) -> Mapping[str, tuple[int, ...]]:
+        """The inputs that have free dimensions."""
+        return {name: shape for name, shape in self.inputs.items() if 0 in shape}
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,15 @@ def graph_of(proto: Any) -> Graph:
         value.type.tensor_type.elem_type for value in (*proto.graph.input, *proto.graph.output)
     }
     casts = {attribute.i for node in proto.graph.node if node.op_type == "Cast" for attribute in node.attribute}  # `to`
-    free = {}
-    for value in proto.graph.input:
-        shape = tuple(
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        if value.name not in constants and None in shape:
-            free[value.name] = shape
+    inputs = {
+        value.name: tuple(max(0, dim.dim_value) for dim in value.type.tensor_type.shape.dim)
+        for value in proto.graph.input
+        if value.name not in constants
+    }
     return Graph(
         quantized=any(node.op_type == "QuantizeLinear" for node in proto.graph.node),
         half=onnx.TensorProto.FLOAT16 in half | casts,
-        free=free,
+        inputs=inputs,
     )
 
 
@@ -110,10 +112,10 @@ def _shapes(graph: Graph, asked: Asked) -> Mapping[str, ShapeRange]:
     for name, shape in graph.free.items():
         if name in given:
             continue
-        known = [size for size in shape[1:] if size is not None]
-        if asked.batches is None or len(known) < len(shape) - 1 or shape[0] is not None:
-            free = "x".join("?" if size is None else str(size) for size in shape)
-            fix = "give --batch LEAST,USUAL,MOST" if len(known) == len(shape) - 1 else f"give --shapes {name}=..."
+        known = shape[1:]
+        if asked.batches is None or 0 in known or shape[0]:
+            free = "x".join(str(size or "?") for size in shape)
+            fix = f"give --shapes {name}=..." if 0 in known else "give --batch LEAST,USUAL,MOST"
             raise InputError(f"input {name!r}", f"has free dimensions ({free}), and an engine needs their range", fix)
         low, usual, high = asked.batches
         given[name] = ShapeRange((low, *known), (usual, *known), (high, *known))

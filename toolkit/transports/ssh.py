@@ -36,7 +36,7 @@ OPTIONS = ("BatchMode=yes", "StrictHostKeyChecking=yes", "ServerAliveInterval=5"
 # Runs a program in a session of its own and ends all of it when our end of the connection closes (stdin ends).
 GUARD = """exec 3<&0
 setsid "$@" </dev/null 3<&- & p=$!
-{ cat <&3; kill -s KILL -- "-$p"; } >/dev/null 2>&1 & w=$!
+{ while read -r _; do :; done <&3; kill -s KILL -- "-$p"; } >/dev/null 2>&1 & w=$!
 exec 3<&-
 wait "$p"; c=$?
 kill "$w" 2>/dev/null
