@@ -63,7 +63,8 @@ def serve(folder: Path, *, programs: Path | None = None) -> Iterator[Loopback]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile {folder}/sshd.pid\n"
         f"AuthorizedKeysFile {folder}/authorized\nPermitRootLogin yes\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxSessions 100\nMaxStartups 100\n"
-        + (f"SetEnv PATH={programs}:{PATH}\n" if programs else "")
+        # a lease of its own, so that tests do not wait for whoever measures on this machine
+        + f"SetEnv TMPDIR={folder}{f' PATH={programs}:{PATH}' if programs else ''}\n"
     )
     key = " ".join((folder / "host.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in STAND_INS.iterdir():
         if path.is_file():
             shutil.copy(path, folder)
+            text = path.read_text()
+            # this Python itself, without site-packages: what `env python3` finds may be a slow shim
+            (folder / path.name).write_text(text.replace("#!/usr/bin/env python3", f"#!{sys.executable} -IS", 1))
     return folder
 
 
@@ -113,7 +117,7 @@ def test_timing_runs_are_apart_and_say_how_they_were_taken(tell: Tell, model: Pa
 
 
 def test_energy_is_that_of_the_timed_inferences_above_rest(tell: Tell, model: Path, tmp_path: Path) -> None:
-    tell(compute_ms=2.0, board="jetson-orin-nano-8-super")
+    tell(compute_ms=2.0, real_time=True)
     result = engine(model, tmp_path, "--seconds", 0.1, "--power-seconds", 3, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

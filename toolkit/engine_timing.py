@@ -1,4 +1,4 @@
-"""How an engine is timed on its device: what trtexec measures, each in a run of its own, and the energy of an inference.
+"""How an engine is timed on its device: what trtexec measures, each in a run of its own, and energy for an inference.
 
 Computation on the GPU alone, end to end with transfers, throughput with several streams, and times by layer are four
 runs, since each spoils the others; so is the run in which power is sampled. Pages: trtexec's README in NVIDIA/TensorRT;
@@ -60,7 +60,7 @@ def measure_engine(
     asked = TimingSpec(seconds=timed.seconds, shapes=shapes, dla_core=spec.dla_core)
     how = {**system.how(), "batch": next((shape[0] for shape in shapes.values()), 1)}
     with locked_clocks(session, system, timed.allow_sudo) as (clocks, told):
-        runs = _Runs(session, engine, asked, name, device, {**how, **clocks})
+        runs = _Runs(session, engine, asked, subject=(name, device), how={**how, **clocks})
         found = [*runs.compute(), *runs.end_to_end(), *runs.throughput(), *runs.by_layer()]
         if timed.power_seconds:
             found += runs.energy(system, timed.power_seconds)
@@ -71,10 +71,10 @@ class _Runs:
     """The runs of one engine; notes grow as they go."""
 
     def __init__(
-        self, session: Session, engine: OnDevice, spec: TimingSpec, name: str, device: str, how: Mapping[str, Any]
+        self, session: Session, engine: OnDevice, spec: TimingSpec, *, subject: tuple[str, str], how: Mapping[str, Any]
     ) -> None:
-        self.session, self.engine, self.spec, self.name, self.device = session, engine, spec, name, device
-        self.how = how
+        self.session, self.engine, self.spec, self.how = session, engine, spec, how
+        self.name, self.device = subject
         self.notes: list[str] = []
 
     def compute(self) -> Iterator[Measurement]:

@@ -1,4 +1,4 @@
-"""`edgekit engine`: an ONNX file becomes a TensorRT engine on the device that will run it, and comes back with its record.
+"""`edgekit engine`: an ONNX file becomes a TensorRT engine on the device that will run it; its record comes with it.
 
 trtexec builds where it is found, the worker's Python builder where it is not. An engine is code for one TensorRT on one
 GPU: nothing is built for a device from afar, and no engine is loaded whose record does not fit the device.
@@ -6,6 +6,8 @@ GPU: nothing is built for a device from afar, and no engine is loaded whose reco
 
 from __future__ import annotations
 
+import secrets
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,14 +18,14 @@ from typing import Any, Literal
 from toolkit.core import Completed, Measurement, Progress, Session
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.engine_timing import TimedWith, measure_engine
-from toolkit.errors import InputError, StageError, UnavailableError, UnsupportedError
-from toolkit.tensorrt import dla, inspector, records, request, trtexec, trtexec_output
+from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.tensorrt import dla, inspector, jetson, records, request, trtexec, trtexec_output
 from toolkit.tensorrt.detection import COMMANDS, Detected, detected
 from toolkit.tensorrt.types import BuildSpec, EngineRecord, ShapeRange
 from toolkit.tensorrt.versions import parse
 
 BUILD_S = 3600.0  # on a Jetson Nano a build takes many minutes
-PROBE_S = 60.0
+PROBE_S = 120.0
 Emit = Callable[[Progress], None]
 
 
@@ -133,18 +135,27 @@ def build_by_options(
 
 def detect(session: Session, *, allow_sudo: bool = False) -> Detected:
     """What the device is, by asking a few programs of it that only read; allow_sudo: as root, without a password."""
-    return detected({name: _asked(session, command, allow_sudo) for name, command in COMMANDS.items()})
+    mark = f"--{secrets.token_hex(8)}"  # nothing that a program says begins a line so
+    asked = {name: jetson.as_root(command) if _needs_root(command, allow_sudo) else list(command)
+             for name, command in COMMANDS.items()}  # fmt: skip
+    parts = [
+        f"{shlex.join(command)} 2>probe; c=$?; printf '\\n{mark} {index} %s\\n' $c; cat probe; printf '\\n{mark}\\n'"
+        for index, command in enumerate(asked.values())
+    ]
+    found = session.execute(["sh", "-c", "\n".join(parts)], timeout_s=PROBE_S).stdout
+    return detected(dict(zip(asked, _answers(found, mark), strict=True)))
 
 
-def _asked(session: Session, command: Sequence[str], allow_sudo: bool) -> Completed:
-    """What a program says; one that is not there answers as a shell would."""
-    rooted = allow_sudo and command[0] in ("nvpmodel", "jetson_clocks")
-    try:
-        return session.execute(["sudo", "-n", *command] if rooted else list(command), timeout_s=PROBE_S)
-    except UnavailableError as error:
-        if isinstance(error, StageError):
-            raise
-        return Completed(127, "", f"{command[0]}: not found")
+def _needs_root(command: Sequence[str], allow_sudo: bool) -> bool:
+    return allow_sudo and command[0] in ("nvpmodel", "jetson_clocks")
+
+
+def _answers(text: str, mark: str) -> Iterator[Completed]:
+    """What each program said, in order: its output, its exit code, its errors."""
+    for part in text.split(f"\n{mark}\n")[:-1]:
+        said, _, rest = part.partition(f"\n{mark} ")
+        head, _, errors = rest.partition("\n")
+        yield Completed(int(head.split()[1]), said, errors)
 
 
 def _graph(path: Path) -> request.Graph:

@@ -42,7 +42,7 @@ wait "$p"; c=$?
 kill "$w" 2>/dev/null
 exit "$c"
 """
-LEASE = 'exec flock -w "$1" "/tmp/edgekit-lease-$(id -u).lock" sh -c "echo held; cat >/dev/null"'
+LEASE = 'exec flock -w "$1" "${TMPDIR:-/tmp}/edgekit-lease-$(id -u).lock" sh -c "echo held; cat >/dev/null"'
 
 
 class SSH(Component):
@@ -73,7 +73,8 @@ class SSHSession:
         self._folder = self._worker = ""
         self._lease: subprocess.Popen[str] | None = None
         try:
-            self._folder = self._checked(["mktemp", "-d", "/tmp/edgekit-XXXXXXXXXX"], "a work folder").strip()
+            make = ["sh", "-c", 'mktemp -d "${TMPDIR:-/tmp}/edgekit-XXXXXXXXXX"']
+            self._folder = self._checked(make, "a work folder").strip()
             self._lease = self._take_lease(lease_seconds)
         except BaseException:
             self.close()
