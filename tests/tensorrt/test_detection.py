@@ -168,11 +168,12 @@ def test_commands_need_no_shell() -> None:
 def test_clocks_are_put_back_as_they_were(install: Install, start: Start, tmp_path: Path) -> None:
     folder = install(board="jetson-orin-nano-8-super", root=True)
     commands = jetson.clocks_commands(str(tmp_path / "clocks.conf"))
-    before = detect(folder).clocks
+    show = {"clocks": COMMANDS["clocks"]}
+    before = jetson.clocks(ask(folder, show)["clocks"].stdout)
     for command, locked in zip(commands, (False, True, False), strict=True):
         assert start([str(folder / command[0]), *command[1:]]).returncode == 0
-        assert detect(folder).clocks["GPU"].locked == locked
-    assert detect(folder).clocks == before
+        assert jetson.clocks(ask(folder, show)["clocks"].stdout)["GPU"].locked == locked
+    assert jetson.clocks(ask(folder, show)["clocks"].stdout) == before
 
 
 def test_a_power_mode_is_set_by_name(install: Install, start: Start) -> None:
