@@ -91,16 +91,8 @@ class Runner:
 
     def _fit(self, name: str, array: Any, item: Any) -> Any:
         """Rows of data as the file takes them, one at a time."""
-        if self.job.get("layouts", {}).get(name) == "NCHW":
-            array = array.transpose(0, 3, 1, 2)
-        batch = item.shape[0]
-        fixed = [size if isinstance(size, int) else got for size, got in zip(item.shape, array.shape)]
-        if list(array.shape[1:]) != fixed[1:] or (isinstance(batch, int) and batch != 1):
-            raise common.JobError("input %r takes %s, the data is %s" % (name, item.shape, array.shape))
-        dtype = DTYPES.get(item.type, numpy.float32)
-        if dtype is numpy.uint8 and array.dtype != dtype:
-            raise common.JobError("input %r takes uint8 pixels, the data is %s" % (name, array.dtype))
-        return numpy.ascontiguousarray(array, dtype=dtype)
+        layout = self.job.get("layouts", {}).get(name)
+        return common.fit(name, array, item.shape, DTYPES.get(item.type, numpy.float32), layout)
 
     def arena_bytes(self) -> None:
         """ONNX Runtime shows none."""
