@@ -204,7 +204,9 @@ def test_an_error_that_grows_is_worse_and_a_score_that_grows_is_better() -> None
         assert change.judgement == judgement, name
 
 
-@pytest.mark.parametrize("name", ["latency_p50_ms", "throughput_per_s", "energy_mj"])
+@pytest.mark.parametrize(
+    "name", ["latency_p50_ms", "throughput_per_s", "gpu_compute_p50_ms", "energy_per_inference_mj"]
+)
 def test_power_modes_that_differ_leave_no_verdict_on_speed(name: str) -> None:
     old = number(name, 10, 9.9, 10.1, device="jetson-orin-nano-8", how={"power_mode": "15W"})
     new = replace(number(name, 5, 4.9, 5.1, device="jetson-orin-nano-8"), how={"power_mode": "MAXN_SUPER"})

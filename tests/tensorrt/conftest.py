@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def install(tmp_path: Path) -> Install:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for path in STAND_INS.iterdir():
-            if path.is_file():
-                shutil.copy(path, folder)
+            copied = Path(shutil.copy(path, folder))
+            text = copied.read_text(encoding="utf-8")  # this Python without its packages: it starts ten times as fast
+            copied.write_text(text.replace("#!/usr/bin/env python3", f"#!{sys.executable} -S", 1), encoding="utf-8")
         (folder / "stand_in.json").write_text(json.dumps(told), encoding="utf-8")
         return folder
 

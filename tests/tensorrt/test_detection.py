@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.tensorrt.conftest import Install, Start
-from toolkit.tensorrt import detection, jetson, power, tegrastats
+from toolkit.core import Completed
+from toolkit.tensorrt import detection, jetson, power, tegrastats, trtexec
 from toolkit.tensorrt.detection import COMMANDS, Detected
+from toolkit.tensorrt.trtexec import TimingSpec
 
 
-@dataclass(frozen=True)
-class Ran:
-    returncode: int
-    stdout: str
-    stderr: str = ""
-
-
-def ask(folder: Path, commands: Mapping[str, tuple[str, ...]] = COMMANDS) -> dict[str, Ran]:
+def ask(folder: Path, commands: Mapping[str, tuple[str, ...]] = COMMANDS) -> dict[str, Completed]:
     """Run the commands with the stand-ins first in PATH, without a shell."""
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
     found = {}
     for name, command in commands.items():
         program = shutil.which(command[0], path=environment["PATH"])
         if program is None:
-            found[name] = Ran(127, "", f"sh: 1: {command[0]}: not found")
+            found[name] = Completed(127, "", f"sh: 1: {command[0]}: not found")
             continue
         done = subprocess.run([program, *command[1:]], capture_output=True, text=True, env=environment, check=False)
-        found[name] = Ran(done.returncode, done.stdout, done.stderr)
+        found[name] = Completed(done.returncode, done.stdout, done.stderr)
     return found
 
 
@@ -121,7 +117,9 @@ def test_a_machine_that_answers_nothing_misses_everything() -> None:
 
 def test_the_usual_tensorrt_of_a_jetpack_is_named_and_not_taken(install: Install) -> None:
     outputs = ask(install(board="jetson-orin-nano-8-super", root=True))
-    gone = {name: Ran(127, "", "sh: 1: x: not found") for name in outputs if name.startswith(("trtexec", "packages"))}
+    gone = {
+        name: Completed(127, "", "sh: 1: x: not found") for name in outputs if name.startswith(("trtexec", "packages"))
+    }
     found = detection.detected({**outputs, **gone})
     assert found.target.tensorrt == ""
     assert found.missing[0] == "TensorRT's version: no package and no trtexec say it; JetPack 6.1 to 6.2 came with 10.3"
@@ -131,7 +129,7 @@ def test_versions_that_disagree_are_noted(install: Install) -> None:
     found = detect(install(board="jetson-orin-nano-8-super", tensorrt="10.7.0", root=True))
     assert found.notes == ("trtexec is of TensorRT 10.7.0, the library packages are of 10.3.0",)
     outputs = ask(install(board="jetson-orin-nano-8-super", root=True))
-    packages = Ran(0, "libnvinfer10\t10.7.0.23-1\nlibnvinfer8\t8.6.2.3-1\ncuda-cudart-12-6\t1\n")
+    packages = Completed(0, "libnvinfer10\t10.7.0.23-1\nlibnvinfer8\t8.6.2.3-1\ncuda-cudart-12-6\t1\n", "")
     notes = detection.detected({**outputs, "packages": packages}).notes
     assert notes == (
         "several TensorRT libraries are installed (libnvinfer10, libnvinfer8): the newest is meant",
@@ -168,11 +166,12 @@ def test_commands_need_no_shell() -> None:
 def test_clocks_are_put_back_as_they_were(install: Install, start: Start, tmp_path: Path) -> None:
     folder = install(board="jetson-orin-nano-8-super", root=True)
     commands = jetson.clocks_commands(str(tmp_path / "clocks.conf"))
-    before = detect(folder).clocks
+    show = {"clocks": COMMANDS["clocks"]}
+    before = jetson.clocks(ask(folder, show)["clocks"].stdout)
     for command, locked in zip(commands, (False, True, False), strict=True):
         assert start([str(folder / command[0]), *command[1:]]).returncode == 0
-        assert detect(folder).clocks["GPU"].locked == locked
-    assert detect(folder).clocks == before
+        assert jetson.clocks(ask(folder, show)["clocks"].stdout)["GPU"].locked == locked
+    assert jetson.clocks(ask(folder, show)["clocks"].stdout) == before
 
 
 def test_a_power_mode_is_set_by_name(install: Install, start: Start) -> None:
@@ -195,3 +194,28 @@ def test_power_is_sampled_until_its_time_is_over(board: str, install: Install) -
 def test_power_of_a_card_is_sampled_by_nvidia_smi(install: Install) -> None:
     outputs = ask(install(board="h200"), {"power": tuple(power.smi_command(100, 1))})
     assert set(power.smi_trace(outputs["power"].stdout, interval_ms=100).milliwatts) == {78_500}
+
+
+def test_energy_comes_from_power_while_the_engine_runs(install: Install, tmp_path: Path) -> None:
+    """tegrastats beside trtexec: 5 W more than at rest, in the stand-ins' world."""
+    board, interval = "jetson-orin-nano-8-super", 50
+    folder = install(board=board, real_time=True)
+    engine = tmp_path / "m.engine"
+    engine.write_text(json.dumps({"tensorrt": "10.3.0", "dynamic": [], "verbosity": "detailed"}), encoding="utf-8")
+    files = {"engine": str(engine), "version": "10.3.0", "times": str(tmp_path / "t.json")}
+    spec = TimingSpec(seconds=2, iterations=10)
+    running = subprocess.Popen(
+        trtexec.compute_command(str(folder / "trtexec"), spec, **files), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not (folder / "running").exists() and running.poll() is None:
+        time.sleep(0.01)
+    loaded = ask(folder, {"power": tuple(tegrastats.command(interval, 1))})["power"].stdout
+    assert running.wait(60) == 0
+    rest = ask(folder, {"power": tuple(tegrastats.command(interval, 1))})["power"].stdout
+    traces = [
+        power.tegrastats_trace(tegrastats.samples(text), board=board, interval_ms=interval) for text in (loaded, rest)
+    ]
+    seconds = len(traces[0].milliwatts) * interval / 1000
+    found = power.energy(traces[0], seconds=seconds, inferences=round(seconds * 500), idle=traces[1])
+    assert (found.load_mw, found.idle_mw) == (10_000, 5_000)  # 2 ms an inference
+    assert found.net_mj == pytest.approx(5_000 * seconds / round(seconds * 500))

@@ -47,7 +47,7 @@ def test_l4t_tells_the_jetpack(text: str, version: str, jetpack: str, tensorrt: 
     assert (found.jetpack, found.tensorrt) == (jetpack, tensorrt)
 
 
-@pytest.mark.parametrize("version", ["", "36", "31.1.0", "34.1.1", "40.0.0", "new"])
+@pytest.mark.parametrize("version", ["", "36", "31.1.0", "34.1.1", "38.3.0", "39.2.2", "40.0.0", "new"])
 def test_an_l4t_of_no_table_is_no_jetpack(version: str) -> None:
     assert jetson.release(version) is None
 

@@ -13,7 +13,7 @@ from toolkit.tensorrt import trtexec, trtexec_output
 from toolkit.tensorrt.trtexec import TimingSpec
 from toolkit.tensorrt.types import BuildSpec, ShapeRange
 
-VERSIONS = ("8.2.1", "8.5.2", "8.6.2", "10.3.0", "10.16.2", "11.4.1")
+VERSIONS = ("8.0.1", "8.2.1", "8.5.2", "8.6.2", "10.3.0", "10.16.2", "11.4.1")
 WEAK = BuildSpec(workspace_mib=256, strongly_typed=False, fp16=True, int8=True)
 STRONG = BuildSpec(workspace_mib=256)
 SHAPES = {"image": ShapeRange((1, 3, 32, 32), (4, 3, 32, 32), (8, 3, 32, 32)), "in:0": ShapeRange((1,), (4,), (8,))}
@@ -110,6 +110,11 @@ def test_a_spec_that_contradicts_itself_is_refused(spec: BuildSpec, says: str) -
         build("10.3.0", spec)
 
 
+def test_layers_of_a_version_without_an_inspector_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="writes no layers"):
+        trtexec.build_command("trtexec", WEAK, onnx="m", engine="e", version="8.0.1", layer_info="l.json")
+
+
 def test_a_version_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="'new' is no version"):
         build("new", STRONG)
@@ -120,7 +125,9 @@ def timing(name: str, version: str, spec: TimingSpec, folder: Path = Path(), pat
     if name == "throughput":
         return trtexec.throughput_command(path, spec, engine=engine, version=version, streams=2)
     if name == "profile":
-        files = {"profile": str(folder / "p.json"), "layer_info": str(folder / "l.json")}
+        files = {"profile": str(folder / "p.json")}
+        if version >= "8.2" or version.startswith("1"):
+            files["layer_info"] = str(folder / "l.json")
         return trtexec.profile_command(path, spec, engine=engine, version=version, **files)
     command = trtexec.compute_command if name == "compute" else trtexec.transfers_command
     return command(path, spec, engine=engine, version=version, times=str(folder / "t.json"))

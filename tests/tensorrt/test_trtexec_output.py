@@ -168,6 +168,13 @@ def test_profile_keeps_names_that_are_no_json() -> None:
     assert found.unread == ("empty",)
 
 
+def test_a_profile_cut_short_is_refused() -> None:
+    entry = '{ "name" : "a", "timeMs" : 1, "averageMs" : 0.5, "medianMs" : 0.4, "percentage" : 75 }'
+    assert len(trtexec_output.profile(f'[ {{ "count" : 3 }}\n, {entry}\n, {entry}').layers) == 2
+    with pytest.raises(InputError, match="cut short"):
+        trtexec_output.profile(f'[ {{ "count" : 3 }}\n, {entry}\n, {entry[:-20]}')
+
+
 @pytest.mark.parametrize("text", ["", "[]", '[ { "count" : 3 } ]', '[ { "name" : "x", "timeMs" : 1 } ]'])
 def test_no_profile_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="not a profile"):

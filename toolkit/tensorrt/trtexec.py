@@ -77,8 +77,7 @@ def build_command(
         if known < (8, 6):
             raise _refused(version, "has no optimization levels, they came with 8.6", "leave optimization_level out")
         arguments.append(f"--builderOptimizationLevel={spec.optimization_level}")
-    arguments += ["--profilingVerbosity=detailed", "--skipInference" if known >= (8, 6) else "--buildOnly"]
-    return [*arguments, *([f"--exportLayerInfo={layer_info}"] if layer_info else [])]
+    return [*arguments, *_inspected(layer_info, known), "--skipInference" if known >= (8, 6) else "--buildOnly"]
 
 
 def compute_command(path: str, spec: TimingSpec, *, engine: str, version: str, times: str) -> list[str]:
@@ -103,19 +102,17 @@ def throughput_command(path: str, spec: TimingSpec, *, engine: str, version: str
 
 
 def profile_command(
-    path: str, spec: TimingSpec, *, engine: str, version: str, profile: str, layer_info: str
+    path: str, spec: TimingSpec, *, engine: str, version: str, profile: str, layer_info: str = ""
 ) -> list[str]:
-    """Time layer by layer. The profiler stands between the layers, so none of its times is a latency."""
+    """Time layer by layer. The profiler stands between the layers, so none of its times is a latency.
+
+    Raises:
+        UnsupportedError: layer_info is asked of a version before 8.2, which has no inspector.
+    """
     known = _version(version)
     plain = TimingSpec(spec.warmup_ms, spec.seconds, spec.iterations, spec.shapes, False, False, spec.dla_core)
     arguments = [*_timed(path, plain, engine, known), *_transfers(known, included=False)]
-    return [
-        *arguments,
-        "--profilingVerbosity=detailed",
-        "--dumpProfile",
-        f"--exportProfile={profile}",
-        f"--exportLayerInfo={layer_info}",
-    ]
+    return [*arguments, *_inspected(layer_info, known), "--dumpProfile", f"--exportProfile={profile}"]
 
 
 def _version(version: str) -> Version:
@@ -191,6 +188,16 @@ def _device(spec: BuildSpec, known: Version) -> Iterator[str]:
         raise InputError("dla_core", f"0 or more, got {spec.dla_core}", "cores count from 0")
     yield f"--useDLACore={spec.dla_core}"
     yield "--allowGPUFallback"
+
+
+def _inspected(layer_info: str, known: Version) -> Iterator[str]:
+    """Details for the inspector, which came with 8.2."""
+    if known >= (8, 2):
+        yield "--profilingVerbosity=detailed"
+        yield from [f"--exportLayerInfo={layer_info}"] if layer_info else []
+    elif layer_info:
+        version = ".".join(map(str, known))
+        raise _refused(version, "writes no layers, that came with 8.2", "leave layer_info out")
 
 
 def _timed(path: str, spec: TimingSpec, engine: str, known: Version) -> Iterator[str]:

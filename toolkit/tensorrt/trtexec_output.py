@@ -181,13 +181,13 @@ def _timing(row: object, where: str) -> Timing:
 def profile(text: str, where: str = "exportProfile") -> Profile:
     """Times by layer of `--exportProfile`, whose names are not escaped, so that it often is no JSON."""
     count = COUNT.search(text)
-    found = list(LAYER.finditer(text))
-    if count is None or not found:
-        raise InputError(
-            where, "not a profile of trtexec, or one of no layers", "run trtexec with --exportProfile again"
-        )
+    entries = re.split(r'(?=\{\s*"name"\s*:)', text)[1:]
+    found = [LAYER.match(entry) for entry in entries]
+    if count is None or not entries or None in found:
+        problem = "not a profile of trtexec, or cut short, or of no layers"
+        raise InputError(where, problem, "run trtexec with --exportProfile again")
     layers, unread = [], []
-    for item in found:
+    for item in filter(None, found):
         mean, share = float(item["mean"]), float(item["share"])
         if math.isfinite(mean) and math.isfinite(share):
             median = float(item["median"]) if item["median"] else None
