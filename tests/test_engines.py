@@ -128,6 +128,8 @@ def test_energy_is_that_of_the_timed_inferences_above_rest(tell: Tell, model: Pa
     each = how["power_mw"] / 1000 * 2.0  # mW x ms
     assert rows["energy_per_inference_mj"]["value"] == pytest.approx(each, rel=0.05)
     assert 9000 < how["power_mw"] <= 10000  # the stand-in takes 5 W more while it works
+    net = rows["energy_per_inference_net_mj"]["value"]
+    assert net == pytest.approx(rows["energy_per_inference_mj"]["value"] - 5.0 * 2.0, rel=0.05)
 
 
 def test_clocks_are_locked_with_sudo_alone_and_put_back(
@@ -204,3 +206,36 @@ def test_dla_that_the_board_lacks_is_refused_before_a_build(tell: Tell, model: P
     result = engine(model, tmp_path, "--dla", 0)
     assert result.exit_code == 2
     assert "has no DLA core" in result.stderr
+
+
+def test_engine_built_before_is_timed_where_it_fits_and_refused_elsewhere(
+    tell: Tell, model: Path, tmp_path: Path
+) -> None:
+    built = tmp_path / "net.engine"
+    assert engine(model, tmp_path, "--seconds", 0).exit_code == 0
+    board = tmp_path / "jetson-orin-nano-8-super.toml"
+    again = ["engine", built, "--device", board, "--ssh", HOST, "--seconds", 0.1, "--power-seconds", 0]
+    result = CliRunner().invoke(cli, list(map(str, again)))
+    assert result.exit_code == 0, result.output
+    assert "gpu_compute_p50_ms" in result.stdout
+    tell(tensorrt="10.16.2")
+    result = CliRunner().invoke(cli, list(map(str, again)))
+    assert result.exit_code == 2
+    assert "built by TensorRT 10.3.0, the target has 10.16.2" in result.stderr
+    assert "edgekit engine MODEL.onnx --device" in result.stderr
+
+
+def test_engine_of_others_is_refused_unless_it_is_named(
+    tell: Tell, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = tmp_path / "net.engine"
+    assert engine(model, tmp_path, "--seconds", 0).exit_code == 0
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
+    again = ["engine", built, "--device", tmp_path / "jetson-orin-nano-8-super.toml", "--ssh", HOST, "--seconds", 0.1]
+    again += ["--power-seconds", 0]
+    result = CliRunner().invoke(cli, list(map(str, again)))
+    assert result.exit_code == 2
+    assert "was not built by this user, and an engine is code" in result.stderr
+    digest = records.sha256_of(built)
+    result = CliRunner().invoke(cli, [*map(str, again), "--allow-engine", digest])
+    assert result.exit_code == 0, result.output

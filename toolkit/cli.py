@@ -214,7 +214,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 
 
 @cli.command(short_help="Build a TensorRT engine on the device that will run it.")
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("onnx", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option("--device", required=True, shell_complete=_complete("devices"), help="Device profile.")
 @ssh_option
 @click.option("--out", type=click.Path(path_type=Path), help="Engine to write. Default: MODEL.DEVICE.engine.")
@@ -229,14 +229,16 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each timed run; 0 builds alone.")
 @click.option("--power-seconds", type=float, default=15.0, show_default=True, help="Of sampled power; 0 for none.")
 @click.option("--allow-sudo", is_flag=True, help="Lock a Jetson's clocks while timing, by `sudo -n`; put back after.")
+@click.option("--allow-engine", multiple=True, metavar="SHA256", help="Load this engine, which others built.")
 @json_option
-def engine(model: Path, as_json: bool, **options: Any) -> None:
-    """Build a TensorRT engine of MODEL.onnx on the device that will run it, fetch it with its record, and time it."""
+def engine(onnx: Path, as_json: bool, **options: Any) -> None:
+    """Build a TensorRT engine of MODEL (.onnx) on the device that will run it, fetch it with its record, and time it;
+    or time MODEL (.engine), built before, where its record fits the device."""
     from toolkit import engines
     from toolkit.progress import shown
 
     with shown() as emit:
-        built = engines.build_by_options(model, emit=emit, **options)
+        built = engines.build_by_options(onnx, emit=emit, **options)
     _print(as_json, built.as_dict, built.lines)
 
 

@@ -133,9 +133,10 @@ class _Runs:
             return
         how = {**self.how, **found.how()}
         self.notes += found.notes
-        yield Measurement(
-            self.name, "energy_per_inference_mj", found.gross_mj, "mJ", "measured", self.device, None, how
-        )
+        rows = (("energy_per_inference_mj", found.gross_mj), ("energy_per_inference_net_mj", found.net_mj))
+        for name, value in rows:
+            if value is not None:
+                yield Measurement(self.name, name, value, "mJ", "measured", self.device, None, how)
 
     def _sampled(self, system: Detected, seconds: float) -> power.Energy:
         sampler = Sampler(system)

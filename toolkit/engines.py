@@ -10,7 +10,7 @@ import secrets
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,21 +86,61 @@ def build_engine(
     """
     out = out or Path(f"{onnx.stem}.{load_device(device).name}.engine")
     graph = _graph(onnx)
+    with _opened(device, ssh, timed, emit) as (profile, session, system):
+        engine = _Maker(session, profile, system, onnx, emit).make(graph, asked or request.Asked(), builder, out)
+        return _timed(engine, out, profile, session, system, timed, emit)
+
+
+def load_engine(
+    path: Path,
+    *,
+    device: str,
+    ssh: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    timed: TimedWith | None = None,
+    emit: Emit = lambda progress: None,
+) -> Built:
+    """Time an engine that was built before, where it fits the device; refused with the command that builds it anew.
+
+    allow: sha256 of engines that others built and the user trusts: an engine is code.
+    """
+    with _opened(device, ssh, timed, emit) as (profile, session, system):
+        rebuild = records.rebuild_command(path, device=device, host=profile.host)
+        version = system.trtexec_version or system.target.tensorrt
+        record = records.check(path, replace(system.target, tensorrt=version), allow=allow, rebuild=rebuild)
+        engine = OnDevice(session.push(path), record.spec, record, system.trtexec, version)
+        return _timed(engine, path, profile, session, system, timed or TimedWith(), emit)
+
+
+@contextmanager
+def _opened(
+    device: str, ssh: Sequence[str], timed: TimedWith | None, emit: Emit
+) -> Iterator[tuple[DeviceProfile, Session, Detected]]:
     (profile,) = reached([load_device(device)], ssh)
     with closing(open_session(profile)) as session:
         emit(Progress(f"looking at {profile.name}", keep=True))
         system = detect(session, allow_sudo=bool(timed and timed.allow_sudo))
         _require_same(profile, system)
-        maker = _Maker(session, profile, system, onnx, emit)
-        engine = maker.make(graph, asked or request.Asked(), builder, out)
-        found: tuple[Measurement, ...] = ()
-        notes: tuple[str, ...] = system.notes
-        if timed is not None:
-            emit(Progress(f"timing {out.name} on {profile.name}", keep=True))
-            found, told = measure_engine(
-                session, system, engine, name=out.name, device=profile.name, spec=engine.spec, timed=timed
-            )
-            notes = (*notes, *told)
+        yield profile, session, system
+
+
+def _timed(  # noqa: PLR0917  (what `_opened` gave, handed on)
+    engine: OnDevice,
+    out: Path,
+    profile: DeviceProfile,
+    session: Session,
+    system: Detected,
+    timed: TimedWith | None,
+    emit: Emit,
+) -> Built:
+    found: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = system.notes
+    if timed is not None:
+        emit(Progress(f"timing {out.name} on {profile.name}", keep=True))
+        found, told = measure_engine(
+            session, system, engine, name=out.name, device=profile.name, spec=engine.spec, timed=timed
+        )
+        notes = (*notes, *told)
     return Built(out, engine.record, profile.name, system.missing, found, notes)
 
 
@@ -117,9 +157,20 @@ def build_by_options(
     seconds: float,
     power_seconds: float,
     allow_sudo: bool,
+    allow_engine: Sequence[str],
+    device: str,
+    ssh: Sequence[str],
+    emit: Emit,
     **options: Any,
 ) -> Built:
-    """`build_engine` as the command line calls it."""
+    """`build_engine`, or `load_engine` for an .engine, as the command line calls them."""
+    timed = TimedWith(seconds, power_seconds, allow_sudo) if seconds > 0 else None
+    if onnx.suffix.lower() == ".engine":
+        wishes = (batch, shapes, workspace_mib, fp16, dla_core is not None, sparse, level is not None, options["out"])
+        if any(wishes):
+            problem = "is built already, and options of a build change nothing"
+            raise InputError(str(onnx), problem, "leave them out, or give the .onnx file")
+        return load_engine(onnx, device=device, ssh=ssh, allow=allow_engine, timed=timed, emit=emit)
     asked = request.Asked(
         batches=parsed_batches(batch),
         shapes=parsed_shapes(shapes),
@@ -129,8 +180,7 @@ def build_by_options(
         sparse=sparse,
         optimization_level=level,
     )
-    timed = TimedWith(seconds, power_seconds, allow_sudo) if seconds > 0 else None
-    return build_engine(onnx, asked=asked, timed=timed, **options)
+    return build_engine(onnx, device=device, ssh=ssh, asked=asked, timed=timed, emit=emit, **options)
 
 
 def detect(session: Session, *, allow_sudo: bool = False) -> Detected:
@@ -212,7 +262,10 @@ class _Maker:
             raise UnsupportedError("--dla", "; ".join(refused), "build for the GPU, or change what is named")
         self.emit(Progress(f"building with TensorRT {version} on {self.profile.name}; it may take minutes", keep=True))
         remote_onnx = self.session.push(self.onnx)
-        made = self._by_trtexec(spec, remote_onnx, version) if by_trtexec else self._by_python(spec, remote_onnx)
+        if by_trtexec:
+            made = self._by_trtexec(spec, remote_onnx, version, quantized=graph.quantized)
+        else:
+            made = self._by_python(spec, remote_onnx)
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             fetched = Path(folder) / "engine"
             self.session.pull(made.remote, fetched)
@@ -249,7 +302,7 @@ class _Maker:
             raise UnavailableError(self.profile.name, problem, "install TensorRT on the device") from error
         return str(found["versions"]["tensorrt"])
 
-    def _by_trtexec(self, spec: BuildSpec, onnx: str, version: str) -> _Made:
+    def _by_trtexec(self, spec: BuildSpec, onnx: str, version: str, *, quantized: bool) -> _Made:
         engine, layers = f"{self.session.folder()}/built.engine", f"{self.session.folder()}/layers.json"
         newer = parse(version).numbers >= (8, 6)  # before, trtexec lists layers in a timed run only
         command = trtexec.build_command(
@@ -263,8 +316,10 @@ class _Maker:
         shown = tuple(part.replace(f"{self.session.folder()}/", "") for part in command[1:])
         placed = dla.placement(f"{done.stdout}\n{done.stderr}")
         on_gpu = placed.on_gpu if spec.dla_core is not None else ()
-        told = (*log.warnings, *placed.reasons) if spec.dla_core is not None else log.warnings
-        return _Made(engine, shown, inspector.precision(found), on_gpu, told)
+        told = log.warnings
+        if spec.dla_core is not None:
+            told = (*told, *placed.reasons, *dla.doubts(version, quantized=quantized), dla.loadables(placed))
+        return _Made(engine, shown, inspector.precision(found), on_gpu, tuple(filter(None, told)))
 
     def _layers(self, remote: str) -> tuple[inspector.Layer, ...]:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
