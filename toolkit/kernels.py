@@ -36,6 +36,17 @@ def adapted(quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRunti
     return quant, notes
 
 
+def refusals(quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]) -> list[str]:
+    """Why these devices cannot take files of this request, and what to set."""
+    fix = 'Fix: set flavour = "symmetric" in its quantize or qat pass'
+    return [
+        f"{profile.name}: {runtime.use} reads symmetric int8 activations (zero point 0) and no others "
+        f"({known.source}). {fix}"
+        for profile, runtime in targets
+        if (known := runtime.needs("symmetric_only")) and _is_exposed(quant)
+    ]
+
+
 def needs(profile: DeviceProfile, runtime: DeviceRuntime) -> tuple[KernelFact, ...]:
     """What holds of a runtime on a device: its profile's facts, and what this machine's processor tells of itself."""
     found = [known for fact in ("saturating", "dense_per_tensor") if (known := runtime.needs(fact))]

@@ -27,6 +27,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "litert": "toolkit.runtimes.litert:LiteRT",
         "tflite-runtime": "toolkit.runtimes.tflite_runtime:TFLiteRuntime",
         "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
+        "tensorrt": "toolkit.runtimes.tensorrt:TensorRT",
     },
     "transports": {
         "local": "toolkit.transports.local:Local",
