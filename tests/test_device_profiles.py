@@ -169,6 +169,7 @@ def test_int8_for_a_jetson_without_int8_kernels_is_refused() -> None:
     assert any("jetson-nano: cannot run int8 onnx files" in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_run_for_an_orin_judges_what_it_can_and_leaves_its_latency_open(digits_model: Path, tmp_path: Path) -> None:
     """Answers are compared on this machine; nothing was timed on the module, and nothing says so."""
     from toolkit import pipeline

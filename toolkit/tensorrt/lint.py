@@ -1,0 +1,79 @@
+"""Says of an ONNX file what TensorRT would do with it: what is refused, what is slow, what becomes of each Q/DQ pair.
+
+Rules: NVIDIA's "Working with Quantized Types" and what tensorrt_rtx's parser and builder do; nothing is built here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from toolkit.tensorrt import lint_notes, lint_pairs, lint_refused, lint_slow
+from toolkit.tensorrt.lint_flow import Flow
+from toolkit.tensorrt.lint_graph import Graph
+from toolkit.tensorrt.lint_target import wants
+from toolkit.tensorrt.lint_types import Finding, Report
+from toolkit.tensorrt.types import Target
+
+ORDER = {"refused": 0, "slow": 1, "note": 2}
+SHOWN = 3  # layers named in one line of the summary
+
+
+def lint(proto: Any, *, target: Target | None = None) -> Report:
+    """proto: an onnx.ModelProto, which stays as it is. target: what it is for, for what depends on it."""
+    graph = Graph(proto)
+    if circular(graph):
+        what = "its nodes read each other in a circle, or a tensor is given twice"
+        return Report((Finding("circle", "refused", "the file", what, "export the model again"),))
+    flow, wanted = Flow(graph), wants(target)
+    found = [*lint_refused.findings(flow, wanted), *lint_slow.findings(flow), *lint_notes.findings(flow, wanted)]
+    found.sort(key=lambda finding: ORDER[finding.severity])
+    pairs = lint_pairs.pairs(flow)
+    report = Report(
+        findings=tuple(dict.fromkeys(found)),
+        pairs=pairs,
+        counts=lint_pairs.counts(flow, pairs, lint_slow.islands(flow)),
+        left=tuple(lint_pairs.left(flow)),
+        floats=lint_notes.floats(graph),
+    )
+    return Report(**{**vars(report), "summary": tuple(_summary(report))})
+
+
+def circular(graph: Graph) -> bool:
+    """Whether the nodes have no order in which each comes after those it reads, or a name has two makers."""
+    from graphlib import CycleError, TopologicalSorter
+
+    makers = {name: index for index, node in enumerate(graph.nodes) for name in node.output if name}
+    if len(makers) < sum(1 for node in graph.nodes for name in node.output if name):
+        return True
+    reads = {i: {makers[name] for name in node.input if name in makers} for i, node in enumerate(graph.nodes)}
+    try:
+        TopologicalSorter(reads).prepare()
+    except CycleError:
+        return True
+    return False
+
+
+def _summary(report: Report) -> Iterator[str]:
+    """Why int8 is not faster than it is, in a few lines; nothing where there is nothing to say."""
+    counts, refused = report.counts, report.of("refused")
+    if refused:
+        yield f"no engine: {len(refused)} finding{'s' * (len(refused) > 1)} that the parser or builder ends at"
+        return
+    if not report.pairs:
+        return
+    missing = counts.convolutions - counts.int8_convolutions
+    if missing:
+        reasons = Counter(layer.reason for layer in report.left if layer.where.startswith("Conv"))
+        why = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common(SHOWN))
+        yield f"{missing} of {counts.convolutions} convolutions compute in floating point ({why})"
+    if counts.islands:
+        yield f"{counts.islands} int8 island{'s' * (counts.islands > 1)}: conversions around little or nothing"
+    if counts.reformats:
+        yield f"{counts.reformats} conversion{'s' * (counts.reformats > 1)} between int8 and floating point at run time"
+    slow = Counter(finding.rule for finding in report.of("slow") if finding.rule not in ("island", "lone-int8"))
+    if slow:
+        yield "slow places: " + ", ".join(f"{rule} {count}x" for rule, count in slow.most_common())
+    if report.floats == "float32":
+        yield "what is not int8 is float32: float16 there often wins more than int8 did"
