@@ -54,6 +54,7 @@ FLOORS = {
     "doctor": 8,
     "executor": 8,
     "inspection": 8,
+    "linting": 8,
     "judging": 8,
     "measuring": 8,
     "pipeline": 8,

@@ -16,8 +16,7 @@ SHOWN = 3  # readers named in a sentence
 
 def pairs(flow: Flow) -> tuple[Pair, ...]:
     """One for each quantized tensor and scale, in the order they are read."""
-    found = [_pair(flow, group) for group in groups(flow)]
-    return tuple(pair for pair in found if pair is not None)
+    return tuple(_pair(flow, group) for group in groups(flow))
 
 
 def groups(flow: Flow) -> list[list[Any]]:
@@ -42,18 +41,23 @@ def readers(flow: Flow, group: list[Any]) -> tuple[list[Any], list[Any]]:
     return _once(taking), _once(floating)
 
 
-def _pair(flow: Flow, group: list[Any]) -> Pair | None:
+def is_island(flow: Flow, group: list[Any]) -> bool:
+    """Whether nothing computes with these integers; those that are only quantized once more are passed on."""
+    taking, floating = readers(flow, group)
+    computing = [node for node in taking if node.op_type != "QuantizeLinear"]
+    return not computing and (bool(floating) or not taking)
+
+
+def _pair(flow: Flow, group: list[Any]) -> Pair:
     taking, floating = readers(flow, group)
     tensor = flow.source(group[0])
     if flow.of_constant(group[0]):
         return _stored(flow, group[0], tensor, taking)
     entering, origin = _origin(flow, group[0])
-    if not [node for node in taking if node.op_type != "QuantizeLinear"]:
-        again = " but another quantization" if taking else ""
-        words = (
-            f"nothing that reads it computes in int8{again}: {origin}, and converted back for {_named(flow, floating)}"
-        )
-        return Pair(tensor, "island", words if floating else f"nothing reads it{again}", entering + bool(floating))
+    if is_island(flow, group):
+        back = f"and converted back for {_named(flow, floating)}" if floating else "and read by nothing"
+        words = f"nothing that reads it computes in int8: {origin}, {back}"
+        return Pair(tensor, "island", words, entering + bool(floating))
     back = f"; converted back to floating point for {_named(flow, floating)}" if floating else ""
     return Pair(tensor, "fused", f"{origin}, read as int8 by {_named(flow, taking)}{back}", entering + bool(floating))
 
@@ -77,11 +81,17 @@ def _origin(flow: Flow, dequantize: Any) -> tuple[int, str]:
         return 0, f"written as int8 by {graph.where(writer)}"
     if source in graph.inputs:
         return 1, "the network's input, converted to int8"
+    before = flow.supply(source)
+    if before is not None:
+        same = flow.scale_key(before) == flow.scale_key(dequantize)
+        return (0, "int8 already, of this scale") if same else (1, "int8 already, converted to another scale")
     maker = heavy(flow, source)
-    if flow.supply(source) is not None:
-        return 1, "int8 already, converted to another scale"
-    if maker is None:
-        return 1, "converted to int8"
+    if maker is None or maker.op_type == "DequantizeLinear":
+        last = flow.graph.producers.get(source)
+        return (
+            1,
+            f"written in floating point by {graph.where(last)} and converted to int8" if last else "converted to int8",
+        )
     integer = flow.computes(maker) and not flow.demanded(source)
     reason = ", which others read in floating point too," if integer else ""
     return 1, f"written in floating point by {graph.where(maker)}{reason} and converted to int8"
@@ -129,7 +139,7 @@ def reason(flow: Flow, node: Any) -> str:
     every = [name for name in node.input if not flow.graph.is_constant(name)]
     if given and all(flow.supply(name) is not None for name in every):
         return "its inputs have Q/DQ and its output has none"
-    return "not all of its inputs have Q/DQ"
+    return "not all of its inputs have Q/DQ" if len(every) > 1 else "its input has no Q/DQ"
 
 
 def _why_weighted(flow: Flow, node: Any, given: bool) -> str:

@@ -27,8 +27,9 @@ def findings(flow: Flow) -> Iterator[Finding]:
     for group in lint_pairs.groups(flow):
         if not flow.of_constant(group[0]):
             yield from _pair(flow, group)
+    yield from _several(flow)
     for node in flow.graph.nodes:
-        for rule in (_weighted, _sum, _plain, _apart, _small, _single, _twice):
+        for rule in (_weighted, _sum, _plain, _apart, _small, _single):
             yield from rule(flow, node)
 
 
@@ -47,12 +48,11 @@ def _pair(flow: Flow, group: list[Any]) -> Iterator[Finding]:
         what = f"an activation with {scales.size} scales has no int8 kernels: what reads it computes in floating point"
         yield Finding("activation-per-channel", "slow", where, what, "give activations one scale (recommendation 7)")
         return
-    taking, floating = lint_pairs.readers(flow, group)
-    if not [node for node in taking if node.op_type != "QuantizeLinear"]:
+    _, floating = lint_pairs.readers(flow, group)
+    told = any(any(rule(flow, node)) for node in floating if node is not None for rule in (_sum, _plain, _apart))
+    if lint_pairs.is_island(flow, group) and not told:  # nothing to add to what is said of a layer that reads it
         names = ", ".join("an output" if node is None else flow.graph.where(node) for node in floating[:3]) or "nothing"
         what = f"converted to int8 and back around nothing that computes in int8; read by {names}"
-        if any(node is not None and node.op_type in PLAIN for node in floating):
-            return  # said of that layer
         yield Finding("island", "slow", where, what, "take the pair away (recommendation 6)")
 
 
@@ -102,14 +102,17 @@ def _sum(flow: Flow, node: Any) -> Iterator[Finding]:
 
 def _plain(flow: Flow, node: Any) -> Iterator[Finding]:
     """Recommendation 5, and one scale for everything that is joined."""
-    if node.op_type not in PLAIN or flow.computes(node):
+    if node.op_type not in PLAIN:
         return
     where = flow.graph.where(node)
     given = {name: each for name in node.input if (each := flow.supply(name)) is not None}
-    if not given:
-        return
     data = [name for name in node.input if not flow.graph.is_constant(name)]
     data = data[:1] if node.op_type == "ReduceMean" else data
+    if node.op_type == "Concat" and len({flow.scale_key(each) for each in given.values()}) > 1:
+        what = "its int8 inputs have several scales: each is converted before they are joined"
+        yield Finding("concat-scales", "slow", where, what, "give all its inputs and its output one scale")
+    if not given or flow.computes(node):
+        return
     if len(given) < len(data):
         if node.op_type == "Concat":
             what = "some of its inputs come as int8 and some do not: those are converted back first"
@@ -119,8 +122,7 @@ def _plain(flow: Flow, node: Any) -> Iterator[Finding]:
         elif node.op_type not in SUMS:
             what = "one of its inputs is converted back from int8: the other has no pair"
             yield Finding("plain-mixed", "slow", where, what, "put a pair on both inputs and the output, or on none")
-        return
-    if not flow.supply(node.output[0]):
+    elif not flow.supply(node.output[0]) and not any(_sum(flow, node)):
         what = "int8 in and floating point out: computed in floating point behind a conversion"
         fix = "put a pair on its output too, or take that on its input away (recommendation 5)"
         yield Finding("float-out", "slow", where, what, fix)
@@ -132,7 +134,7 @@ def _apart(flow: Flow, node: Any) -> Iterator[Finding]:
         return
     dequantize = flow.supply(node.input[0])
     maker = flow.graph.producers.get(flow.source(dequantize)) if dequantize is not None else None
-    if maker is not None and maker.op_type in WEIGHTED:
+    if maker is not None and maker.op_type in (*WEIGHTED, *SUMS):
         what = f"a kernel of its own: the pair between it and {flow.graph.where(maker)} keeps them from being fused"
         yield Finding("not-fused", "slow", flow.graph.where(node), what, "put the pair behind it (recommendation 3)")
         return
@@ -200,14 +202,12 @@ def _follows(flow: Flow, name: str, depth: int = 4) -> list[Any]:
     return found
 
 
-def _twice(flow: Flow, node: Any) -> Iterator[Finding]:
+def _several(flow: Flow) -> Iterator[Finding]:
     """One tensor quantized with several scales: a conversion for each."""
-    for name in node.output:
-        scales = {
-            flow.scale_key(each): each
-            for each in flow.graph.consumers.get(name, [])
-            if each.op_type == "QuantizeLinear"
-        }
-        if len(scales) > 1 and not flow.graph.is_constant(name):
-            what = f"quantized with {len(scales)} scales: a conversion for each"
+    scales: dict[str, set[Any]] = {}
+    for node in flow.quantizers:
+        scales.setdefault(node.input[0], set()).add(flow.scale_key(node))
+    for name, every in scales.items():
+        if len(every) > 1 and not flow.graph.is_constant(name):
+            what = f"quantized with {len(every)} scales: a conversion for each"
             yield Finding("several-scales", "slow", f"tensor {name}", what, "give it one scale")
