@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from toolkit.tensorrt import lint_notes, lint_pairs, lint_refused, lint_slow
@@ -23,9 +24,8 @@ SHOWN = 3  # layers named in one line of the summary
 def lint(proto: Any, *, target: Target | None = None) -> Report:
     """proto: an onnx.ModelProto, which stays as it is. target: what it is for, for what depends on it."""
     graph = Graph(proto)
-    if circular(graph):
-        what = "its nodes read each other in a circle, or a tensor is given twice"
-        return Report((Finding("circle", "refused", "the file", what, "export the model again"),))
+    if broken := tuple(_malformed(graph)):
+        return _with_summary(Report(broken))
     flow, wanted = Flow(graph), wants(target)
     found = [*lint_refused.findings(flow, wanted), *lint_slow.findings(flow), *lint_notes.findings(flow, wanted)]
     found.sort(key=lambda finding: ORDER[finding.severity])
@@ -37,7 +37,29 @@ def lint(proto: Any, *, target: Target | None = None) -> Report:
         left=tuple(lint_pairs.left(flow)),
         floats=lint_notes.floats(graph),
     )
-    return Report(**{**vars(report), "summary": tuple(_summary(report))})
+    return _with_summary(report)
+
+
+def _with_summary(report: Report) -> Report:
+    return replace(report, summary=tuple(_summary(report)))
+
+
+def _malformed(graph: Graph) -> Iterator[Finding]:
+    """What is no graph at all: nothing more can be said of it."""
+    import onnx
+
+    again = "export the model again"
+    for node in graph.nodes:
+        version = (graph.opset, "") if onnx.defs.has(node.op_type, graph.opset, "") else ()
+        least = onnx.defs.get_schema(node.op_type, *version).min_input if onnx.defs.has(node.op_type) else 0
+        if len(node.input) < least or not node.output:
+            what = (
+                f"it has {len(node.input)} inputs and {len(node.output)} outputs, and {least} inputs at least are asked"
+            )
+            yield Finding("malformed", "refused", graph.where(node), what, again)
+    if circular(graph):
+        what = "its nodes read each other in a circle, or a tensor is given twice"
+        yield Finding("circle", "refused", "the file", what, again)
 
 
 def circular(graph: Graph) -> bool:

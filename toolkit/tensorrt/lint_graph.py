@@ -112,7 +112,7 @@ class Graph:
             tensor = self.constants.get(name)
             try:
                 self._known[key] = None if tensor is None else numpy_helper.to_array(tensor)
-            except (ValueError, TypeError, OSError):  # external data that is not there
+            except (ValueError, TypeError, KeyError, OSError):  # cut short, of no known type, or in a file that is gone
                 self._known[key] = None
         found: Array | None = self._known[key]
         return found
@@ -144,7 +144,8 @@ def type_name(kind: int) -> str:
     """FLOAT16, INT8, ...: as the format calls it."""
     import onnx
 
-    return str(onnx.TensorProto.DataType.Name(kind))
+    known = kind in onnx.TensorProto.DataType.values()
+    return str(onnx.TensorProto.DataType.Name(kind)) if known else f"type {kind}"
 
 
 def _constant(node: Any) -> Any:

@@ -314,6 +314,23 @@ def test_circle_is_refused_and_nothing_else_is_said() -> None:
     assert [finding.rule for finding in report.findings] == ["circle"]
 
 
+def test_operators_of_older_sets_have_fewer_inputs() -> None:
+    draw = Drawing(opset=11)
+    assert not looked_at(draw.model(draw.node("Unsqueeze", "x", axes=[0]))).of("refused")
+    draw = Drawing(opset=13)
+    draw.nodes.append(helper.make_node("Unsqueeze", ["x"], ["y"], name="early"))
+    (finding,) = lint(draw.model("y")).findings
+    assert (finding.rule, finding.where) == ("malformed", "Unsqueeze early")
+
+
+def test_constants_of_no_known_type_are_no_crash() -> None:
+    draw = Drawing()
+    model = draw.model(draw.conv(draw.pair("x")))
+    for tensor in model.graph.initializer:
+        tensor.data_type = 99
+    assert lint(model).counts.convolutions == 1
+
+
 def test_empty_file_has_nothing_to_say() -> None:
     assert lint(onnx.ModelProto()).counts == Counts()
 
