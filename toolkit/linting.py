@@ -46,9 +46,9 @@ def lint_file(path: Path, runtime: str | None, device: str | None) -> Linted:
     from toolkit.inspection import read_artifact
 
     target = target_of(runtime, device)
-    artifact = read_artifact(path) if path.is_file() or not path.is_dir() else None
-    if artifact is None or artifact.format != "onnx":
+    if path.suffix.lower() != ".onnx":
         raise UnsupportedError(str(path), "TensorRT reads .onnx files alone", "export the model to .onnx first")
+    read_artifact(path)  # says what is wrong with a file that is none
     import onnx
 
     return Linted(lint(onnx.load(str(path), format="protobuf"), target=target), target)
