@@ -49,6 +49,16 @@ def test_tensorrt_is_found_under_the_names_of_its_wheels(
     assert TensorRT().version() == found
 
 
+def test_onnx_runtime_is_found_under_the_name_of_its_gpu_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise metadata.PackageNotFoundError(name)
+        return "1.31.1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert ONNXRuntime().version() == "1.31.1"
+
+
 @pytest.mark.parametrize("name", sorted(registry.FAMILIES["runtimes"]))
 def test_worker_has_the_runtime(name: str) -> None:
     runtime = registry.load("runtimes", name)
