@@ -48,7 +48,7 @@ class Runner:
         self.feed: Dict[str, Any] = {}
 
     def _need_gpu(self) -> None:
-        """The provider is part of this build of ONNX Runtime; the libraries it needs are loaded from wheels, if there."""
+        """The provider is part of this build of ONNX Runtime; libraries that it needs are loaded from wheels, if there."""
         able = onnxruntime.get_available_providers()
         if self.provider not in able:
             words = "this onnxruntime has no %s, it has %s: install %s"
@@ -84,14 +84,13 @@ class Runner:
             self.set_inputs({})
         session = self._session(os.path.join(os.path.dirname(os.path.abspath(self.job["result"])), "ort-profile"))
         session.run(None, self.feed)
-        path = session.end_profiling()
+        path: str = session.end_profiling()
         found = ort_gpu.read(path)
         os.remove(path)
+        words: str = ort_gpu.words(self.provider, found)
         if self.provider not in [node.provider for node in found]:
-            raise common.JobError(
-                "%s took no node of the file: %s" % (self.provider, ort_gpu.words(self.provider, found))
-            )
-        return ort_gpu.words(self.provider, found)
+            raise common.JobError("%s took no node of the file: %s" % (self.provider, words))
+        return words
 
     def set_inputs(self, given: Dict[str, Any]) -> None:
         """Fill the inputs: from `given` (name -> array with a batch of 1), else seeded noise, 0..1 or uint8."""

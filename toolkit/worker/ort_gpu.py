@@ -1,7 +1,7 @@
 """ONNX Runtime's GPU providers: what they are asked, and what they really ran, which a session alone does not tell.
 
-ONNX Runtime runs on the CPU whatever a provider does not take, and all of it where the provider cannot be loaded. So one
-run is profiled, in a session of its own, and its nodes are counted by provider.
+ONNX Runtime runs on the CPU whatever a provider does not take, and all of it where the provider cannot be loaded. So
+one run is profiled, in a session of its own, and its nodes are counted by provider.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Node(NamedTuple):
 def providers(delegate: str, job: Dict[str, Any]) -> List[Tuple[str, Dict[str, Any]]]:
     """Providers of a delegate with their options, the one that was asked for first.
 
-    What TensorRT does not take goes to CUDA. Float16 and int8 are allowed where the file holds them; engines are kept in
-    the job's work folder alone, since to load one is to run it.
+    What TensorRT does not take goes to CUDA. Float16 and int8 are allowed where the file holds them; engines are kept
+    in the job's work folder alone, since to load one is to run it.
     """
     cuda = ("CUDAExecutionProvider", {"device_id": 0})
     if delegate == "cuda":
