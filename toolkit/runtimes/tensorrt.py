@@ -1,4 +1,4 @@
-"""TensorRT, the runtime of engines built from .onnx files on NVIDIA's GPUs and Jetson modules."""
+"""TensorRT, the runtime of .onnx files on NVIDIA GPUs and Jetson: an engine is built where the file runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import ClassVar
 from toolkit.runtimes.installed import version_of
 from toolkit.schema import Component
 
+# TensorRT's wheels, the plain one first: it brings that of its CUDA version. JetPack installs it under the plain name.
+DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+
 
 class TensorRT(Component):
-    """Builds an engine of an .onnx file where it runs and runs it: on the GPU, or on a deep-learning accelerator."""
+    """Builds an engine from an .onnx file with TensorRT 8.5 or later and runs it, on the GPU or on a Jetson's DLA."""
 
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
     worker: ClassVar[str] = "trt"
@@ -18,4 +21,4 @@ class TensorRT(Component):
 
     def version(self) -> str | None:
         """Installed version on this machine, or None."""
-        return version_of(self.package)
+        return next((version for name in DISTRIBUTIONS if (version := version_of(name))), None)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from toolkit.tensorrt import versions
 from toolkit.tensorrt.types import Target
 
-# (first version, highest operator set). Of 8.5 to 11: NVIDIA's release notes and support matrices. Older: what the page
-# of operators of TensorRT 7.2 says; 8.2 is taken to read no more (unverified).
-OPSETS = (((0, 0), 13), ((8, 5), 17), ((10, 0), 20), ((10, 15), 24), ((11, 0), 25))
+OLDER = 13  # operator set of what is older than versions.OPSETS: that of TensorRT 7.2's page; of 8.2 unverified
 NO_INT8 = ("5.3", "6.0", "6.2")  # no int8 in TensorRT's support matrix, table of precisions
-RTX_OPSET = 25  # tensorrt_rtx 1.7 has the API of TensorRT 11
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,16 @@ def wants(target: Target | None) -> Wants:
     """What is known of a target; nothing of None."""
     if target is None:
         return Wants()
-    if target.flavour == "tensorrt_rtx":
-        return Wants(f"TensorRT for RTX {target.tensorrt}".rstrip(), 11, RTX_OPSET, target.compute_capability, rtx=True)
+    if target.flavour == "tensorrt_rtx":  # with the API of TensorRT 11
+        return Wants(
+            f"TensorRT for RTX {target.tensorrt}".rstrip(),
+            11,
+            versions.OPSETS[-1][1],
+            target.compute_capability,
+            rtx=True,
+        )
     version = tuple(int(part) for part in re.findall(r"\d+", target.tensorrt)[:2])
     if not version:
         return Wants(capability=target.compute_capability)
-    known = [opset for first, opset in OPSETS if first <= (*version, 0)[:2]]
-    return Wants(f"TensorRT {target.tensorrt}", version[0], known[-1], target.compute_capability)
+    opset = max((opset for first, opset in versions.OPSETS if (*version, 0)[:2] >= first), default=OLDER)
+    return Wants(f"TensorRT {target.tensorrt}", version[0], opset, target.compute_capability)
