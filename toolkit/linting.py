@@ -64,7 +64,7 @@ def target_of(runtime: str | None, device: str | None) -> Target | None:
     """What `--for` and `--device` say; None for TensorRT of no version in particular."""
     found = ASKED.fullmatch(runtime or "tensorrt")
     if found is None:
-        raise InputError("--for", f"is no runtime that files are looked at for, got {runtime!r}", "use tensorrt=10.3")
+        raise InputError("--for", f"must be tensorrt or tensorrt=VERSION, got {runtime!r}", "use tensorrt=10.3")
     flavour: Flavour = "tensorrt_rtx" if found[1] == "tensorrt_rtx" else "tensorrt"
     if device is None:
         nowhere = flavour == "tensorrt" and not found[2]

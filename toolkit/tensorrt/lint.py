@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from graphlib import CycleError
 from typing import Any
 
 from toolkit.tensorrt import lint_notes, lint_pairs, lint_refused, lint_slow
@@ -64,17 +65,11 @@ def _malformed(graph: Graph) -> Iterator[Finding]:
 
 def circular(graph: Graph) -> bool:
     """Whether the nodes have no order in which each comes after those it reads, or a name has two makers."""
-    from graphlib import CycleError, TopologicalSorter
-
-    makers = {name: index for index, node in enumerate(graph.nodes) for name in node.output if name}
-    if len(makers) < sum(1 for node in graph.nodes for name in node.output if name):
-        return True
-    reads = {i: {makers[name] for name in node.input if name in makers} for i, node in enumerate(graph.nodes)}
+    names = [name for node in graph.nodes for name in node.output if name]
     try:
-        TopologicalSorter(reads).prepare()
+        return len(set(names)) < len(names) or len(graph.ordered) < len(graph.nodes)
     except CycleError:
         return True
-    return False
 
 
 def _summary(report: Report) -> Iterator[str]:

@@ -7,7 +7,7 @@ goes on to QuantizeLinear. Held against the layers that tensorrt_rtx 1.7 builds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,6 @@ class Flow:
     """Answers about one graph; nothing in it changes."""
 
     graph: Graph
-    _demanded: dict[str, bool] = field(default_factory=dict, repr=False)  # answers given before
 
     # ------------------------------------------------------------ pairs
 
@@ -71,13 +70,13 @@ class Flow:
     def supply(self, name: str) -> Any:
         """The DequantizeLinear, of one scale, that gives a tensor, over what moves values; None for a float one."""
         maker = self.graph.producers.get(name)
+        while maker is not None and maker.op_type in MOVING and maker.input:
+            maker = self.graph.producers.get(maker.input[0])
         if maker is None:
             return None
         if maker.op_type == "DequantizeLinear":
             scales = self.scales(maker)
             return maker if scales is None or scales.size == 1 else None
-        if maker.op_type in MOVING and maker.input:
-            return self.supply(maker.input[0])
         if maker.op_type == "Concat":
             given = [self.supply(each) for each in maker.input]
             alike = all(each is not None for each in given) and len({self.scale_key(each) for each in given}) == 1
@@ -140,44 +139,54 @@ class Flow:
 
     def demanded(self, name: str) -> bool:
         """Whether whatever reads a tensor takes it in int8, so that its layer can write int8."""
-        if name not in self._demanded:
-            readers = self.graph.consumers.get(name, [])
-            whole = bool(readers) and name not in self.graph.outputs
-            self._demanded[name] = whole and all(self._takes(reader) for reader in readers)
-        return self._demanded[name]
+        return name in self._demanded
 
-    def _takes(self, reader: Any) -> bool:
+    @cached_property
+    def _demanded(self) -> set[str]:
+        """From the end of the network to its beginning, so that each answer rests on those behind it."""
+        found: set[str] = set()
+        for node in reversed(self.graph.ordered):
+            for name in node.output:
+                readers = self.graph.consumers.get(name, [])
+                if readers and name not in self.graph.outputs and all(self._takes(each, found) for each in readers):
+                    found.add(name)
+        return found
+
+    def _takes(self, reader: Any, found: set[str]) -> bool:
         if reader.op_type == "QuantizeLinear":
             return True
         moved = reader.op_type in (*MOVING, *ACTIVATIONS) or (
             reader.op_type in SUMS and self.epilogue(reader) is not None
         )
-        return moved and self.demanded(reader.output[0])
+        return moved and reader.output[0] in found
 
     def writer(self, name: str) -> Any:
         """The layer that writes a tensor in int8 of its own accord, its activation and sum fused; None without one."""
         maker = self.graph.producers.get(name)
+        while maker is not None and self.demanded(name) and maker.op_type in (*ACTIVATIONS, *MOVING):
+            name = maker.input[0]
+            maker = self.graph.producers.get(name)
         if maker is None or not self.demanded(name):
             return None
         if maker.op_type in SUMS and (ended := self.epilogue(maker)) is not None:
             return ended
-        if maker.op_type in (*WEIGHTED, *PLAIN):
-            return maker if self.computes(maker) else None
-        if maker.op_type in (*ACTIVATIONS, *MOVING):
-            return self.writer(maker.input[0])
-        return None
+        return maker if self.computes(maker) else None
 
     # ------------------------------------------------------------ outputs
 
     def readers(self, name: str) -> list[tuple[Any, str]]:
         """(node, input) of everything that reads a tensor, over what only moves values; "" for an output."""
-        found: list[tuple[Any, str]] = [(None, name)] if name in self.graph.outputs else []
-        for reader in self.graph.consumers.get(name, []):
-            through = reader.op_type in MOVING or (reader.op_type == "Concat" and self.supply(reader.output[0]))
-            if through:
-                found += [each for output in reader.output for each in self.readers(output)]
-            else:
-                found.append((reader, name))
+        found: list[tuple[Any, str]] = []
+        waiting, seen = [name], {name}
+        while waiting:
+            name = waiting.pop()
+            found += [(None, name)] if name in self.graph.outputs else []
+            for reader in self.graph.consumers.get(name, []):
+                if reader.op_type in MOVING or (reader.op_type == "Concat" and self.supply(reader.output[0])):
+                    waiting += [output for output in reader.output if output not in seen]
+                    seen.update(reader.output)
+                else:
+                    found.append((reader, name))
         return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Graph:
     """A parsed file (an onnx.ModelProto) with the indexes that rules need. Nodes inside branches are not looked at."""
 
     proto: Any
-    _known: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)  # answers given before
+    _read: dict[str, Any] = field(default_factory=dict, repr=False)  # values of constants
 
     @cached_property
     def nodes(self) -> list[Any]:
@@ -40,6 +41,22 @@ class Graph:
             if node.op_type == "Constant":
                 value = _constant(node)
                 found |= {node.output[0]: value} if value is not None else {}
+        return found
+
+    @cached_property
+    def ordered(self) -> list[Any]:
+        """The nodes, each after those it reads; raises graphlib.CycleError where there is no such order."""
+        makers = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+        reads = {i: {makers[name] for name in node.input if name in makers} for i, node in enumerate(self.nodes)}
+        return [self.nodes[index] for index in TopologicalSorter(reads).static_order()]
+
+    @cached_property
+    def _folded(self) -> set[str]:
+        """Tensors that follow from constants alone."""
+        found = {"", *self.constants}
+        for node in self.ordered:
+            if node.input and found.issuperset(node.input):
+                found.update(node.output)
         return found
 
     @cached_property
@@ -70,7 +87,7 @@ class Graph:
         is the type its DequantizeLinear gives, in every operator set."""
         found = {name: value.type.tensor_type.elem_type for name, value in self._values.items()}
         found |= {name: tensor.data_type for name, tensor in self.constants.items()}
-        for node in self.nodes:
+        for node in self.ordered:
             if node.op_type == "DequantizeLinear" and len(node.input) > 1:
                 found[node.output[0]] = found.get(node.input[1], 0)
             elif node.op_type not in ("Cast", "Constant", "QuantizeLinear"):
@@ -107,25 +124,18 @@ class Graph:
         """The values of a constant; None for what is computed or cannot be read."""
         from onnx import numpy_helper
 
-        key = ("values", name)
-        if key not in self._known:
+        if name not in self._read:
             tensor = self.constants.get(name)
             try:
-                self._known[key] = None if tensor is None else numpy_helper.to_array(tensor)
+                self._read[name] = None if tensor is None else numpy_helper.to_array(tensor)
             except (ValueError, TypeError, KeyError, OSError):  # cut short, of no known type, or in a file that is gone
-                self._known[key] = None
-        found: Array | None = self._known[key]
+                self._read[name] = None
+        found: Array | None = self._read[name]
         return found
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor follows from constants alone."""
-        if not name or name in self.constants:
-            return True
-        key = ("constant", name)
-        if key not in self._known:
-            maker = self.producers.get(name)
-            self._known[key] = maker is not None and bool(maker.input) and all(map(self.is_constant, maker.input))
-        return bool(self._known[key])
+        return name in self._folded
 
     def where(self, node: Any) -> str:
         """A node in words."""

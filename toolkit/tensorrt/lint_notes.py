@@ -158,7 +158,7 @@ def _numbers(graph: Graph) -> Iterator[Finding]:
     import numpy as np
 
     for node in graph.nodes:
-        for name in node.input:
+        for name in node.input if node.op_type != "Clip" else ():  # whose bounds may be anything
             values = graph.values(name) if graph.types.get(name) in (FLOAT, FLOAT16) else None
             if values is None or not values.size:
                 continue

@@ -114,12 +114,12 @@ def _plain(flow: Flow, node: Any) -> Iterator[Finding]:
     if not given or flow.computes(node):
         return
     if len(given) < len(data):
-        if node.op_type == "Concat":
-            what = "some of its inputs come as int8 and some do not: those are converted back first"
+        if node.op_type == "Concat" and flow.demanded(node.output[0]):
+            what = "int8 is wanted of it, and only some of its inputs come as int8: those are converted back first"
             yield Finding(
                 "concat-mixed", "slow", where, what, "put a pair of the same scale on every input, or on none"
             )
-        elif node.op_type not in SUMS:
+        elif node.op_type not in (*SUMS, "Concat"):
             what = "one of its inputs is converted back from int8: the other has no pair"
             yield Finding("plain-mixed", "slow", where, what, "put a pair on both inputs and the output, or on none")
     elif not flow.supply(node.output[0]) and not any(_sum(flow, node)):

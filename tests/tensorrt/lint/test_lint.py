@@ -148,6 +148,8 @@ def test_joins_want_one_scale_everywhere() -> None:
 
     assert rules(drawn(lambda d: joined(0.05, d))) == {}
     assert rules(drawn(lambda d: joined(None, d))) == {"concat-mixed": 1}
+    alone = drawn(lambda d: d.node("Sigmoid", d.node("Concat", d.pair(d.conv(d.pair("x"))), "x", axis=1)))
+    assert not rules(alone)["concat-mixed"]  # floating point is wanted of it
     assert rules(drawn(lambda d: joined(0.1, d)))["concat-scales"] == 1
 
 
@@ -333,6 +335,16 @@ def test_constants_of_no_known_type_are_no_crash() -> None:
 
 def test_empty_file_has_nothing_to_say() -> None:
     assert lint(onnx.ModelProto()).counts == Counts()
+
+
+def test_deep_networks_are_no_trouble() -> None:
+    draw = Drawing()
+    x = draw.pair("x")
+    for _ in range(1500):
+        x = draw.node("Relu", draw.node("Identity", x))
+    for _ in range(1500):
+        x = draw.node("Identity", x)
+    assert lint(draw.model(draw.dense(draw.node("Flatten", x), (1024, 16), qdq=False))).counts.products == 1
 
 
 def test_file_is_left_as_it_is() -> None:
