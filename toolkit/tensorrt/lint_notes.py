@@ -46,7 +46,9 @@ def _opset(graph: Graph, wants: Wants) -> Iterator[Finding]:
     where, known = f"operator set {graph.opset}", wants.opset
     if known is not None and graph.opset > known:
         severity: Severity = "note" if wants.rtx else "refused"
-        what = f"{wants.name} is known to read operator sets up to {known}"
+        what = (
+            f"{wants.name} is known to read operator sets up to {known}; what it does with newer ones is not verified"
+        )
         yield Finding("opset", severity, where, what, f"export with opset {min(known, 17)}, or use a newer TensorRT")
     elif known is None and graph.opset > OLDEST:
         what = f"TensorRT 8.5 and 8.6 read operator sets up to {OLDEST}, 10.0 up to 20, 10.15 up to 24, 11 up to 25"

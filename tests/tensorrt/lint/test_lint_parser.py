@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,3 +148,18 @@ def test_int8_convolutions_are_those_of_the_engine(name: str) -> None:
     flow = Flow(Graph(model))
     ours = {node.name: flow.computes(node) for node in flow.graph.nodes if node.op_type == "Conv"}
     assert ours == int8_convolutions(model)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("exporter", ["torch", "torch_dynamo"])
+def test_real_network_of_both_torch_exporters_is_taken(exporter: str) -> None:
+    folder = Path(os.environ.get("EDGEKIT_DATA", "")) / "models" / "onnx"
+    path = folder / f"resnet20_cifar10_{exporter}.onnx"
+    if not path.is_file():
+        pytest.skip("EDGEKIT_DATA names no folder with the real models")
+    model = onnx.load(path)
+    accepted, *_ = parsed(model, Log())
+    report = lint(model, target=RTX)
+    assert accepted
+    assert not report.of("refused")
+    assert (report.counts.convolutions, report.counts.products) == (19, 1)
