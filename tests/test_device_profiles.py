@@ -143,8 +143,8 @@ max_latency_p50_ms = 5
 """
 
 
-def plan(device: str, flavour: str = "") -> Any:
-    text = RECIPE.replace("FLAVOUR", flavour).replace("DEVICE", device)
+def plan(device: str, flavour: str = "", export: str = '"onnx"') -> Any:
+    text = RECIPE.replace("FLAVOUR", flavour).replace("DEVICE", device).replace('"onnx"', export)
     return make_plan(parse_recipe(Document("r.toml", tomllib.loads(text)), Path.cwd()))
 
 
@@ -156,6 +156,18 @@ def test_recipe_for_an_orin_is_planned_channels_first_and_cannot_be_measured() -
     (check,) = [check for check in made.checks if check.artifact == "int8.onnx"]
     assert (check.device.name, check.runtime) == ("jetson-orin-nano-8", "")
     assert "cannot be measured from here" in check.note
+
+
+@pytest.mark.parametrize(
+    ("device", "noted"), [("jetson-xavier-nx", True), ("jetson-orin-nano-8", False), ("t4", False)]
+)
+def test_file_newer_than_the_devices_tensorrt_is_noted(device: str, noted: bool) -> None:
+    """Operator set 18 is the ONNX exporter's own; TensorRT 8.5 reads up to 17."""
+    words = f"{device}: TensorRT 8.5.2 is known to read operator sets up to 17, this file has 18: set opset = 17"
+    made = plan(device, 'flavour = "symmetric"')
+    assert (f"variant int8: {words}" in made.notes) == noted
+    older = plan(device, 'flavour = "symmetric"', export='{ use = "onnx", opset = 17 }')
+    assert not [note for note in older.notes if "operator sets" in note]
 
 
 def test_asymmetric_int8_for_tensorrt_is_refused_before_any_work() -> None:
