@@ -373,6 +373,18 @@ def test_text_names_a_few_of_a_rule_and_counts_the_rest() -> None:
     assert "8 of 8 convolutions compute in floating point (8: its weights have Q/DQ and its input has none" in text
 
 
+def test_text_of_many_pairs_names_those_that_cost_something() -> None:
+    draw = Drawing()
+    x = "x"
+    for index in range(40):
+        x = draw.conv(draw.pair(x), name=f"c{index}")
+    text = "\n".join(lines(looked_at(draw.model(draw.node("Softmax", x, name="end")))))
+    assert "1 conversion between int8 and floating point; 0 islands" in text
+    assert "    x (fused): the network's input, converted to int8, read as int8 by Conv c0" in text
+    assert "    39 more (fused): written and read as int8" in text
+    assert "    Softmax end: it has no int8 form that is worth it" in text
+
+
 def test_refused_file_says_so_first() -> None:
     report = drawn(lambda d: d.conv(d.pair("x", zero=3)))
     assert next(lines(report)).startswith("TensorRT: is refused; ")
