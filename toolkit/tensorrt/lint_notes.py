@@ -16,7 +16,8 @@ FLOAT16_MAX = 65504.0
 # Sums and powers that leave float16's range first (NVIDIA's AutoCast keeps such layers in float32 by their data).
 WIDE = ("Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization", "Exp", "Pow", "ReduceSum", "ReduceL2",
         "ReduceSumSquare", "ReduceLogSumExp")  # fmt: skip
-NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
+CHANNELS_FIRST = [0, 3, 1, 2]  # the order of axes that turns channels-last images round
+OLDEST = 17  # highest operator set of TensorRT 8.5
 
 
 def findings(flow: Flow, wants: Wants) -> Iterator[Finding]:
@@ -55,9 +56,6 @@ def _opset(graph: Graph, wants: Wants) -> Iterator[Finding]:
         yield Finding("opset", "note", where, what, f"for older ones export with opset {OLDEST}")
 
 
-OLDEST = 17  # highest operator set of TensorRT 8.5
-
-
 def _ends(graph: Graph) -> Iterator[Finding]:
     for name, value in graph.inputs.items():
         kind = graph.types.get(name, 0)
@@ -81,7 +79,7 @@ def _layout(graph: Graph) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type == "Transpose" and node.input[0] in graph.inputs:
             order = next((list(each.ints) for each in node.attribute if each.name == "perm"), [])
-            if order == NCHW:
+            if order == CHANNELS_FIRST:
                 what = "images come channels last: the first thing done is to turn them round"
                 yield Finding("layout", "note", graph.where(node), what, 'export with layout = "NCHW"')
 
@@ -100,7 +98,7 @@ def _quantized(flow: Flow, wants: Wants) -> Iterator[Finding]:
     for node in flow.quantizers:
         kind = graph.types.get(node.output[0])
         if kind == UINT8 or (kind is None and len(node.input) < 3):
-            what = "uint8 with zero point 0 is read as int8: values above 127 steps are cut off"
+            what = "uint8 with zero point 0 is read as int8: values above 127 steps would be cut off (not verified)"
             yield Finding("unsigned", "note", graph.where(node), what, 'quantize with flavour = "symmetric"')
         if graph.types.get(node.input[1]) == FLOAT16 and graph.opset < 19:
             what = f"float16 scales came with operator set 19, the file says {graph.opset}: other parsers refuse it"
