@@ -42,8 +42,8 @@ def parsed(model: Any, log: Log) -> tuple[bool, Any, Any]:
     return parser.parse(model.SerializeToString()), builder, (network, parser)
 
 
-def int8_convolutions(model: Any) -> dict[str, bool]:
-    """Convolutions of the engine that is built, and whether they read int8, from the builder's own list of layers."""
+def int8_layers(model: Any) -> set[str]:
+    """Convolutions and products of the engine that read int8, from the builder's own list of layers."""
     log = Log()
     accepted, builder, (network, _) = parsed(model, log)
     assert accepted
@@ -53,8 +53,9 @@ def int8_convolutions(model: Any) -> dict[str, bool]:
     config.set_compute_capability(trt.ComputeCapability.SM86, 0)
     assert builder.build_serialized_network(network, config) is not None
     layers = next(line for line in log.lines if line.startswith("Layers:"))
-    found = re.findall(r"Name: (\S+)_myl\d+_\d+, LayerType: correlation, .*?Datatype: (\w+)", layers)
-    return {name: kind == "Int8" for name, kind in found}
+    found = re.findall(r"Name: (\S+)_myl\d+_\d+, LayerType: (?:correlation|gemm), .*?Datatype: (\w+)", layers)
+    assert found or "runtime_fusion" in layers  # what products in floating point are
+    return {name for name, kind in found if kind == "Int8"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -116,6 +117,14 @@ def axis_of_weights(axis: int) -> Callable[[], Any]:
     return build
 
 
+def dense(*, pair: bool = True, axis: int = 0) -> Callable[[], Any]:
+    def build() -> Any:
+        draw = Drawing(shape=(4, 16))
+        return draw.model(draw.dense(draw.pair("x") if pair else "x", (16, 16), axis=axis))
+
+    return build
+
+
 PADS = np.array([0, 0, 1, 1, 0, 0, 1, 1])
 DOUBLED = np.array([1, 1, 2, 2], np.float32)
 BUILT: dict[str, Callable[[], Any]] = {
@@ -139,15 +148,18 @@ BUILT: dict[str, Callable[[], Any]] = {
     "behind a clip": moved("Clip", np.float32(0), np.float32(6)),
     "behind a join of one scale": joined(0.05),
     "behind a join of two scales": joined(0.1),
+    "dense": dense(),
+    "dense with scales along its inputs": dense(axis=1),
+    "dense with a pair on its weights alone": dense(pair=False),
 }
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_int8_convolutions_are_those_of_the_engine(name: str) -> None:
+def test_int8_layers_are_those_of_the_engine(name: str) -> None:
     model = onnx.shape_inference.infer_shapes(BUILT[name]())
     flow = Flow(Graph(model))
-    ours = {node.name: flow.computes(node) for node in flow.graph.nodes if node.op_type == "Conv"}
-    assert ours == int8_convolutions(model)
+    ours = {node.name for node in flow.graph.nodes if node.op_type in ("Conv", "Gemm") and flow.computes(node)}
+    assert ours == int8_layers(model)
 
 
 @pytest.mark.data
