@@ -56,6 +56,7 @@ FLOORS = {
     "engines": 8,
     "executor": 8,
     "inspection": 8,
+    "linting": 8,
     "judging": 8,
     "measuring": 8,
     "pipeline": 8,

@@ -125,8 +125,10 @@ def test_shipped_profiles_are_whole(name: str) -> None:
     profile = load_device(name)
     assert profile.name == name
     assert profile.title
-    for scheme in ("float32", "float16", "dynamic", "int8"):
-        assert profile.runtime_for("tflite", scheme).use == "litert"
+    engines = bool(profile.compute_capability)
+    format, use = ("onnx", "tensorrt") if engines else ("tflite", "litert")
+    for scheme in ("float32", "float16") if engines else ("float32", "float16", "dynamic", "int8"):
+        assert profile.runtime_for(format, scheme).use == use
 
 
 def test_open_session_refuses_a_device_that_nothing_reaches() -> None:
@@ -204,5 +206,7 @@ def test_fact_about_kernels_ends_with_the_version_that_is_free_of_it() -> None:
 def test_fact_about_kernels_must_be_known_and_have_a_source(tmp_path: Path) -> None:
     text = BOARD.replace('delegates = ["xnnpack"]', 'kernels = [{ fact = "saturated" }]')
     found = mistakes(write(tmp_path, text))
-    assert any("must be 'saturating' or 'dense_per_tensor', got 'saturated'" in line for line in found)
+    assert any(
+        "must be 'saturating', 'dense_per_tensor' or 'symmetric_only', got 'saturated'" in line for line in found
+    )
     assert any("source: is missing" in line for line in found)

@@ -185,14 +185,18 @@ def show(name: str, as_json: bool) -> None:
 
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
+@click.option("--device", shell_complete=_complete("devices"), help="With --for: the NVIDIA device it is for.")
 @code_option
 @json_option
-def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...]) -> None:
+def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
     """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
     from toolkit.inspection import inspect_file, inspection_lines
+    from toolkit.linting import lint_file, lint_lines
 
-    found = inspect_file(model, allow_code=allow_code)
-    _print(as_json, lambda: found, lambda: inspection_lines(found))
+    report = lint_file(model, runtime, device) if runtime or device else None
+    found = inspect_file(model, allow_code=allow_code) | (report.as_dict() if report else {})
+    _print(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
 
 
 @cli.command(short_help="Measure the latency of files.")

@@ -46,9 +46,10 @@ class KernelFact(Component):
 
     saturating: products of uint8 and int8 are added in 16 bits and overflow, so that weights must be 7-bit.
     dense_per_tensor: dense layers are computed with the first weight scale alone, so that they must have one.
+    symmetric_only: static int8 activations must be symmetric (zero point 0); files with others are not read.
     """
 
-    fact: Literal["saturating", "dense_per_tensor"]
+    fact: Literal["saturating", "dense_per_tensor", "symmetric_only"]
     """Which of them."""
     before: str = ""
     """First version of the runtime that is free of it, where there is one; a runtime of no known version is not."""
@@ -96,6 +97,10 @@ class DeviceProfile(Component):
     """Python that has the runtimes there, where the device is reached from another machine."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
+    compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
+    """Of an NVIDIA GPU: "8.7" for Jetson Orin. Engines are built for one; empty where there is none."""
+    dla_cores: Annotated[int, Field(ge=0, le=4)] = 0
+    """NVIDIA's deep-learning accelerators beside the GPU."""
     notes: str = ""
     """What a user of the device should know."""
     memory_kib: Annotated[int, Field(gt=0)] | None = None

@@ -156,8 +156,12 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
     for step in (_laid_out(step, variant, recipe, problems) for step in variant.exports):
         where = recipe.where(*step.key)
         kind = model_kind(recipe)
-        quant, told = kernels.adapted(tip.quant, list(_running(recipe, variant, step.component.format, tip.quant)))
+        running = list(_running(recipe, variant, step.component.format, tip.quant))
+        quant, told = kernels.adapted(tip.quant, running)
         notes += [f"variant {variant.name}: {note}" for note in told]
+        problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
+        newer = kernels.too_new(getattr(step.component, "opset", 0), running)
+        notes += [f"variant {variant.name}: {note}" for note in newer]
         refusal = step.component.refusal(quant, kind) if kind != "keras" else step.component.refusal(quant)
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")

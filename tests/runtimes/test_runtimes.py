@@ -26,6 +26,7 @@ def test_absent_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "version", absent)
     assert TFLiteRuntime().version() is None
+    assert TensorRT().version() is None
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,16 @@ def test_tensorrt_is_found_under_the_names_of_its_wheels(
 
     monkeypatch.setattr(metadata, "version", version)
     assert TensorRT().version() == found
+
+
+def test_onnx_runtime_is_found_under_the_name_of_its_gpu_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise metadata.PackageNotFoundError(name)
+        return "1.31.1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert ONNXRuntime().version() == "1.31.1"
 
 
 @pytest.mark.parametrize("name", sorted(registry.FAMILIES["runtimes"]))
