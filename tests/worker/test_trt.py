@@ -229,6 +229,7 @@ def test_engine_is_loaded_only_under_the_hash_the_job_names(
     assert built["size_bytes"] == engine.stat().st_size
     assert built["facts"]["flags"] == ["STRONGLY_TYPED"]
     assert json.loads(built["inspector"]) == {"Layers": []}
+    assert built["gpu"]["compute_capability"] == "8.7"
     code, _, calls, _ = device(question(engine, engine_sha256=sha))
     assert code == 0
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), ANSWERS, atol=1e-6)
@@ -279,6 +280,24 @@ def test_timing_keeps_whole_inferences_and_the_gpu_apart(device: Any, graphs: di
     assert result["load_ms"] >= 0
     assert result["arena_bytes"] is None
     assert result["device_memory_bytes"] == 4096
+
+
+def test_gpu_is_described_with_the_versions(device: Any) -> None:
+    code, result, _, _ = device({"kind": "info"})
+    assert code == 0
+    assert result["versions"]["tensorrt"] == "10.3.0"
+    assert result["gpu"] == {
+        "device": "Orin",
+        "compute_capability": "8.7",
+        "memory_mib": 7168,
+        "free_mib": 3072,
+        "integrated": True,
+        "cuda": "12.6",
+        "driver_cuda": "12.8",
+    }
+    code, result, _, _ = device({"kind": "info"}, FAKE_CUDA_NONE="1")
+    assert (code, result["gpu"]) == (0, None)
+    assert "driver version is insufficient" in result["problem"]
 
 
 def test_machine_without_a_gpu_is_unavailable_before_tensorrt_is_asked(
