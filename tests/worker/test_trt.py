@@ -330,3 +330,18 @@ def test_memory_of_the_gpu_that_runs_out_is_one_line(device: Any, question: Any,
     code, result, _, _ = device(question(graphs["float.onnx"]), FAKE_CUDA_MEMORY="8")
     assert code == 1
     assert "cudaMalloc: error 2, out of memory" in result["error"]
+
+
+def test_real_cuda_runtime_has_every_call_and_says_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKER))
+    import cudart
+
+    try:
+        library = cudart._library()
+    except cudart.CudaError:
+        pytest.skip("no CUDA runtime here")
+    assert [name for name in (*cudart.SIGNATURES, "cudaGetErrorString") if not hasattr(library, name)] == []
+    try:
+        assert cudart.Cuda().describe()["memory_mib"] > 0
+    except cudart.CudaError as error:
+        assert "cudaGetDeviceCount: error" in str(error)

@@ -18,7 +18,7 @@ CAPABILITY = (75, 76)  # cudaDevAttrComputeCapabilityMajor and Minor
 INTEGRATED = 18  # cudaDevAttrIntegrated: its memory is the CPU's
 PROPERTIES = 1 << 14  # bytes: several times the largest cudaDeviceProp, whose first 256 are the name in every version
 NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
-FOLDERS = ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib64")
+FOLDERS = ("/usr/local/cuda/lib64", "/usr/local/cuda/lib", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib*")
 WHEELS = ("nvidia/cuda_runtime/lib", "nvidia/cu1*/lib")  # below site-packages
 SIGNATURES = {
     "cudaGetDeviceCount": (ctypes.POINTER(ctypes.c_int),),
