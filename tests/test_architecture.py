@@ -52,6 +52,8 @@ FLOORS = {
     "contract": 8,
     "diagnosis": 8,
     "doctor": 8,
+    "engine_timing": 8,
+    "engines": 8,
     "executor": 8,
     "inspection": 8,
     "judging": 8,

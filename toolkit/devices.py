@@ -6,10 +6,11 @@ Hosts, users and serial numbers never stand in a profile: they belong to the com
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
 from toolkit.core import MeasureSpec, Scheme, Session, Transport
@@ -91,6 +92,8 @@ class DeviceProfile(Component):
     """Full name for people."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
+    python: Annotated[str, Field(min_length=1)] = "python3"
+    """Python that has the runtimes there, where the device is reached from another machine."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
     notes: str = ""
@@ -106,10 +109,28 @@ class DeviceProfile(Component):
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
     """Runtimes, the preferred ones first."""
 
+    _host: str = PrivateAttr(default="")  # where this one is: the command line's to say, never the profile's
+
+    @property
+    def host(self) -> str:
+        """Where it is, as its transport takes it; "" where that was not said."""
+        return self._host
+
+    def at(self, host: str) -> DeviceProfile:
+        """The same profile of the device at this host."""
+        reached = self.model_copy()
+        reached._host = host
+        return reached
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether its transport has to be told where it is."""
+        return bool(self.transport and getattr(registry.load("transports", self.transport), "needs_host", False))
+
     @property
     def measurable(self) -> bool:
-        """Whether anything can be measured on it."""
-        return bool(self.transport)
+        """Whether anything can be measured on it from here."""
+        return bool(self.transport) and bool(self.host or not self.needs_host)
 
     def runtime_for(self, format: str, scheme: str) -> DeviceRuntime:
         """The first runtime for such a file; raises UnsupportedError saying what the device can run."""
@@ -141,8 +162,33 @@ def open_session(profile: DeviceProfile) -> Session:
     if not profile.transport:
         problem = "has no transport, so nothing can be measured on it"
         raise UnavailableError(profile.name, problem, "use `edgekit plan`, or another device")
-    transport: Transport = registry.load("transports", profile.transport)()
+    if not profile.measurable:
+        raise UnavailableError(profile.name, "nobody said where it is", f"give --ssh {profile.name}=USER@HOST")
+    build = registry.load("transports", profile.transport)
+    try:
+        transport: Transport = build(host=profile.host, python=profile.python) if profile.host else build()
+    except ValidationError as error:
+        raise InputError("--ssh", f"no such host can be, got {profile.host!r}", "give HOST or USER@HOST") from error
     return transport.open()
+
+
+def reached(profiles: Sequence[DeviceProfile], ssh: Sequence[str]) -> list[DeviceProfile]:
+    """The profiles, told where their devices are; ssh: "DEVICE=HOST", or "HOST" where one device needs one.
+
+    Raises InputError for a device that is not among them or needs no host, and for a host that could be of several.
+    """
+    waiting = [profile.name for profile in profiles if profile.needs_host]
+    hosts: dict[str, str] = {}
+    for item in ssh:
+        name, given, host = item.rpartition("=")
+        if not given and len(set(waiting)) > 1:
+            raise InputError("--ssh", f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
+        if (given and name not in waiting) or not waiting:
+            problem = f"{name or item!r} is no device of this command that is reached over SSH"
+            fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh"'
+            raise InputError("--ssh", problem, fix)
+        hosts[name or waiting[0]] = host
+    return [profile.at(hosts[profile.name]) if profile.name in hosts else profile for profile in profiles]
 
 
 def _version(text: str) -> tuple[int, ...]:

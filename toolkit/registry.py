@@ -31,6 +31,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "transports": {
         "local": "toolkit.transports.local:Local",
+        "ssh": "toolkit.transports.ssh:SSH",
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",

@@ -115,6 +115,7 @@ def run(
         "runtime": runtime,
         "delegate": delegate,
         "threads": threads,
+        "name": artifact.name,
         "model": session.push(artifact.path),
         "inputs": {name: session.push(path) for name, path in prepared.items()},
         "layouts": {spec.name: spec.layout for spec in artifact.signature.inputs},

@@ -56,6 +56,7 @@ def _time(artifact: Artifact, session: Session, spec: MeasureSpec, runtime: tupl
         "seconds": spec.seconds,
         "warmup_seconds": spec.warmup_seconds,
         "seed": 0,
+        "name": artifact.name,
         "model": session.push(artifact.path),
     }
     found = session.run(job, timeout_s=TIMEOUT_S + 10 * (spec.seconds + spec.warmup_seconds))

@@ -67,7 +67,7 @@ class LocalSession:
         request = self._folder / f"job-{self._jobs}.json"
         request.write_text(json.dumps({**job, "result": str(result)}))
         code, errors = self._process(request, timeout_s)
-        what = Path(str(job.get("model", job["kind"]))).name
+        what = str(job.get("name") or Path(str(job.get("model", job["kind"]))).name)
         if not result.is_file():
             raise StageError(what, f"the worker {_ending(code, timeout_s)}{_tail(errors)}")
         found: dict[str, Any] = json.loads(result.read_text())
