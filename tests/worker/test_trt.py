@@ -150,7 +150,7 @@ def test_free_batch_runs_one_row_at_a_time(device: Any, question: Any, tmp_path:
     assert [call[2] for call in calls if call[0] == "set_input_shape"] == [[1, 3]]
     code, result, _, _ = device(question(tmp_path / "free.onnx"))
     assert code == 1
-    assert "--shapes x=1x3:1x3:8x3" in result["error"]
+    assert "--shapes x=1x3,1x3,8x3" in result["error"]
 
 
 @pytest.mark.parametrize(
@@ -219,16 +219,17 @@ def test_engine_is_loaded_only_under_the_hash_the_job_names(
     device: Any, question: Any, graphs: dict[str, Path], tmp_path: Path
 ) -> None:
     engine = tmp_path / "own.engine"
-    code, built, _, _ = device(
-        {"kind": "build", "model": str(graphs["float.onnx"]), "build": BUILD, "engine": str(engine)}
-    )
+    job = {"kind": "build", "model": str(graphs["float.onnx"]), "build": BUILD, "engine": str(engine)}
+    code, built, _, _ = device(job, FAKE_WORLD=json.dumps({"layers": LAYERS, "warnings": ["slow"]}))
     assert code == 0
     sha = hashlib.sha256(engine.read_bytes()).hexdigest()
     assert built["engine_sha256"] == sha
     assert built["onnx_sha256"] == hashlib.sha256(graphs["float.onnx"].read_bytes()).hexdigest()
     assert built["size_bytes"] == engine.stat().st_size
-    assert built["facts"]["flags"] == ["STRONGLY_TYPED"]
-    assert json.loads(built["inspector"]) == {"Layers": []}
+    assert built["flags"] == ["STRONGLY_TYPED"]
+    assert json.loads(built["inspector"]) == {"Layers": LAYERS}
+    assert built["precision"] == {"int8": 2, "float32": 1}
+    assert (built["warnings"], built["on_gpu"]) == (["slow"], [])
     assert built["gpu"]["compute_capability"] == "8.7"
     code, _, calls, _ = device(question(engine, engine_sha256=sha))
     assert code == 0

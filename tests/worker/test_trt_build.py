@@ -151,7 +151,7 @@ def test_optimization_level_is_refused_before_8_6(builder: Any, fake: Any, tmp_p
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
-        ({}, r"'x' has free dimensions \[-1, 16, 8, 8\].*--shapes x=1x16x8x8:1x16x8x8:8x16x8x8"),
+        ({}, r"'x' has free dimensions \[-1, 16, 8, 8\].*--shapes x=1x16x8x8,1x16x8x8,8x16x8x8"),
         ({**FREE, "z": FREE["x"]}, "no input with free dimensions of that name: z"),
         ({"x": [[1, 16, 8, 8]]}, "a least, a usual and a greatest"),
         ({"x": [[1, 16, 8], [1, 16, 8], [1, 16, 8]]}, "takes"),

@@ -47,15 +47,16 @@ def describe() -> Dict[str, Any]:
 
 
 def build(job: Dict[str, Any]) -> Dict[str, Any]:
-    """Build the engine of job["model"] into job["engine"], as job["build"] says; the facts, with both hashes."""
-    cuda = _gpu()
-    plan, facts = _built(job["model"], job["build"])
+    """Build the engine of job["model"] into job["engine"], as job["build"] says; the facts, layers and both hashes."""
+    cuda, spec = _gpu(), job["build"]
+    plan, facts = _built(job["model"], spec)
     _write(job["engine"], plan)
-    opened = _opened(plan, job["build"].get("dla_core"))
+    inspected = _inspected(_opened(plan, spec.get("dla_core")))
     return {
+        **facts,
         "versions": versions(job["runtime"]),
-        "facts": facts,
-        "inspector": _inspected(opened),
+        "inspector": inspected,
+        "precision": trt_layers.counted(trt_layers.of_json(inspected)),
         "engine_sha256": hashlib.sha256(plan).hexdigest(),
         "onnx_sha256": _sha256(job["model"]),
         "size_bytes": len(plan),

@@ -403,6 +403,6 @@ def _check_range(name: str, shape: List[int], ranges: Tuple[Tuple[int, ...], ...
 
 
 def _missing_range(name: str, shape: List[int]) -> str:
-    example = ":".join("x".join(str(size if size > 0 else free) for size in shape) for free in (1, 1, 8))
-    words = "input %r has free dimensions %s and no range of shapes. Fix: --shapes %s=%s (least:usual:greatest)"
+    example = ",".join("x".join(str(size if size > 0 else free) for size in shape) for free in (1, 1, 8))
+    words = "input %r has free dimensions %s and no range of shapes. Fix: --shapes %s=%s (least, usual, greatest)"
     return words % (name, shape, name, example)
