@@ -150,7 +150,7 @@ def test_free_batch_runs_one_row_at_a_time(device: Any, question: Any, tmp_path:
     assert [call[2] for call in calls if call[0] == "set_input_shape"] == [[1, 3]]
     code, result, _, _ = device(question(tmp_path / "free.onnx"))
     assert code == 1
-    assert "--shapes x=1x3:1x3:8x3" in result["error"]
+    assert "--shapes x=1x3,1x3,8x3" in result["error"]
 
 
 @pytest.mark.parametrize(
@@ -219,16 +219,18 @@ def test_engine_is_loaded_only_under_the_hash_the_job_names(
     device: Any, question: Any, graphs: dict[str, Path], tmp_path: Path
 ) -> None:
     engine = tmp_path / "own.engine"
-    code, built, _, _ = device(
-        {"kind": "build", "model": str(graphs["float.onnx"]), "build": BUILD, "engine": str(engine)}
-    )
+    job = {"kind": "build", "model": str(graphs["float.onnx"]), "build": BUILD, "engine": str(engine)}
+    code, built, _, _ = device(job, FAKE_WORLD=json.dumps({"layers": LAYERS, "warnings": ["slow"]}))
     assert code == 0
     sha = hashlib.sha256(engine.read_bytes()).hexdigest()
     assert built["engine_sha256"] == sha
     assert built["onnx_sha256"] == hashlib.sha256(graphs["float.onnx"].read_bytes()).hexdigest()
     assert built["size_bytes"] == engine.stat().st_size
-    assert built["facts"]["flags"] == ["STRONGLY_TYPED"]
-    assert json.loads(built["inspector"]) == {"Layers": []}
+    assert built["flags"] == ["STRONGLY_TYPED"]
+    assert json.loads(built["inspector"]) == {"Layers": LAYERS}
+    assert built["precision"] == {"int8": 2, "float32": 1}
+    assert (built["warnings"], built["on_gpu"]) == (["slow"], [])
+    assert built["gpu"]["compute_capability"] == "8.7"
     code, _, calls, _ = device(question(engine, engine_sha256=sha))
     assert code == 0
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), ANSWERS, atol=1e-6)
@@ -281,6 +283,24 @@ def test_timing_keeps_whole_inferences_and_the_gpu_apart(device: Any, graphs: di
     assert result["device_memory_bytes"] == 4096
 
 
+def test_gpu_is_described_with_the_versions(device: Any) -> None:
+    code, result, _, _ = device({"kind": "info"})
+    assert code == 0
+    assert result["versions"]["tensorrt"] == "10.3.0"
+    assert result["gpu"] == {
+        "device": "Orin",
+        "compute_capability": "8.7",
+        "memory_mib": 7168,
+        "free_mib": 3072,
+        "integrated": True,
+        "cuda": "12.6",
+        "driver_cuda": "12.8",
+    }
+    code, result, _, _ = device({"kind": "info"}, FAKE_CUDA_NONE="1")
+    assert (code, result["gpu"]) == (0, None)
+    assert "driver version is insufficient" in result["problem"]
+
+
 def test_machine_without_a_gpu_is_unavailable_before_tensorrt_is_asked(
     device: Any, question: Any, graphs: dict[str, Path]
 ) -> None:
@@ -311,3 +331,18 @@ def test_memory_of_the_gpu_that_runs_out_is_one_line(device: Any, question: Any,
     code, result, _, _ = device(question(graphs["float.onnx"]), FAKE_CUDA_MEMORY="8")
     assert code == 1
     assert "cudaMalloc: error 2, out of memory" in result["error"]
+
+
+def test_real_cuda_runtime_has_every_call_and_says_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKER))
+    import cudart
+
+    try:
+        library = cudart._library()
+    except cudart.CudaError:
+        pytest.skip("no CUDA runtime here")
+    assert [name for name in (*cudart.SIGNATURES, "cudaGetErrorString") if not hasattr(library, name)] == []
+    try:
+        assert cudart.Cuda().describe()["memory_mib"] > 0
+    except cudart.CudaError as error:
+        assert "cudaGetDeviceCount: error" in str(error)

@@ -151,7 +151,7 @@ def test_optimization_level_is_refused_before_8_6(builder: Any, fake: Any, tmp_p
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
-        ({}, r"'x' has free dimensions \[-1, 16, 8, 8\].*--shapes x=1x16x8x8:1x16x8x8:8x16x8x8"),
+        ({}, r"'x' has free dimensions \[-1, 16, 8, 8\].*--shapes x=1x16x8x8,1x16x8x8,8x16x8x8"),
         ({**FREE, "z": FREE["x"]}, "no input with free dimensions of that name: z"),
         ({"x": [[1, 16, 8, 8]]}, "a least, a usual and a greatest"),
         ({"x": [[1, 16, 8], [1, 16, 8], [1, 16, 8]]}, "takes"),
@@ -258,6 +258,39 @@ def test_gpu_of_another_age_is_told(builder: Any, fake: Any, tmp_path: Path) -> 
     trt.world.build_errors = ["API Usage Error (Target GPU SM 61 is not supported by this TensorRT release.)"]
     with pytest.raises(builder.BuildError, match=r"SM 61.*too old or too new for this TensorRT"):
         builder.build(network(tmp_path / "m.onnx"), SPEC, trt)
+
+
+def test_only_the_likeliest_reason_is_told(builder: Any) -> None:
+    """What TensorRT says of asymmetric files speaks of uint8, too."""
+    said = "Non-zero zero point is not supported. Please set kENABLE_UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA"
+    assert str(builder.BuildError("no", [said])).count("(") == 1
+    assert "has no such operator" in str(builder.BuildError("no", ["node 3 (ConvInteger): UNSUPPORTED_NODE"]))
+
+
+def test_parser_lives_until_the_engine_is_built(
+    builder: Any, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the network lie in its parser, which nothing of TensorRT holds."""
+    import gc
+    import weakref
+
+    trt, alive = fake("10.3.0"), []
+    made = trt.OnnxParser
+
+    def parser(*arguments: Any) -> Any:
+        found = made(*arguments)
+        alive.append(weakref.ref(found))
+        return found
+
+    def build(self: Any, network: Any, config: Any) -> bytes:
+        gc.collect()
+        alive.append(alive[0]() is not None)
+        return b"plan"
+
+    monkeypatch.setattr(trt, "OnnxParser", parser)
+    monkeypatch.setattr("trt_fake.Builder._build_serialized_network", build)
+    builder.build(network(tmp_path / "m.onnx"), SPEC, trt)
+    assert alive[1] is True
 
 
 def test_no_gpu_is_unavailable_and_no_mistake_of_the_file(builder: Any, fake: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ BOOTSTRAP = "bootstrap of processes"
 CONFIDENCE = 0.95
 MORE = 2  # times as many processes at most, for an artifact that is not stable
 TIMEOUT_S = 300.0  # beside the job's own seconds: loading, first inference
+BUILDING_S = 3600.0  # ... where the worker builds an engine first: many minutes on a small Jetson
 
 
 def measure(  # one argument for each thing it needs, in the order they come to be
@@ -59,7 +60,8 @@ def _time(artifact: Artifact, session: Session, spec: MeasureSpec, runtime: tupl
         "name": artifact.name,
         "model": session.push(artifact.path),
     }
-    found = session.run(job, timeout_s=TIMEOUT_S + 10 * (spec.seconds + spec.warmup_seconds))
+    loading = BUILDING_S if "tensorrt" in runtime else TIMEOUT_S
+    found = session.run(job, timeout_s=loading + 10 * (spec.seconds + spec.warmup_seconds))
     return {**found, "runtime": runtime[0]}
 
 

@@ -190,9 +190,8 @@ def check(
         raise UnsupportedError(str(engine), problem, f"build it: {rebuild}; or trust it with --allow-engine {actual}")
     wrong = mismatches(record, target)
     if wrong:
-        raise UnsupportedError(
-            str(engine), f"does not fit {target.device or 'the target'}: {'; '.join(wrong)}", rebuild
-        )
+        problem = f"does not fit {target.device or 'the target'}: {'; '.join(wrong)}"
+        raise UnsupportedError(str(engine), problem, f"build it again: {rebuild}")
     return record
 
 

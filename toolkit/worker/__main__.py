@@ -91,10 +91,12 @@ def evaluate(job: Job) -> Job:
 
 
 def info(job: Job) -> Job:
-    """The runtime's version."""
+    """The runtime's version, and the GPU where it needs one."""
     name = RUNTIMES[job["runtime"]]
     try:
-        return {"versions": __import__(name).versions(job["runtime"])}
+        module = __import__(name)
+        more = module.describe() if hasattr(module, "describe") else {}
+        return dict(more, versions=module.versions(job["runtime"]))
     except ImportError as error:
         raise JobError("%s cannot be imported: %s" % (job["runtime"], error), "unavailable") from error
 

@@ -11,15 +11,22 @@ import ctypes.util
 import glob
 import os
 import sys
-from typing import Any, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
+CAPABILITY = (75, 76)  # cudaDevAttrComputeCapabilityMajor and Minor
+INTEGRATED = 18  # cudaDevAttrIntegrated: its memory is the CPU's
+PROPERTIES = 1 << 14  # bytes: several times the largest cudaDeviceProp, whose first 256 are the name in every version
 NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
-FOLDERS = ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib64")
+FOLDERS = ("/usr/local/cuda/lib64", "/usr/local/cuda/lib", "/usr/local/cuda/targets/*/lib", "/usr/local/cuda-*/lib*")
 WHEELS = ("nvidia/cuda_runtime/lib", "nvidia/cu1*/lib")  # below site-packages
 SIGNATURES = {
     "cudaGetDeviceCount": (ctypes.POINTER(ctypes.c_int),),
     "cudaRuntimeGetVersion": (ctypes.POINTER(ctypes.c_int),),
+    "cudaDriverGetVersion": (ctypes.POINTER(ctypes.c_int),),
+    "cudaDeviceGetAttribute": (ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int),
+    "cudaGetDeviceProperties": (ctypes.c_void_p, ctypes.c_int),
+    "cudaMemGetInfo": (ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)),
     "cudaMalloc": (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t),
     "cudaFree": (ctypes.c_void_p,),
     "cudaMallocHost": (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t),
@@ -44,7 +51,9 @@ class Cuda:
     def __init__(self) -> None:
         self.library = _library()
         for name, arguments in SIGNATURES.items():
-            function = getattr(self.library, name)
+            function = getattr(self.library, name, None)
+            if function is None:
+                raise CudaError("the CUDA runtime has no %s" % name)
             function.argtypes, function.restype = list(arguments), ctypes.c_int
         self.library.cudaGetErrorString.argtypes = [ctypes.c_int]
         self.library.cudaGetErrorString.restype = ctypes.c_char_p
@@ -53,9 +62,24 @@ class Cuda:
         self.stream = self._handle("cudaStreamCreate")
 
     def version(self) -> str:
-        """Of the runtime: 12060 is 12.6."""
-        number = self._number("cudaRuntimeGetVersion")
-        return "%d.%d" % (number // 1000, number % 1000 // 10)
+        """Of the runtime."""
+        return _dotted(self._number("cudaRuntimeGetVersion"))
+
+    def describe(self) -> Dict[str, Any]:
+        """The first GPU: name, compute capability, memory in MiB, and the CUDA its driver has."""
+        properties = ctypes.create_string_buffer(PROPERTIES)
+        self._call("cudaGetDeviceProperties", properties, 0)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return {
+            "device": properties.value[:256].decode(errors="replace"),
+            "compute_capability": "%d.%d" % tuple(self._attribute(number) for number in CAPABILITY),
+            "memory_mib": total.value >> 20,
+            "free_mib": free.value >> 20,
+            "integrated": bool(self._attribute(INTEGRATED)),
+            "cuda": self.version(),
+            "driver_cuda": _dotted(self._number("cudaDriverGetVersion")),
+        }
 
     def device_memory(self, size: int) -> int:
         """Address of so many bytes on the GPU."""
@@ -103,6 +127,11 @@ class Cuda:
             words = self.library.cudaGetErrorString(code) or b"unknown"
             raise CudaError("%s: error %d, %s" % (name, code, words.decode(errors="replace")))
 
+    def _attribute(self, number: int) -> int:
+        found = ctypes.c_int()
+        self._call("cudaDeviceGetAttribute", ctypes.byref(found), number, 0)
+        return found.value
+
     def _number(self, name: str) -> int:
         found = ctypes.c_int()
         self._call(name, ctypes.byref(found))
@@ -112,6 +141,11 @@ class Cuda:
         found = ctypes.c_void_p()
         self._call(name, ctypes.byref(found), *arguments)
         return found.value or 0
+
+
+def _dotted(number: int) -> str:
+    """12060 is CUDA 12.6."""
+    return "%d.%d" % (number // 1000, number % 1000 // 10)
 
 
 def _library() -> Any:

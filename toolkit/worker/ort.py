@@ -48,7 +48,7 @@ class Runner:
         self.feed: Dict[str, Any] = {}
 
     def _need_gpu(self) -> None:
-        """The provider is part of this build of ONNX Runtime; libraries that it needs are loaded from wheels, if there."""
+        """The provider is part of this ONNX Runtime; libraries it needs are loaded from wheels, where there are any."""
         able = onnxruntime.get_available_providers()
         if self.provider not in able:
             words = "this onnxruntime has no %s, it has %s: install %s"

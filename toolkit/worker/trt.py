@@ -38,19 +38,29 @@ def versions(runtime: str) -> Dict[str, str]:
     return dict(common.versions(runtime, tensorrt.__version__))
 
 
+def describe() -> Dict[str, Any]:
+    """The GPU, or why there is none."""
+    try:
+        return {"gpu": cudart.Cuda().describe()}
+    except cudart.CudaError as error:
+        return {"gpu": None, "problem": str(error)}
+
+
 def build(job: Dict[str, Any]) -> Dict[str, Any]:
-    """Build the engine of job["model"] into job["engine"], as job["build"] says; the facts, with both hashes."""
-    _gpu()
-    plan, facts = _built(job["model"], job["build"])
+    """Build the engine of job["model"] into job["engine"], as job["build"] says; the facts, layers and both hashes."""
+    cuda, spec = _gpu(), job["build"]
+    plan, facts = _built(job["model"], spec)
     _write(job["engine"], plan)
-    opened = _opened(plan, job["build"].get("dla_core"))
+    inspected = _inspected(_opened(plan, spec.get("dla_core")))
     return {
+        **facts,
         "versions": versions(job["runtime"]),
-        "facts": facts,
-        "inspector": _inspected(opened),
+        "inspector": inspected,
+        "precision": trt_layers.counted(trt_layers.of_json(inspected)),
         "engine_sha256": hashlib.sha256(plan).hexdigest(),
         "onnx_sha256": _sha256(job["model"]),
         "size_bytes": len(plan),
+        "gpu": cuda.describe(),
     }
 
 
@@ -277,11 +287,11 @@ class Runner:
 
 # ---------------------------------------------------------------- TensorRT itself
 
-_LOGGER = trt_build.make_logger(tensorrt)
+_RUNTIMES: List[Any] = []  # engines need theirs as long as they live
 
 
 def _said() -> List[str]:
-    return [" ".join(line.split()) for line in _LOGGER.errors[-3:]] or ["it does not say why"]
+    return [" ".join(line.split()) for line in trt_build.logger(tensorrt).errors[-3:]] or ["it does not say why"]
 
 
 def _gpu() -> Any:
@@ -301,7 +311,8 @@ def _built(path: str, spec: Dict[str, Any]) -> Tuple[bytes, Dict[str, Any]]:
 
 
 def _opened(plan: bytes, dla_core: Optional[int]) -> Any:
-    runtime = tensorrt.Runtime(_LOGGER)
+    runtime = tensorrt.Runtime(trt_build.logger(tensorrt))
+    _RUNTIMES.append(runtime)
     if dla_core is not None:
         runtime.DLA_core = dla_core
     engine = runtime.deserialize_cuda_engine(plan)

@@ -25,11 +25,12 @@ WORKSPACE_MIB = 1024  # where the specification says none
 UNIFIED_SHARE = 3  # a Jetson's memory is the GPU's too: at most this part of what is free
 LEAST_MIB = 64  # of workspace, when tried again with less
 MEMORY_WORDS = re.compile(r"out ?of ?memory|insufficient memory|Requested amount of GPU memory", re.IGNORECASE)
-# what TensorRT says -> what it means and what to do
+# what TensorRT says -> what it means and what to do; the first that fits is told
 HINTS = (
     (r"Target GPU SM|Unsupported SM|SM \d+ is not supported", "this GPU is too old or too new for this TensorRT"),
     (r"zero point is not supported", "TensorRT takes symmetric int8 alone: export the int8 file for TensorRT"),
     (r"has type Int32 but must have type", "biases must stay in float: export the int8 file for TensorRT"),
+    (r"UNSUPPORTED_NODE|no importer", "TensorRT has no such operator: export the file for TensorRT"),
     (r"uint8", "uint8 is for inputs that a Cast turns into floats, and for nothing else"),
     (r"int64", "make int64 inputs int32 before"),
     (MEMORY_WORDS.pattern, "close other programs, or give a smaller workspace"),
@@ -44,7 +45,7 @@ class BuildError(Exception):
         self.kind = kind
         hints = [hint for words, hint in HINTS if re.search(words, " ".join(self.lines), re.IGNORECASE)]
         text = ": ".join([problem] + ([" | ".join(self.lines)] if self.lines else []))
-        super().__init__(text + ("".join(" (%s)" % hint for hint in hints)))
+        super().__init__(text + (" (%s)" % hints[0] if hints else ""))
 
 
 def version(trt: Any) -> Tuple[int, ...]:
@@ -69,12 +70,27 @@ def can_be_strong(trt: Any) -> bool:
     return version(trt) >= (11,) or hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
-def make_logger(trt: Any) -> Any:
-    """A logger of this module that keeps errors and warnings, and the layers that a detailed build lists."""
+_LOGGERS: List[Tuple[Any, Any]] = []
+
+
+def logger(trt: Any) -> Any:
+    """The one logger of this module and process: TensorRT keeps the first it is given, for good."""
+    for module, made in _LOGGERS:
+        if module is trt:
+            return made
+    _LOGGERS.append((trt, _make_logger(trt)))
+    return _LOGGERS[-1][1]
+
+
+def _make_logger(trt: Any) -> Any:
+    """A logger that keeps errors and warnings, and the layers that a detailed build lists."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.forget()
+
+        def forget(self) -> None:
             self.errors: List[str] = []
             self.warnings: List[str] = []
             self.layers = ""
@@ -143,7 +159,9 @@ class _Build:
         self.warnings: List[str] = []
         self.on_gpu: List[str] = []
         self.inputs: List[Tuple[str, str, List[int]]] = []
-        self.log = make_logger(trt)
+        self.log = logger(trt)
+        self.log.forget()
+        self.alive: List[Any] = []  # what the network's weights and the build lie in: nothing else holds them
         self.strong = bool(self.spec.get("strongly_typed", True))
         self._refuse()
         free, unified = memory()
@@ -172,6 +190,7 @@ class _Build:
     def plan(self) -> bytes:
         """Build, with less workspace where memory does not suffice."""
         while True:
+            self.alive = []
             builder = self._builder()
             network = self._network(builder)
             config = self._config(builder, network)
@@ -179,8 +198,7 @@ class _Build:
             plan = builder.build_serialized_network(network, config)
             if plan is not None:
                 self._keep_timings(config)
-                self.log.errors = []  # an attempt that failed was told in a warning
-                return bytes(plan)
+                return bytes(plan)  # an attempt that failed was told in a warning
             said = self.log.errors[done:]
             if not MEMORY_WORDS.search(" ".join(said)) or self.workspace_mib // 2 < LEAST_MIB:
                 raise BuildError("%s builds no engine of the file" % self.name, said)
@@ -202,6 +220,7 @@ class _Build:
             bits |= self._bit(kinds, "STRONGLY_TYPED")
         network = builder.create_network(bits)
         parser = self.trt.OnnxParser(network, self.log)
+        self.alive += [builder, network, parser]
         if not parser.parse_from_file(self.onnx):
             said = [str(parser.get_error(index)) for index in range(parser.num_errors)] or self.log.errors
             raise BuildError("%s cannot read the file" % self.name, said)
@@ -313,9 +332,12 @@ class _Build:
         if os.path.exists(path):
             with open(path, "rb") as file:
                 content = file.read()
-        if not config.set_timing_cache(config.create_timing_cache(content), False):
+        cache = config.create_timing_cache(content)
+        if not config.set_timing_cache(cache, False):
             self.warnings.append("the timing cache is of another TensorRT or GPU: begun anew")
-            config.set_timing_cache(config.create_timing_cache(b""), False)
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+        self.alive.append(cache)
 
     def _keep_timings(self, config: Any) -> None:
         path = self.spec.get("timing_cache")
@@ -381,6 +403,6 @@ def _check_range(name: str, shape: List[int], ranges: Tuple[Tuple[int, ...], ...
 
 
 def _missing_range(name: str, shape: List[int]) -> str:
-    example = ":".join("x".join(str(size if size > 0 else free) for size in shape) for free in (1, 1, 8))
-    words = "input %r has free dimensions %s and no range of shapes. Fix: --shapes %s=%s (least:usual:greatest)"
+    example = ",".join("x".join(str(size if size > 0 else free) for size in shape) for free in (1, 1, 8))
+    words = "input %r has free dimensions %s and no range of shapes. Fix: --shapes %s=%s (least, usual, greatest)"
     return words % (name, shape, name, example)

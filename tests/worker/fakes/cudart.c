@@ -43,6 +43,17 @@ static int inside(const void *start, size_t size, int kind) {
 
 int cudaGetDeviceCount(int *count) { *count = 1; return getenv("FAKE_CUDA_NONE") ? 35 : 0; }
 int cudaRuntimeGetVersion(int *version) { *version = 12060; return 0; }
+int cudaDriverGetVersion(int *version) { *version = 12080; return 0; }
+int cudaDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? 1 : -1;
+    return device;
+}
+int cudaGetDeviceProperties(void *properties, int device) {
+    memset(properties, 0xEE, 1008); /* sizeof(cudaDeviceProp) of CUDA 12 */
+    strcpy(properties, "Orin");
+    return device;
+}
+int cudaMemGetInfo(size_t *free, size_t *total) { *free = 3ULL << 30; *total = 7ULL << 30; return 0; }
 int cudaMalloc(void **found, size_t size) { note("malloc", size); return take(found, size, DEVICE); }
 int cudaMallocHost(void **found, size_t size) { return take(found, size, HOST); }
 int cudaFree(void *start) { note("free", 0); return give(start, DEVICE); }
