@@ -239,4 +239,3 @@ def verify(file: File, twin: File, locate: Locate) -> None:
             if not same:
                 problem = f"tensor {there} of the written file is not what the float32-typed form has"
                 raise UnsupportedError(layer_of(twin, node, locate), problem)
-

@@ -65,10 +65,8 @@ def _of_convolution(file: File, node: Any) -> str:
     if groups > 1:
         if outputs % ALIGNED == 0 and all(side >= 3 for side in sides):
             return ""
-        return (
-            f"in groups, with {outputs} output channels and a kernel of {_by(sides)}; wanted are a multiple of {ALIGNED} "
-            "and 3 or more on each side"
-        )
+        wanted = f"wanted are a multiple of {ALIGNED} and 3 or more on each side"
+        return f"in groups, {outputs} output channels and kernel {_by(sides)}; {wanted}"
     first = node.input[0] in {spec.name for spec in file.inputs}
     aligned = outputs % ALIGNED == 0 or inputs % ALIGNED == 0
     if aligned and (first or max(outputs, inputs) >= TILE) and len(set(sides)) == 1:
