@@ -111,6 +111,15 @@ def sort_nodes(proto: Any) -> None:
     proto.graph.node.extend(ordered)
 
 
+def name_nodes(proto: Any) -> None:
+    """Give each node a name of its own; what ONNX Runtime unrolls of a composed operator has none."""
+    taken: set[str] = set()
+    for number, node in enumerate(proto.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{number}"
+        taken.add(node.name)
+
+
 def settle(proto: Any) -> None:
     """Give generated names (`Conv__717:0`) numbers, and constants their places, in order of first use.
 

@@ -48,8 +48,8 @@ def place(
     tensorrt: by the rules of `tensorrt_placing`, which a layer with a scheme of its own is free of.
     """
     schemes, named = _schemes(file, quant, matched, locate)
-    means = tensorrt_placing.MEANS if tensorrt else ()
-    able = [node.name for node in file.nodes if _can(file, node, quant) or node.op_type in means]
+    between = tensorrt_placing.MEANS if tensorrt else ()
+    able = [node.name for node in file.nodes if _can(file, node, quant) or node.op_type in between]
     asked = {name for name in able if schemes[name] == "int8"}
     spared: Mapping[str, str] = {}
     if quant.flavour == "asymmetric":

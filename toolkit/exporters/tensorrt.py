@@ -18,6 +18,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.exporters import (
     feeds,
     observed,
+    onnx_file,
     onnx_matching,
     onnx_quantize,
     onnx_scan,
@@ -70,6 +71,7 @@ class TensorRT(ONNX):
     def _typed(self, proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> Written:
         scheme, locate = model.quant.scheme, written.locator(model)
         _require_float(File(proto))
+        onnx_file.name_nodes(proto)
         version = tensorrt_float16.version_of(proto)
         if scheme == "int8" and self.rest != "float16" and version > FIRST:
             problem = f"the source file is in operator set {version}, TensorRT 8.5 reads up to {FIRST}"
@@ -95,6 +97,7 @@ class TensorRT(ONNX):
         if made.asked is not None and tensorrt_float16.version_of(proto) < FLOAT16_SCALES:
             with quiet():
                 proto = onnx.version_converter.convert_version(proto, FLOAT16_SCALES)
+            onnx_file.name_nodes(proto)
         largest, checked = _largest(float_file, model, inputs, context)
         twin = File(proto)
         reasons = tensorrt_overflow.wide(twin, {**largest, **_dequantized(twin)})
@@ -114,7 +117,9 @@ class TensorRT(ONNX):
             onnx_verify.verify(file, made.asked, locate)
         if made.twin is not None:
             tensorrt_float16.verify(file, made.twin, locate)
-        return ()
+        version = tensorrt_float16.version_of(file.proto)
+        words = f"the source file is in operator set {version}, of which TensorRT 8.5 and 8.6 read up to {FIRST}"
+        return (words,) if version > FIRST and model.quant.scheme != "int8" else ()
 
 
 def _require_float(file: File) -> None:

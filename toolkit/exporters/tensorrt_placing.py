@@ -2,7 +2,9 @@
 
 The rules are those by which NVIDIA's Model Optimizer (nvidia-modelopt 0.47) places Q/DQ, and the advice of TensorRT's
 "Working with Quantized Types": weighted operators that fill the tensor cores' tiles; sums that a convolution ends in;
-means whose result is needed in int8 anyway.
+means whose result is needed in int8 anyway. A Concat has no pairs of its own: all it reads and gives has one scale
+(`onnx_quantize.joined`), so that TensorRT moves the pair behind it to its inputs, where what is int8 already cancels;
+and ONNX Runtime 1.31 makes an operator of float16 pairs around a Concat that it then cannot run.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ ALIGNED = 8  # channels that still make part of one
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MEANS = ("AveragePool", "GlobalAveragePool")  # unlike MaxPool they compute: int8 in wants int8 out
 # What a QuantizeLinear moves over on its way back to what computes.
-PASSED = ("Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity")
+PASSED = ("Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity",
+          "Concat")  # fmt: skip
 
 
 def chosen(file: File, candidates: Collection[str], named: Collection[str]) -> tuple[set[str], dict[str, str]]:
@@ -41,8 +44,8 @@ def chosen(file: File, candidates: Collection[str], named: Collection[str]) -> t
                 kept.add(node.name)
             else:
                 spared[node.name] = "Add is not computed in int8: there is no int8 convolution it could be fused into"
-    means = [node for node in file.nodes if node.name in candidates and node.op_type in MEANS]
-    return kept | {node.name for node in means if _feeds(file, node, kept)}, spared
+    between = [node for node in file.nodes if node.name in candidates and node.op_type in MEANS]
+    return kept | {node.name for node in between if node.name in named or _is_between(file, node, kept)}, spared
 
 
 def _reason(file: File, node: Any) -> str:
@@ -58,7 +61,7 @@ def _of_convolution(file: File, node: Any) -> str:
     shape = tuple(file.constants[node.input[1]].dims)
     groups = next((each.i for each in node.attribute if each.name == "group"), 1)
     if node.op_type == "ConvTranspose":
-        return "weight scales for each channel do not go with groups" if groups > 1 else ""
+        return ""
     (outputs, inputs), sides = shape[:2], shape[2:]
     if min(outputs, inputs) >= TILE:
         return ""
@@ -103,12 +106,19 @@ def _ends_convolution(file: File, node: Any, kept: Collection[str]) -> bool:
     return False
 
 
-def _feeds(file: File, node: Any, kept: Collection[str]) -> bool:
-    """Whether everything that reads this node's result, at once or moved, is quantized."""
+def _is_between(file: File, node: Any, kept: Collection[str]) -> bool:
+    """A mean where everything is quantized that reads its input or its result."""
+    beside = [reader for reader in file.consumers[node.input[0]] if reader.name != node.name]
+    readers = file.consumers.get(node.output[0], [])
+    return bool(readers) and all(_reads_integers(file, reader, kept) for reader in (*beside, *readers))
+
+
+def _reads_integers(file: File, node: Any, kept: Collection[str]) -> bool:
+    """Whether a node is quantized, or moves values to some that are alone."""
+    if node.name in kept:
+        return True
     readers = [reader for name in node.output for reader in file.consumers.get(name, [])]
-    return bool(readers) and all(
-        reader.name in kept or (reader.op_type in PASSED and _feeds(file, reader, kept)) for reader in readers
-    )
+    return node.op_type in PASSED and bool(readers) and all(_reads_integers(file, each, kept) for each in readers)
 
 
 def _by(sides: tuple[int, ...]) -> str:
