@@ -154,6 +154,7 @@ def _passes(
 
 
 def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], notes: list[str]) -> Iterator[Stage]:
+    written: set[str] = set()
     for export in variant.exports:
         step = _typed(_laid_out(export, variant, recipe, problems), variant, recipe, tip.quant, problems)
         where = recipe.where(*step.key)
@@ -164,6 +165,9 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")
         name = f"{variant.name}{step.component.suffix}"
+        if name in written:
+            problems.append(f"{where}: variant {variant.name}: two of its files would be {name}. Fix: set rest in both")
+        written.add(name)
         yield Stage(name, "export", step.use, step.component, tip.name, variant.name, quant, where)
 
 
