@@ -77,14 +77,15 @@ def make(name: str, data: Path, out: Path) -> None:
 
 
 def answers(path: Path, images: Any) -> Any:
-    """Class of each image."""
+    """Class of each image; files take them channels first unless they say otherwise."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    parts = [images[i : i + BATCH].transpose(0, 3, 1, 2) for i in range(0, len(images), BATCH)]
+    last = session.get_inputs()[0].shape[-1] == images.shape[-1]
+    parts = [images[i : i + BATCH] if last else images[i : i + BATCH].transpose(0, 3, 1, 2) for i in range(0, len(images), BATCH)]
     return np.concatenate([session.run(None, {name: np.ascontiguousarray(part)})[0].argmax(1) for part in parts])
 
 

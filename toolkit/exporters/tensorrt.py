@@ -101,11 +101,7 @@ class TensorRT(ONNX):
         largest, checked = _largest(float_file, model, inputs, context)
         twin = File(proto)
         reasons = tensorrt_overflow.wide(twin, {**largest, **_dequantized(twin)})
-        notes = [
-            f"{onnx_scan.layer_of(twin, node, locate)}: {node.op_type} stays in float32: {reasons[node.name]}"
-            for node in twin.nodes
-            if node.name in reasons and tensorrt_overflow.named(node)
-        ]
+        notes = _told(twin, reasons, locate)
         narrow = tensorrt_float16.narrowed(proto, reasons)
         return Written(narrow, None, (*made.notes, *notes, *checked), twin)
 
@@ -120,6 +116,23 @@ class TensorRT(ONNX):
         version = tensorrt_float16.version_of(file.proto)
         words = f"the source file is in operator set {version}, of which TensorRT 8.5 and 8.6 read up to {FIRST}"
         return (words,) if version > FIRST and model.quant.scheme != "int8" else ()
+
+
+def _told(file: File, reasons: Mapping[str, str], locate: onnx_scan.Locate) -> list[str]:
+    """A note on each layer that stays float32; one on all those that do for their biases, and cost nothing."""
+    found, biased = [], []
+    for node in file.nodes:
+        if node.name not in reasons or not tensorrt_overflow.named(node):
+            continue
+        layer = onnx_scan.layer_of(file, node, locate)
+        if reasons[node.name] == tensorrt_overflow.BIAS:
+            biased.append(layer)
+        else:
+            found.append(f"{layer}: {node.op_type} stays in float32: {reasons[node.name]}")
+    if biased:
+        few = ", ".join(biased[:5]) + (", ..." if len(biased) > 5 else "")
+        found.append(f"{len(biased)} layers are float32 between int8 tensors, {tensorrt_overflow.BIAS}: {few}")
+    return found
 
 
 def _require_float(file: File) -> None:

@@ -16,9 +16,12 @@ from toolkit.exporters.tensorrt_float16 import takes_float16, version_of
 
 HEADROOM = 2.0  # an image may reach further than those of calibration did
 EXPONENTS_MAX = 512.0  # AutoCast's data_max
+BIAS_LOST = 0.25  # of a step of the output: half of what rounding to it may take
 MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceL1", "GlobalLpPool", "LpPool")
 SQUARES = ("ReduceL2", "ReduceSumSquare", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
            "MeanVarianceNormalization")  # fmt: skip
+BIAS = "where biases counted in steps of the scales would be lost in float16, and nothing is stored in it"
+BIASED = ("Conv", "ConvTranspose", "Gemm")
 EXPONENTS = ("Softmax", "LogSoftmax", "ReduceLogSumExp")
 
 
@@ -36,6 +39,8 @@ def wide(file: File, largest: Mapping[str, float]) -> dict[str, str]:
                 reason = "it has no float16 form in ONNX"
         if reason:
             found[node.name] = reason
+        elif node.op_type in BIASED and (reason := _bias(file, node)):
+            found |= dict.fromkeys([node.name, *(each.name for each in _until_quantized(file, node))], reason)
     return found
 
 
@@ -69,6 +74,47 @@ def _activations(node: Any, largest: Mapping[str, float]) -> str:
     if reached * HEADROOM <= FLOAT16_MAX:
         return ""
     return f"it reaches {reached:.4g}, and float16 ends at {FLOAT16_MAX:.0f} (with {HEADROOM:g} times of headroom)"
+
+
+def _bias(file: File, node: Any) -> str:
+    """Whether a bias between int8 ends is lost where it is counted in steps of input scale * weight scale in float16.
+
+    ONNX Runtime's optimizer (WeightBiasQuantization, 1.31) does so. In float32 nothing is lost, nor anything paid: what
+    is int8 on both ends is stored in no other type.
+    """
+    import numpy as np
+
+    pairs = [file.producers.get(name) for name in node.input[:2]]
+    bias = file.values(node.input[2]) if len(node.input) > 2 else None
+    ends = _until_quantized(file, node)
+    if bias is None or not ends or any(pair is None or pair.op_type != "DequantizeLinear" for pair in pairs):
+        return ""
+    one, other = (file.values(pair.input[1]) for pair in pairs if pair is not None)
+    step = file.values(ends[-1].input[1])
+    if one is None or other is None or step is None:
+        return ""
+    exact = one.astype(np.float64) * other.astype(np.float64)
+    with np.errstate(all="ignore"):
+        counted = np.rint(bias.astype(np.float16) / exact.astype(np.float16)).astype(np.float64)
+        lost = np.abs(counted * exact - bias)
+    if np.isfinite(lost).all() and float(lost.max()) <= BIAS_LOST * float(step):
+        return ""
+    return (
+        "its bias, counted in steps of input and weight scale, would be lost in float16; between int8 it costs nothing"
+    )
+
+
+def _until_quantized(file: File, node: Any) -> list[Any]:
+    """The activations behind a node and the QuantizeLinear they end in, where nothing else reads any of them."""
+    found: list[Any] = []
+    while len(readers := file.consumers.get(node.output[0], [])) == 1:
+        node = readers[0]
+        if node.op_type not in ("Relu", "Clip", "QuantizeLinear"):
+            return []
+        found.append(node)
+        if node.op_type == "QuantizeLinear":
+            return found
+    return []
 
 
 def _inner(file: File, node: Any, largest: Mapping[str, float]) -> str:
