@@ -176,10 +176,10 @@ class _Loader:
         steps = self._steps("exporters", key, items)
         seen: set[str] = set()
         for step in steps:
-            if step.use in seen:
+            if step.component.suffix in seen:  # tensorrt has one for each of its forms
                 problem = f"{step.use} stands here twice, and both files would have one name"
                 self.reader.wrong(step.key, problem, "make it another variant")
-            seen.add(step.use)
+            seen.add(step.component.suffix)
         return steps
 
     def _check_variant_names(self, named: Iterable[tuple[Key, str]]) -> None:

@@ -22,6 +22,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "exporters": {
         "tflite": "toolkit.exporters.tflite:TFLite",
         "onnx": "toolkit.exporters.onnx:ONNX",
+        "tensorrt": "toolkit.exporters.tensorrt:TensorRT",
     },
     "runtimes": {
         "litert": "toolkit.runtimes.litert:LiteRT",
