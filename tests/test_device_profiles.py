@@ -52,7 +52,7 @@ LAW = [name for name in NVIDIA if {"CUDA cores", "GPU clock", "int8 dense"} <= f
 def test_law_is_asked_of_nearly_all_devices_with_int8() -> None:
     """The H100 for PCIe has no clock in its profile, Thor no int8 figure."""
     able = {name for name in NVIDIA if "int8" in load_device(name).runtimes[0].schemes}
-    assert able - set(LAW) == {"h100", "jetson-thor-t5000"}
+    assert able - set(LAW) == {"h100", "jetson-thor"}
 
 
 @pytest.mark.parametrize("name", LAW)
@@ -91,7 +91,7 @@ def test_nvidia_devices_take_images_channels_first_and_symmetric_int8(name: str)
         ("jetson-orin-nano-8", "8.7", 0, "10.3"),
         ("jetson-orin-nx-8", "8.7", 1, "10.3"),
         ("jetson-agx-orin-64", "8.7", 2, "10.3"),
-        ("jetson-thor-t5000", "11.0", 0, "10.13"),
+        ("jetson-thor", "11.0", 0, "10.13"),
         ("h200", "9.0", 0, ""),
     ],
 )

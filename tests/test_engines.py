@@ -83,7 +83,7 @@ def write(path: Path, shape: list[Any]) -> Path:
     return path
 
 
-def engine(model: Path, folder: Path, *options: Any, device: str = "jetson-orin-nano-8-super") -> Result:
+def engine(model: Path, folder: Path, *options: Any, device: str = "jetson-orin-nano-super") -> Result:
     profile = folder / f"{device}.toml"
     profile.write_text(ORIN)
     arguments = ["engine", model, "--device", profile, "--ssh", HOST, "--out", folder / "net.engine", *options]
@@ -164,7 +164,7 @@ def test_another_device_than_the_profile_says_is_refused(tell: Tell, model: Path
     result = engine(model, tmp_path, device="jetson-agx-orin-64")
     assert result.exit_code == 2
     assert "the device there is NVIDIA Jetson Orin Nano" in result.stderr
-    assert "use --device jetson-orin-nano-8-super" in result.stderr
+    assert "use --device jetson-orin-nano-super" in result.stderr
 
 
 def test_free_batch_asks_for_its_range(tell: Tell, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_engine_built_before_is_timed_where_it_fits_and_refused_elsewhere(
 ) -> None:
     built = tmp_path / "net.engine"
     assert engine(model, tmp_path, "--seconds", 0).exit_code == 0
-    board = tmp_path / "jetson-orin-nano-8-super.toml"
+    board = tmp_path / "jetson-orin-nano-super.toml"
     again = ["engine", built, "--device", board, "--ssh", HOST, "--seconds", 0.1, "--power-seconds", 0]
     result = CliRunner().invoke(cli, list(map(str, again)))
     assert result.exit_code == 0, result.output
@@ -231,7 +231,7 @@ def test_engine_of_others_is_refused_unless_it_is_named(
     built = tmp_path / "net.engine"
     assert engine(model, tmp_path, "--seconds", 0).exit_code == 0
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
-    again = ["engine", built, "--device", tmp_path / "jetson-orin-nano-8-super.toml", "--ssh", HOST, "--seconds", 0.1]
+    again = ["engine", built, "--device", tmp_path / "jetson-orin-nano-super.toml", "--ssh", HOST, "--seconds", 0.1]
     again += ["--power-seconds", 0]
     result = CliRunner().invoke(cli, list(map(str, again)))
     assert result.exit_code == 2

@@ -38,10 +38,10 @@ def detect(folder: Path) -> Detected:
 
 
 def test_orin_nano_is_told_whole_where_root_is_had(install: Install) -> None:
-    found = detect(install(board="jetson-orin-nano-8-super", root=True))
+    found = detect(install(board="jetson-orin-nano-super", root=True))
     target = found.target
     assert found.missing == ()
-    assert found.profile == "jetson-orin-nano-8-super"
+    assert found.profile == "jetson-orin-nano-super"
     assert (target.tensorrt, target.compute_capability, target.l4t, target.cuda) == ("10.3.0", "8.7", "36.4.3", "12.6")
     assert (target.platform, target.os, target.power_mode) == ("linux-aarch64", "Ubuntu 22.04.5 LTS", "15W")
     assert target.device == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
@@ -53,14 +53,14 @@ def test_orin_nano_is_told_whole_where_root_is_had(install: Install) -> None:
 
 
 def test_without_root_the_clocks_are_missing_and_nothing_else(install: Install) -> None:
-    found = detect(install(board="jetson-orin-nano-8-super"))
+    found = detect(install(board="jetson-orin-nano-super"))
     (missing,) = found.missing
     assert missing.startswith("whether the clocks are locked: `jetson_clocks --show` says 'Error: Run this script(")
     assert found.how() == {"power_mode": "15W"}
 
 
 def test_in_a_container_what_it_hides_is_missing(install: Install) -> None:
-    found = detect(install(board="jetson-orin-nano-8-super", container=True))
+    found = detect(install(board="jetson-orin-nano-super", container=True))
     said = "\n".join(found.missing)
     assert "the L4T version: `cat /etc/nv_tegra_release` says 'cat: /etc/nv_tegra_release: No such file" in said
     assert "the power mode: `nvpmodel -q` says 'NVPM ERROR" in said
@@ -116,7 +116,7 @@ def test_a_machine_that_answers_nothing_misses_everything() -> None:
 
 
 def test_the_usual_tensorrt_of_a_jetpack_is_named_and_not_taken(install: Install) -> None:
-    outputs = ask(install(board="jetson-orin-nano-8-super", root=True))
+    outputs = ask(install(board="jetson-orin-nano-super", root=True))
     gone = {
         name: Completed(127, "", "sh: 1: x: not found") for name in outputs if name.startswith(("trtexec", "packages"))
     }
@@ -126,9 +126,9 @@ def test_the_usual_tensorrt_of_a_jetpack_is_named_and_not_taken(install: Install
 
 
 def test_versions_that_disagree_are_noted(install: Install) -> None:
-    found = detect(install(board="jetson-orin-nano-8-super", tensorrt="10.7.0", root=True))
+    found = detect(install(board="jetson-orin-nano-super", tensorrt="10.7.0", root=True))
     assert found.notes == ("trtexec is of TensorRT 10.7.0, the library packages are of 10.3.0",)
-    outputs = ask(install(board="jetson-orin-nano-8-super", root=True))
+    outputs = ask(install(board="jetson-orin-nano-super", root=True))
     packages = Completed(0, "libnvinfer10\t10.7.0.23-1\nlibnvinfer8\t8.6.2.3-1\ncuda-cudart-12-6\t1\n", "")
     notes = detection.detected({**outputs, "packages": packages}).notes
     assert notes == (
@@ -164,7 +164,7 @@ def test_commands_need_no_shell() -> None:
 
 
 def test_clocks_are_put_back_as_they_were(install: Install, start: Start, tmp_path: Path) -> None:
-    folder = install(board="jetson-orin-nano-8-super", root=True)
+    folder = install(board="jetson-orin-nano-super", root=True)
     commands = jetson.clocks_commands(str(tmp_path / "clocks.conf"))
     show = {"clocks": COMMANDS["clocks"]}
     before = jetson.clocks(ask(folder, show)["clocks"].stdout)
@@ -181,12 +181,12 @@ def test_a_power_mode_is_set_by_name(install: Install, start: Start) -> None:
     assert detect(folder).target.power_mode == "MODE_30W"
 
 
-@pytest.mark.parametrize("board", ["jetson-nano", "jetson-agx-xavier", "jetson-orin-nano-8-super", "jetson-thor"])
+@pytest.mark.parametrize("board", ["jetson-nano", "jetson-agx-xavier", "jetson-orin-nano-super", "jetson-thor"])
 def test_power_is_sampled_until_its_time_is_over(board: str, install: Install) -> None:
     outputs = ask(install(board=board), {"power": tuple(tegrastats.command(100, 1))})
     samples = tegrastats.samples(outputs["power"].stdout)
     trace = power.tegrastats_trace(samples, board=board, interval_ms=100)
-    told = {"jetson-nano": 2000, "jetson-agx-xavier": 5258, "jetson-orin-nano-8-super": 5000, "jetson-thor": 28548}
+    told = {"jetson-nano": 2000, "jetson-agx-xavier": 5258, "jetson-orin-nano-super": 5000, "jetson-thor": 28548}
     assert len(trace.milliwatts) >= 2
     assert set(trace.milliwatts) == {told[board]}
 
@@ -198,7 +198,7 @@ def test_power_of_a_card_is_sampled_by_nvidia_smi(install: Install) -> None:
 
 def test_energy_comes_from_power_while_the_engine_runs(install: Install, tmp_path: Path) -> None:
     """tegrastats beside trtexec: 5 W more than at rest, in the stand-ins' world."""
-    board, interval = "jetson-orin-nano-8-super", 50
+    board, interval = "jetson-orin-nano-super", 50
     folder = install(board=board, real_time=True)
     engine = tmp_path / "m.engine"
     engine.write_text(json.dumps({"tensorrt": "10.3.0", "dynamic": [], "verbosity": "detailed"}), encoding="utf-8")

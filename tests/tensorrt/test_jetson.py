@@ -91,7 +91,7 @@ def test_no_release_file_is_no_l4t() -> None:
             "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",
             ("nvidia,p3768-0000+p3767-0003-super", "nvidia,p3767-0003", "nvidia,tegra234"),
             7620,
-            "jetson-orin-nano-8-super",
+            "jetson-orin-nano-super",
         ),
         # the words are of the kit the module sits in, the identifier is its own
         (
@@ -145,7 +145,7 @@ def test_module_is_told_by_identifier_and_memory(
 
 def test_super_is_told_by_the_power_modes_too() -> None:
     where = ("NVIDIA Jetson Orin Nano Developer Kit", ("nvidia,p3767-0005",), 7620)
-    assert jetson.module(*where, (Mode(0, "15W"), Mode(2, "MAXN_SUPER"))) == "jetson-orin-nano-8-super"
+    assert jetson.module(*where, (Mode(0, "15W"), Mode(2, "MAXN_SUPER"))) == "jetson-orin-nano-super"
     assert jetson.module(*where, (Mode(0, "15W"), Mode(1, "7W"))) == "jetson-orin-nano-8"
 
 

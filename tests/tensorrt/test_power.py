@@ -20,7 +20,7 @@ def trace(milliwatts: float, count: int = 20, interval_ms: float = 500) -> Trace
     ("line", "board", "milliwatts", "meaning"),
     [
         (NANO, "jetson-nano", 3478, power.INPUT),
-        (ORIN_NANO, "jetson-orin-nano-8-super", 6030, power.INPUT),
+        (ORIN_NANO, "jetson-orin-nano-super", 6030, power.INPUT),
         (ORIN_NANO, "jetson-orin-nx-16", 6030, power.INPUT),
         (ORIN_NANO, "jetson-xavier-nx", 6030, power.INPUT),
         (AGX_XAVIER, "jetson-agx-xavier", 18401 + 2301 + 4602 + 0 + 2914 + 4632, power.PARTS),

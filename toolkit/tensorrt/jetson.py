@@ -30,7 +30,7 @@ MODULES: tuple[tuple[str, str, int, int, str], ...] = (
     ("p3701-0000", r"agx orin", 58000, 66000, "jetson-agx-orin-64"),
     ("p3834", r"agx thor", 110000, 132000, "jetson-thor"),
 )
-SUPER = "jetson-orin-nano-8-super"
+SUPER = "jetson-orin-nano-super"
 LIBRARIES = ("libnvinfer11", "libnvinfer10", "libnvinfer8")  # packages of the runtime library, newest first
 # (L4T from, L4T below, JetPack, CUDA, TensorRT it came with)
 RELEASES: tuple[tuple[tuple[int, ...], tuple[int, ...], str, str, str], ...] = (
