@@ -239,3 +239,23 @@ def test_engine_of_others_is_refused_unless_it_is_named(
     digest = records.sha256_of(built)
     result = CliRunner().invoke(cli, [*map(str, again), "--allow-engine", digest])
     assert result.exit_code == 0, result.output
+
+
+def test_file_that_tensorrt_refuses_is_not_sent(tell: Tell, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, 8, 8])
+    scale = helper.make_tensor("scale", TensorProto.FLOAT, [], [0.1])
+    zero = helper.make_tensor("zero", TensorProto.UINT8, [], [128])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["out"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [image], [out], [scale, zero])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "asymmetric.onnx")
+    result = engine(tmp_path / "asymmetric.onnx", tmp_path)
+    assert result.exit_code == 2
+    assert "TensorRT 10.3.0 would refuse it" in result.stderr
+    assert "edgekit inspect" in result.stderr

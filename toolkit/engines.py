@@ -21,7 +21,7 @@ from toolkit.engine_timing import TimedWith, measure_engine
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.tensorrt import dla, inspector, jetson, records, request, trtexec, trtexec_output
 from toolkit.tensorrt.detection import COMMANDS, Detected, detected
-from toolkit.tensorrt.types import BuildSpec, EngineRecord, ShapeRange
+from toolkit.tensorrt.types import BuildSpec, EngineRecord, ShapeRange, Target
 from toolkit.tensorrt.versions import parse
 
 BUILD_S = 3600.0  # on a Jetson Nano a build takes many minutes
@@ -85,9 +85,9 @@ def build_engine(
     the profile says, UnavailableError where there is neither trtexec nor TensorRT for Python.
     """
     out = out or Path(f"{onnx.stem}.{load_device(device).name}.engine")
-    graph = _graph(onnx)
+    proto = _read(onnx)
     with _opened(device, ssh, timed, emit) as (profile, session, system):
-        engine = _Maker(session, profile, system, onnx, emit).make(graph, asked or request.Asked(), builder, out)
+        engine = _Maker(session, profile, system, onnx, emit).make(proto, asked or request.Asked(), builder, out)
         return _timed(engine, out, profile, session, system, timed, emit)
 
 
@@ -208,16 +208,28 @@ def _answers(text: str, mark: str) -> Iterator[Completed]:
         yield Completed(int(head.split()[1]), said, errors)
 
 
-def _graph(path: Path) -> request.Graph:
+def _read(path: Path) -> Any:
+    """The ModelProto of a file; InputError for what is none."""
     import onnx
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
         raise InputError(str(path), "no such file")
     try:
-        return request.graph_of(onnx.load(str(path), load_external_data=False))
+        return onnx.load(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise InputError(str(path), "is no ONNX file", "export the model with the exporter tensorrt") from error
+
+
+def _require_accepted(path: Path, proto: Any, target: Target) -> None:
+    """What TensorRT refuses is known before anything is sent and built."""
+    from toolkit.tensorrt.lint import lint
+
+    refused = lint(proto, target=target).of("refused")
+    if refused:
+        where = f"; {len(refused) - 1} more" if len(refused) > 1 else ""
+        problem = f"TensorRT {target.tensorrt} would refuse it: {refused[0].what}{where}"
+        raise UnsupportedError(path.name, problem, f"edgekit inspect {path} --for tensorrt={target.tensorrt}")
 
 
 def _require_same(profile: DeviceProfile, system: Detected) -> None:
@@ -251,10 +263,12 @@ class _Maker:
     onnx: Path
     emit: Emit
 
-    def make(self, graph: request.Graph, asked: request.Asked, builder: str, out: Path) -> OnDevice:
+    def make(self, proto: Any, asked: request.Asked, builder: str, out: Path) -> OnDevice:
         """Build, fetch, record."""
+        graph = request.graph_of(proto)
         by_trtexec = self._builder(builder) == "trtexec"
         version = self.system.trtexec_version if by_trtexec else self._python_version()
+        _require_accepted(self.onnx, proto, replace(self.system.target, tensorrt=version))
         shared = self.system.target.memory_mib if self.system.target.l4t else None
         spec = request.build_spec(graph, version, asked, memory_mib=shared)
         refused = dla.refusals(spec, graph.inputs, board=self.profile.name, version=version)
