@@ -23,10 +23,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import peers_int8  # noqa: E402
-from peers import here  # noqa: E402
+import peers_int8
+from peers import here
 
 CIFAR = ("mnv2_cifar10_96", "resnet8_cifar10_jpeg", "resnet20_cifar10_jpeg")
 IMAGENET = ("mobilenet_v1_025_224_imagenet",)
@@ -85,10 +85,8 @@ def answers(path: Path, images: Any) -> Any:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     last = session.get_inputs()[0].shape[-1] == images.shape[-1]
-    parts = [
-        images[i : i + BATCH] if last else images[i : i + BATCH].transpose(0, 3, 1, 2)
-        for i in range(0, len(images), BATCH)
-    ]
+    images = images if last else images.transpose(0, 3, 1, 2)
+    parts = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
     return np.concatenate([session.run(None, {name: np.ascontiguousarray(part)})[0].argmax(1) for part in parts])
 
 
@@ -112,14 +110,15 @@ def built(path: Path) -> str:
     except ImportError:
         return "not built: no tensorrt_rtx here"
     seconds = time.perf_counter() - started
-    return found.problems[0] if found.problems else f"{found.int8_convolutions} in {seconds:.1f} s"
+    return "refuses it" if found.problems else f"{found.int8_convolutions} in {seconds:.1f} s"
 
 
 def linted(path: Path) -> str:
     """Seconds, where the linter is there."""
     try:
-        from toolkit.exporters import onnx_file
         from toolkit.tensorrt.lint import lint
+
+        from toolkit.exporters import onnx_file
     except ImportError:
         return ""
     started = time.perf_counter()

@@ -18,7 +18,7 @@ from toolkit.core import ExportContext, Model, QuantSpec, Statistics
 from toolkit.engine.calibrate import calibrate
 from toolkit.engine.prepare import prepare
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.exporters import onnx_file, tensorrt_float16, tensorrt_overflow, tensorrt_placing
+from toolkit.exporters import onnx_file, tensorrt_float16
 from toolkit.exporters.onnx import ONNX
 from toolkit.exporters.onnx_encodings import Encoding
 from toolkit.exporters.onnx_file import File
@@ -230,66 +230,6 @@ def test_sum_of_two_convolutions_is_fused_into_the_longer_branch(
     assert "two" in makers[1]  # and not "short"
 
 
-def conv(outputs: int, inputs: int, kernel: tuple[int, ...], *, groups: int = 1, first: bool = False) -> File:
-    """A graph with one convolution, behind a Relu unless it is the first."""
-    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    given = "x" if first else "r"
-    nodes = [] if first else [make("Relu", ["x"], ["r"], "relu")]
-    nodes.append(make("Conv", [given, "w"], ["y"], "conv", group=groups, kernel_shape=kernel))
-    weight = onnx.numpy_helper.from_array(np.zeros((outputs, inputs, *kernel), np.float32), "w")
-    ends = [info("x", 1, [1, inputs * groups, 8, 8])], [info("y", 1, None)]
-    graph = onnx.helper.make_graph(nodes, "g", *ends, [weight])
-    return File(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]))
-
-
-@pytest.mark.parametrize(
-    ("file", "gains"),
-    [
-        (conv(16, 16, (3, 3)), True),
-        (conv(32, 3, (3, 3), first=True), True),  # a stem
-        (conv(8, 8, (3, 3)), False),
-        (conv(8, 8, (3, 3), first=True), True),
-        (conv(12, 3, (3, 3), first=True), False),  # neither is a multiple of 8
-        (conv(16, 12, (1, 3)), False),  # not square
-        (conv(24, 12, (3, 3)), True),
-        (conv(64, 1, (3, 3), groups=64), True),  # depthwise
-        (conv(64, 1, (1, 1), groups=64), False),
-        (conv(12, 1, (3, 3), groups=12), False),
-    ],
-)
-def test_convolutions_that_fill_no_tile_are_left_out(file: File, gains: bool) -> None:
-    kept, spared = tensorrt_placing.chosen(file, {"conv"}, ())
-    assert ("conv" in kept, "conv" in spared) == (gains, not gains)
-    assert tensorrt_placing.chosen(file, {"conv"}, {"conv"})[0] == {"conv"}  # asked for by name
-
-
-@pytest.mark.parametrize(
-    ("rows", "inner", "columns", "words"),
-    [
-        (1, 64, 64, "matrix and a vector"),
-        (8, 64, 1, "matrix and a vector"),
-        (8, 8, 64, "8 inputs and 64 outputs"),
-        (8, 64, 10, "64 inputs and 10 outputs"),
-        (8, 64, 64, ""),
-        (None, 64, 64, ""),
-    ],
-)
-@pytest.mark.parametrize("transposed", [True, False])
-def test_products_that_fill_no_tile_are_left_out(
-    rows: int | None, inner: int, columns: int, words: str, transposed: bool
-) -> None:
-    shape = (columns, inner) if transposed else (inner, columns)
-    weight = onnx.numpy_helper.from_array(np.zeros(shape, np.float32), "w")
-    info = onnx.helper.make_tensor_value_info
-    node = onnx.helper.make_node("Gemm", ["x", "w"], ["y"], "gemm", transB=int(transposed))
-    graph = onnx.helper.make_graph(
-        [node], "g", [info("x", 1, [rows or "batch", inner])], [info("y", 1, None)], [weight]
-    )
-    spared = tensorrt_placing.chosen(File(onnx.helper.make_model(graph)), {"gemm"}, ())[1]
-    assert words in spared.get("gemm", "")
-    assert bool(words) == ("gemm" in spared)
-
-
 def test_layer_asked_for_by_name_is_quantized_all_the_same(model: Model, data: Images, tmp_path: Path) -> None:
     asked = replace(model, quant=replace(INT8, layers=(("narrow", "int8"),)))
     artifact = TensorRT().export(asked, tmp_path / "m.onnx", ExportContext(data))
@@ -326,90 +266,6 @@ def test_layers_beyond_float16_stay_float32_and_are_named(model: Model, data: Im
 def test_what_was_not_checked_for_overflow_is_said(model: Model, tmp_path: Path) -> None:
     artifact = TensorRT().export(replace(model, quant=FORMS["float16"][0]), tmp_path / "m.onnx", ExportContext())
     assert artifact.notes == ("activations were not checked for overflow of float16: there are no calibration images",)
-
-
-@pytest.mark.parametrize(
-    ("kind", "constant", "largest", "shape", "words"),
-    [
-        ("Mul", 7e4, 1.0, (1, 4), "a constant of 7e"),
-        ("Add", 1e-12, 1.0, (1, 4), "is 0 in float16"),
-        ("Mul", 1.0, 4e4, (1, 4), "it reaches 4e"),
-        ("Mul", 1.0, 3e4, (1, 4), ""),
-        ("GlobalAveragePool", None, 255.0, (1, 4, 16, 16), ""),  # 255 * 256 = 65280
-        ("GlobalAveragePool", None, 256.0, (1, 4, 16, 16), "sums over 256 values"),
-        ("LayerNormalization", None, 100.0, (1, 4, 8), "sums over 8 values may reach 8e+04"),
-        ("LayerNormalization", None, 90.0, (1, 4, 8), ""),  # 8100 * 8 = 64800
-        ("Softmax", None, 600.0, (1, 4), "exponents of values up to 600"),
-        ("Softmax", None, 500.0, (1, 4), ""),
-    ],
-)
-def test_nodes_that_overflow_are_found(
-    kind: str, constant: float | None, largest: float, shape: tuple[int, ...], words: str
-) -> None:
-    info, weights = onnx.helper.make_tensor_value_info, []
-    inputs = ["x"]
-    if constant is not None:
-        weights.append(onnx.numpy_helper.from_array(np.array(constant, np.float32), "c"))
-        inputs.append("c")
-    if kind == "LayerNormalization":
-        weights.append(onnx.numpy_helper.from_array(np.ones(shape[-1], np.float32), "s"))
-        inputs.append("s")
-    node = onnx.helper.make_node(kind, inputs, ["y"], "node")
-    graph = onnx.helper.make_graph([node], "g", [info("x", 1, shape)], [info("y", 1, None)], weights)
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    found = tensorrt_overflow.wide(File(made), {"x": largest})
-    assert words in found.get("node", "")
-    assert bool(words) == ("node" in found)
-
-
-def test_bias_that_float16_would_lose_is_added_in_float32_between_int8() -> None:
-    """A step of 0.01 * 0.0001 is 17 units in the last place of float16; 0.5 is 500,000 steps, beyond its end."""
-    scales = {"xs": 0.01, "ws": 1e-4, "ys": 0.01}
-    arrays = {name: np.array(value, np.float32) for name, value in scales.items()}
-    arrays |= {"z": np.array(0, np.int8), "w": np.full((1, 1, 1, 1), 0.01, np.float32)}
-    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    nodes = [
-        make("QuantizeLinear", ["x", "xs", "z"], ["xq"], "xq"),
-        make("DequantizeLinear", ["xq", "xs", "z"], ["xd"], "xd"),
-        make("QuantizeLinear", ["w", "ws", "z"], ["wq"], "wq"),
-        make("DequantizeLinear", ["wq", "ws", "z"], ["wd"], "wd"),
-        make("Conv", ["xd", "wd", "b"], ["c"], "conv"),
-        make("Relu", ["c"], ["r"], "relu"),
-        make("QuantizeLinear", ["r", "ys", "z"], ["yq"], "yq"),
-        make("DequantizeLinear", ["yq", "ys", "z"], ["y"], "yd"),
-    ]
-    for bias, expected in ((0.5, {"conv", "relu", "yq"}), (0.001, set())):
-        constants = [
-            onnx.numpy_helper.from_array(array, name)
-            for name, array in {**arrays, "b": np.array([bias], np.float32)}.items()
-        ]
-        ends = [info("x", 1, [1, 1, 4, 4])], [info("y", 1, [1, 1, 4, 4])]
-        graph = onnx.helper.make_graph(nodes, "g", *ends, constants)
-        made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
-        found = tensorrt_overflow.wide(File(made), {})
-        assert set(found) == expected
-        narrow = tensorrt_float16.narrowed(made, found)
-        onnx.checker.check_model(narrow, full_check=True)
-        image = np.full((1, 1, 4, 4), 0.3, np.float32)
-        for optimized in (True, False):
-            np.testing.assert_allclose(_ran(narrow, image, optimized=optimized), bias + 0.003, atol=0.0051)
-
-
-def _ran(proto: Any, image: Any, *, optimized: bool) -> Any:
-    level = onnxruntime.GraphOptimizationLevel
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
-    content = proto.SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, {"x": image})[0]
-
-
-def test_nodes_without_names_keep_apart() -> None:
-    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    nodes = [make("Relu", ["x"], ["a"]), make("Sigmoid", ["a"], ["b"]), make("Relu", ["b"], ["y"], "Relu_0")]
-    graph = onnx.helper.make_graph(nodes, "g", [info("x", 1, [1])], [info("y", 1, [1])])
-    made = onnx.helper.make_model(graph)
-    onnx_file.name_nodes(made)
-    assert len({node.name for node in made.graph.node}) == 3
 
 
 def test_changed_constant_is_named(files: dict[str, Any]) -> None:

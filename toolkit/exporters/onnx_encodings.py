@@ -34,7 +34,8 @@ class Encoding:
 
         largest = np.float32(np.finfo(np.float16).max)  # what is larger stays: such a layer is computed in float32
         near = np.minimum(self.scale, largest).astype(np.float16)
-        up = np.where(near.astype(np.float32) < self.scale, np.nextafter(near, np.float16(np.inf)), near)
+        with np.errstate(over="ignore"):  # what comes after the largest is not taken
+            up = np.where(near.astype(np.float32) < self.scale, np.nextafter(near, np.float16(np.inf)), near)
         return replace(self, scale=np.where(self.scale > largest, self.scale, up.astype(np.float32)))
 
     def integers(self, values: Array) -> Array:
