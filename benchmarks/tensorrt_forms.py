@@ -114,13 +114,10 @@ def built(path: Path) -> str:
 
 
 def linted(path: Path) -> str:
-    """Seconds, where the linter is there."""
-    try:
-        from toolkit.tensorrt.lint import lint
+    """Seconds of the linter."""
+    from toolkit.exporters import onnx_file
+    from toolkit.tensorrt.lint import lint
 
-        from toolkit.exporters import onnx_file
-    except ImportError:
-        return ""
     started = time.perf_counter()
     lint(onnx_file.read(path).proto)
     return f"{time.perf_counter() - started:.1f} s"

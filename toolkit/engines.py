@@ -346,7 +346,9 @@ class _Maker:
         job = {"kind": "build", "runtime": "tensorrt", "model": onnx, "name": self.onnx.name, "engine": engine}
         found = self.session.run({**job, "build": asdict(spec)}, timeout_s=BUILD_S)
         told = tuple(found.get("warnings", ()))
-        return _Made(engine, tuple(found.get("flags", ())), found.get("precision", {}), (), told)
+        return _Made(
+            engine, tuple(found.get("flags", ())), found.get("precision", {}), tuple(found.get("on_gpu", ())), told
+        )
 
 
 @dataclass(frozen=True)
