@@ -24,6 +24,7 @@ FLOORS = {
     "schema": 2,
     "quantization": 2,
     "engine": 3,
+    "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
     "core": 4,
     "tfmot": 4,  # a program of its own on top of the engine
     "passes": 5,
@@ -51,8 +52,11 @@ FLOORS = {
     "contract": 8,
     "diagnosis": 8,
     "doctor": 8,
+    "engine_timing": 8,
+    "engines": 8,
     "executor": 8,
     "inspection": 8,
+    "linting": 8,
     "judging": 8,
     "measuring": 8,
     "pipeline": 8,
@@ -72,7 +76,7 @@ FLOORS = {
 SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
-    *("sklearn", "PIL", "scipy", "h5py", "tf_keras"),
+    *("sklearn", "PIL", "scipy", "h5py", "tf_keras", "tensorrt_rtx"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}
 LONGEST = 450  # lines of a file

@@ -202,3 +202,30 @@ def test_an_error_that_grows_is_worse_and_a_score_that_grows_is_better() -> None
     for name, judgement in (("mae", "worse"), ("ece", "worse"), ("retrieval_at_1", "better"), ("cosine", "better")):
         change = only(made(number(name, 0.2, 0.19, 0.21)), made(number(name, 0.6, 0.59, 0.61)))
         assert change.judgement == judgement, name
+
+
+@pytest.mark.parametrize(
+    "name", ["latency_p50_ms", "throughput_per_s", "gpu_compute_p50_ms", "energy_per_inference_mj"]
+)
+def test_power_modes_that_differ_leave_no_verdict_on_speed(name: str) -> None:
+    old = number(name, 10, 9.9, 10.1, device="jetson-orin-nano-8", how={"power_mode": "15W"})
+    new = replace(number(name, 5, 4.9, 5.1, device="jetson-orin-nano-8"), how={"power_mode": "MAXN_SUPER"})
+    change = only(made(old), made(new))
+    assert (change.judgement, change.reason) == ("not compared", "the power modes differ: 15W and MAXN_SUPER")
+    text = comparing.text(comparing.compare(made(old), made(new)))
+    assert "not compared: the power modes differ: 15W and MAXN_SUPER" in text
+    same = only(made(old), made(replace(new, how={"power_mode": "15W"})))
+    assert same.judgement == ("worse" if name == "throughput_per_s" else "better")
+
+
+def test_a_power_mode_that_one_run_lacks_leaves_no_verdict() -> None:
+    old = number("latency_p50_ms", 10, 9.9, 10.1, device="jetson-orin-nano-8", how={"power_mode": "15W"})
+    change = only(made(old), made(replace(old, how={})))
+    assert change.judgement == "not compared"
+    assert change.reason == "the power mode of one run is not known, of the other it is 15W"
+
+
+def test_power_modes_say_nothing_of_accuracy() -> None:
+    old = number("top1", 0.9, 0.85, 0.93, how={"power_mode": "15W"})
+    new = number("top1", 0.6, 0.55, 0.65, how={"power_mode": "MAXN"})
+    assert only(made(old), made(new)).judgement == "worse"

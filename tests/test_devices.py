@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from toolkit.devices import (
     find,
     load_device,
     open_session,
+    reached,
     safe_name,
     shipped,
 )
@@ -124,17 +126,56 @@ def test_shipped_profiles_are_whole(name: str) -> None:
     profile = load_device(name)
     assert profile.name == name
     assert profile.title
-    for scheme in ("float32", "float16", "dynamic", "int8"):
-        assert profile.runtime_for("tflite", scheme).use == "litert"
+    engines = bool(profile.compute_capability)
+    format, use = ("onnx", "tensorrt") if engines else ("tflite", "litert")
+    for scheme in ("float32", "float16") if engines else ("float32", "float16", "dynamic", "int8"):
+        assert profile.runtime_for(format, scheme).use == use
 
 
 def test_open_session_refuses_a_device_that_nothing_reaches() -> None:
     with pytest.raises(UnavailableError) as error:
-        open_session(load_device("raspberry-pi-4"))
+        open_session(load_device("raspberry-pi-4").model_copy(update={"transport": ""}))
     assert str(error.value) == (
         "raspberry-pi-4: has no transport, so nothing can be measured on it. "
         "Fix: use `edgekit plan`, or another device."
     )
+
+
+def test_open_session_asks_for_the_host_of_a_device_over_ssh() -> None:
+    profile = load_device("raspberry-pi-4")
+    assert not profile.measurable
+    with pytest.raises(UnavailableError) as error:
+        open_session(profile)
+    assert str(error.value) == "raspberry-pi-4: nobody said where it is. Fix: give --ssh raspberry-pi-4=USER@HOST."
+
+
+def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
+    board, here = load_device("raspberry-pi-4"), load_device("this-machine")
+    other = board.model_copy(update={"name": "other"})
+    (at, same) = reached([board, here], ["pi@board"])
+    assert (at.host, at.measurable, same is here) == ("pi@board", True, True)
+    assert "pi@board" not in at.model_dump_json()
+    assert [p.host for p in reached([board, other], ["other=b", "raspberry-pi-4=a"])] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("ssh", "problem"),
+    [
+        ("pi@board", "'pi@board' could be any of raspberry-pi-4, other. Fix: give raspberry-pi-4=pi@board."),
+        ("nothing=h", "'nothing' is no device of this command that is reached over SSH. Fix: name one of"),
+        ("this-machine=h", "'this-machine' is no device of this command that is reached over SSH."),
+    ],
+)
+def test_host_that_fits_no_device_is_refused(ssh: str, problem: str) -> None:
+    board = load_device("raspberry-pi-4")
+    profiles = [board, board.model_copy(update={"name": "other"}), load_device("this-machine")]
+    with pytest.raises(InputError, match=re.escape(problem)):
+        reached(profiles, [ssh])
+
+
+def test_host_that_ssh_would_read_as_an_option_is_refused() -> None:
+    with pytest.raises(InputError, match="no such host can be"):
+        open_session(load_device("raspberry-pi-4").at("-oProxyCommand=true"))
 
 
 def test_find_prefers_a_file_to_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,5 +207,7 @@ def test_fact_about_kernels_ends_with_the_version_that_is_free_of_it() -> None:
 def test_fact_about_kernels_must_be_known_and_have_a_source(tmp_path: Path) -> None:
     text = BOARD.replace('delegates = ["xnnpack"]', 'kernels = [{ fact = "saturated" }]')
     found = mistakes(write(tmp_path, text))
-    assert any("must be 'saturating' or 'dense_per_tensor', got 'saturated'" in line for line in found)
+    assert any(
+        "must be 'saturating', 'dense_per_tensor' or 'symmetric_only', got 'saturated'" in line for line in found
+    )
     assert any("source: is missing" in line for line in found)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from toolkit import registry
 from toolkit.documents import Document
 from toolkit.errors import InputError
 from toolkit.plan import make_plan
@@ -202,3 +203,59 @@ def test_layers_in_a_scheme_that_the_device_cannot_run_are_refused_before_any_wo
 def test_scheme_that_onnx_has_no_kernels_for_is_refused_before_any_work() -> None:
     text = '[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8.replace("int8", "int16x8")
     assert any("no 16-bit kernels of convolutions" in problem for problem in plan(DATA + text).problems)
+
+
+@pytest.mark.parametrize(
+    ("version", "recipe", "expected"),
+    [
+        ("8.5.2", None, "main.int8-fp32.onnx"),
+        ("8.6", None, "main.int8-fp32.onnx"),
+        ("10.3", None, "main.int8-fp16.onnx"),
+        ("11.4.1", None, "main.int8-fp16.onnx"),
+        ("10.3", "float32", "main.int8-fp32.onnx"),
+        ("", None, "main.trt.onnx"),
+    ],
+)
+def test_type_beside_int8_is_the_recipes_else_what_the_devices_tensorrt_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, recipe: str | None, expected: str
+) -> None:
+    board = tensorrt_board(tmp_path, monkeypatch, "board", version)
+    export = f'{{ use = "tensorrt", rest = "{recipe}" }}' if recipe else '"tensorrt"'
+    made = plan(f'export = [{export}]\n{DATA}[[targets]]\ndevice = "{board}"\n' + SYMMETRIC)
+    names = [stage.name for stage in made.stages if stage.kind == "export"]
+    assert names == ["original.trt.onnx", expected]  # the original is float32: nothing is beside int8
+    assert not made.problems
+
+
+def test_devices_whose_tensorrt_wants_different_types_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards = [tensorrt_board(tmp_path, monkeypatch, f"b{version}", version) for version in ("8.5", "10.3")]
+    targets = "".join(f'[[targets]]\ndevice = "{board}"\n' for board in boards)
+    made = plan(f'export = ["tensorrt"]\n{DATA}{targets}' + SYMMETRIC)
+    (problem,) = made.problems
+    assert "b8.5 (tensorrt 8.5) float32, b10.3 (tensorrt 10.3) float16" in problem
+    both = '[{ use = "tensorrt", rest = "float32" }, { use = "tensorrt", rest = "float16" }]'
+    made = plan(f"export = {both}\n{DATA}{targets}" + SYMMETRIC)
+    assert not made.problems
+    assert {"main.int8-fp32.onnx", "main.int8-fp16.onnx"} <= {stage.name for stage in made.stages}
+    both = '["tensorrt", { use = "tensorrt", rest = "float16" }]'
+    target = f'[[targets]]\ndevice = "{boards[1]}"\n'
+    made = plan(f"export = {both}\n{DATA}{target}" + SYMMETRIC)
+    assert "two of its files would be main.int8-fp16.onnx" in made.problems[0]
+
+
+def test_asymmetric_int8_for_tensorrt_is_refused_with_what_to_set() -> None:
+    made = plan(f'export = ["tensorrt"]\n{DATA}' + SYMMETRIC.replace('flavour = "symmetric"\n', ""))
+    assert any('set flavour = "symmetric" in the quantize or qat pass' in problem for problem in made.problems)
+
+
+SYMMETRIC = '[[passes]]\nuse = "quantize"\nscheme = "int8"\nflavour = "symmetric"\n'
+
+
+def tensorrt_board(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> str:
+    """A profile of a device with this TensorRT."""
+    monkeypatch.setitem(registry.FAMILIES["runtimes"], "tensorrt", "toolkit.runtimes.onnxruntime:ONNXRuntime")
+    path = Path(device(folder, name, version=version))
+    path.write_text(path.read_text().replace('use = "onnxruntime"', 'use = "tensorrt"'))
+    return str(path)

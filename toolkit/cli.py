@@ -70,6 +70,13 @@ code_option = click.option(
     help="Import MODULE and run its code, which a model or dataset needs; may be repeated.",
 )
 
+ssh_option = click.option(
+    "--ssh",
+    multiple=True,
+    metavar="[DEVICE=]HOST",
+    help="Where a device is, as ssh takes it (USER@HOST); may be repeated.",
+)
+
 
 @click.group(cls=Edgekit, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgekit")
@@ -84,6 +91,7 @@ def cli() -> None:
 @device_option
 @set_option
 @code_option
+@ssh_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -129,6 +137,7 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 @device_option
 @set_option
 @code_option
+@ssh_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
@@ -176,14 +185,18 @@ def show(name: str, as_json: bool) -> None:
 
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
+@click.option("--device", shell_complete=_complete("devices"), help="With --for: the NVIDIA device it is for.")
 @code_option
 @json_option
-def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...]) -> None:
+def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
     """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
     from toolkit.inspection import inspect_file, inspection_lines
+    from toolkit.linting import lint_file, lint_lines
 
-    found = inspect_file(model, allow_code=allow_code)
-    _print(as_json, lambda: found, lambda: inspection_lines(found))
+    report = lint_file(model, runtime, device) if runtime or device else None
+    found = inspect_file(model, allow_code=allow_code) | (report.as_dict() if report else {})
+    _print(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
 
 
 @cli.command(short_help="Measure the latency of files.")
@@ -192,6 +205,7 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...]) -> None:
 @click.option("--threads", type=int, help="Threads the runtime may use.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
+@ssh_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -201,6 +215,35 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
     with shown() as emit:
         found = bench_files(artifacts, device=device, emit=emit, **settings)
     _print(as_json, lambda: found, lambda: measurement_lines(found))
+
+
+@cli.command(short_help="Build a TensorRT engine on the device that will run it.")
+@click.argument("onnx", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option("--device", required=True, shell_complete=_complete("devices"), help="Device profile.")
+@ssh_option
+@click.option("--out", type=click.Path(path_type=Path), help="Engine to write. Default: MODEL.DEVICE.engine.")
+@click.option("--batch", help="LEAST,USUAL,MOST or one number, for a file whose batch is free.")
+@click.option("--shapes", multiple=True, help="INPUT=LEAST,USUAL,MOST, each as 1x3x224x224; may be repeated.")
+@click.option("--workspace-mib", type=click.IntRange(1), help="Most memory of a layer's kernel while building.")
+@click.option("--fp16", is_flag=True, help="TensorRT 8: let it use float16 where that is faster.")
+@click.option("--dla", "dla_core", type=click.IntRange(0), help="Use this deep learning accelerator.")
+@click.option("--sparse", is_flag=True, help="Let 2:4 sparse weights use sparse kernels.")
+@click.option("--level", type=click.IntRange(0, 5), help="Builder optimization level (TensorRT 8.6 and later).")
+@click.option("--builder", type=click.Choice(["auto", "trtexec", "python"]), default="auto", show_default=True)
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each timed run; 0 builds alone.")
+@click.option("--power-seconds", type=float, default=15.0, show_default=True, help="Of sampled power; 0 for none.")
+@click.option("--allow-sudo", is_flag=True, help="Lock a Jetson's clocks while timing, by `sudo -n`; put back after.")
+@click.option("--allow-engine", multiple=True, metavar="SHA256", help="Load this engine, which others built.")
+@json_option
+def engine(onnx: Path, as_json: bool, **options: Any) -> None:
+    """Build a TensorRT engine of MODEL (.onnx) on the device that will run it, fetch it with its record, and time it;
+    or time MODEL (.engine), built before, where its record fits the device."""
+    from toolkit import engines
+    from toolkit.progress import shown
+
+    with shown() as emit:
+        built = engines.build_by_options(onnx, emit=emit, **options)
+    _print(as_json, built.as_dict, built.lines)
 
 
 @cli.command(name="eval", short_help="Evaluate a file on labelled images.")
@@ -217,6 +260,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
 @click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
 @code_option
+@ssh_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""

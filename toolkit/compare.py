@@ -16,6 +16,7 @@ from toolkit.core import Interval, Measurement
 from toolkit.report.compared import markdown, text
 from toolkit.report.numbers import MISSING, TIMES, quantity
 from toolkit.runs import DataRecord, Manifest
+from toolkit.tensorrt.power import incomparable
 
 __all__ = ["Change", "Comparison", "Difference", "as_dict", "change_interval", "compare", "dotted", "markdown", "text"]
 
@@ -157,7 +158,7 @@ def _change(key: Key, old: Measurement | None, new: Measurement | None, obstacle
         return Change(subject, name, device, unit, first, second, None, None, "not compared", reason)
     difference = 0.0 if old.value == new.value else new.value - old.value
     interval = change_interval(old, new)
-    obstacle = obstacle or _unlike(old, new)
+    obstacle = _modes(old, new) or obstacle or _unlike(old, new)
     judgement, reason = ("not compared", obstacle) if obstacle else _judge(name, difference, interval)
     if not obstacle and (settings := _settings(old, new)):
         reason = "; ".join(filter(None, (reason, settings)))
@@ -184,6 +185,11 @@ def _unlike(old: Measurement, new: Measurement) -> str:
     if old.name in TIMES and old.source != "measured":
         return f"{old.source}, not measured on a device"
     return ""
+
+
+def _modes(old: Measurement | None, new: Measurement | None) -> str:
+    """A device that may draw more power is faster: said before anything else that stands in the way."""
+    return incomparable(old.how, new.how) if old and new and new.name in TIMES else ""
 
 
 def _settings(old: Measurement, new: Measurement) -> str:

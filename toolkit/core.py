@@ -9,7 +9,7 @@ A `Model` goes through passes, each a `Model` in and a `Model` out. An exporter 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -307,6 +307,10 @@ class Session(Protocol):
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """One worker job in a fresh process; raises StageError with the tail of its stderr."""
+        ...
+
+    def execute(self, command: Sequence[str], *, timeout_s: float) -> Completed:
+        """Run a program of the device in the work folder; whatever its exit code, its output as text."""
         ...
 
     def pull(self, remote: str, path: Path) -> None: ...

@@ -6,10 +6,11 @@ Hosts, users and serial numbers never stand in a profile: they belong to the com
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
 from toolkit.core import MeasureSpec, Scheme, Session, Transport
@@ -45,9 +46,10 @@ class KernelFact(Component):
 
     saturating: products of uint8 and int8 are added in 16 bits and overflow, so that weights must be 7-bit.
     dense_per_tensor: dense layers are computed with the first weight scale alone, so that they must have one.
+    symmetric_only: static int8 activations must be symmetric (zero point 0); files with others are not read.
     """
 
-    fact: Literal["saturating", "dense_per_tensor"]
+    fact: Literal["saturating", "dense_per_tensor", "symmetric_only"]
     """Which of them."""
     before: str = ""
     """First version of the runtime that is free of it, where there is one; a runtime of no known version is not."""
@@ -91,8 +93,14 @@ class DeviceProfile(Component):
     """Full name for people."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
+    python: Annotated[str, Field(min_length=1)] = "python3"
+    """Python that has the runtimes there, where the device is reached from another machine."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
+    compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
+    """Of an NVIDIA GPU: "8.7" for Jetson Orin. Engines are built for one; empty where there is none."""
+    dla_cores: Annotated[int, Field(ge=0, le=4)] = 0
+    """NVIDIA's deep-learning accelerators beside the GPU."""
     notes: str = ""
     """What a user of the device should know."""
     memory_kib: Annotated[int, Field(gt=0)] | None = None
@@ -106,10 +114,28 @@ class DeviceProfile(Component):
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
     """Runtimes, the preferred ones first."""
 
+    _host: str = PrivateAttr(default="")  # where this one is: the command line's to say, never the profile's
+
+    @property
+    def host(self) -> str:
+        """Where it is, as its transport takes it; "" where that was not said."""
+        return self._host
+
+    def at(self, host: str) -> DeviceProfile:
+        """The same profile of the device at this host."""
+        reached = self.model_copy()
+        reached._host = host
+        return reached
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether its transport has to be told where it is."""
+        return bool(self.transport and getattr(registry.load("transports", self.transport), "needs_host", False))
+
     @property
     def measurable(self) -> bool:
-        """Whether anything can be measured on it."""
-        return bool(self.transport)
+        """Whether anything can be measured on it from here."""
+        return bool(self.transport) and bool(self.host or not self.needs_host)
 
     def runtime_for(self, format: str, scheme: str, *others: str) -> DeviceRuntime:
         """The first runtime for such a file; raises UnsupportedError saying what the device can run.
@@ -145,8 +171,33 @@ def open_session(profile: DeviceProfile) -> Session:
     if not profile.transport:
         problem = "has no transport, so nothing can be measured on it"
         raise UnavailableError(profile.name, problem, "use `edgekit plan`, or another device")
-    transport: Transport = registry.load("transports", profile.transport)()
+    if not profile.measurable:
+        raise UnavailableError(profile.name, "nobody said where it is", f"give --ssh {profile.name}=USER@HOST")
+    build = registry.load("transports", profile.transport)
+    try:
+        transport: Transport = build(host=profile.host, python=profile.python) if profile.host else build()
+    except ValidationError as error:
+        raise InputError("--ssh", f"no such host can be, got {profile.host!r}", "give HOST or USER@HOST") from error
     return transport.open()
+
+
+def reached(profiles: Sequence[DeviceProfile], ssh: Sequence[str]) -> list[DeviceProfile]:
+    """The profiles, told where their devices are; ssh: "DEVICE=HOST", or "HOST" where one device needs one.
+
+    Raises InputError for a device that is not among them or needs no host, and for a host that could be of several.
+    """
+    waiting = [profile.name for profile in profiles if profile.needs_host]
+    hosts: dict[str, str] = {}
+    for item in ssh:
+        name, given, host = item.rpartition("=")
+        if not given and len(set(waiting)) > 1:
+            raise InputError("--ssh", f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
+        if (given and name not in waiting) or not waiting:
+            problem = f"{name or item!r} is no device of this command that is reached over SSH"
+            fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh"'
+            raise InputError("--ssh", problem, fix)
+        hosts[name or waiting[0]] = host
+    return [profile.at(hosts[profile.name]) if profile.name in hosts else profile for profile in profiles]
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -32,6 +32,11 @@ PACKAGES: tuple[tuple[str, str, str | None], ...] = (
     ("tf_keras", "reading legacy Keras 2 models", "pip install 'edgekit[legacy]'"),
     ("tensorflow-datasets", "datasets by name (dataset `tfds`)", "pip install 'edgekit[tfds]'"),
     (
+        "tensorrt",
+        "building and running TensorRT engines",
+        "on a machine with an NVIDIA GPU only: pip install tensorrt; JetPack has its own",
+    ),
+    (
         "tflite-runtime",
         "running .tflite files on boards that have LiteRT's predecessor",
         "on the board only: numpy < 2",

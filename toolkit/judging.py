@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from toolkit.datasets.stream import Split
 
 HERE = "this-machine"
+VERSION_S = 120.0  # to import a runtime on a slow device
 # what answers for a model before any export: its name, and the packages whose versions count, its own first
 RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "keras": ("keras", ("keras", "tensorflow")),
@@ -52,6 +53,7 @@ class Judge:
         self.original: Predictions | None = None
         self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
         self._ids: tuple[str, ...] = ()
+        self._versions: dict[tuple[str, str], str] = {}  # (device, runtime) -> what is installed there
 
     def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
         """Measure everything and record the verdicts."""
@@ -100,8 +102,8 @@ class Judge:
         """What a file answers on a device."""
         from toolkit.checks import inference
 
-        runtime = registry.load("runtimes", check.runtime)()
-        settings = {"runtime": check.runtime, "version": runtime.version(), "delegate": check.delegate}
+        version = self._version(check.device, check.runtime, session)
+        settings = {"runtime": check.runtime, "version": version, "delegate": check.delegate}
         device = check.device.name
         key = runs.content_key("answers", artifact.sha256, test.fingerprint, device, settings, check.measure.threads)
 
@@ -180,9 +182,10 @@ class Judge:
             return
         chosen = [artifacts[check.artifact] for check in checks]
         runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
-        versions = {use: registry.load("runtimes", use)().version() for use, _ in runtimes.values()}
+        versions = {use: self._version(profile, use, session) for use, _ in runtimes.values()}
         digests = {artifact.name: artifact.sha256 for artifact in chosen}
-        key = runs.content_key("latency", digests, runtimes, versions, spec.model_dump(), self.run.manifest.host)
+        where = profile.host or self.run.manifest.host
+        key = runs.content_key("latency", digests, runtimes, versions, spec.model_dump(), where)
         name = f"latency@{profile.name}"
         reused = self.run.reusable(name, key)
         if reused:
@@ -227,6 +230,16 @@ class Judge:
         return replace(gate.gather(found, check.artifact, device), evidence=evidence)
 
     # ------------------------------------------------------------ small things
+
+    def _version(self, profile: DeviceProfile, runtime: str, session: Session) -> str | None:
+        """Of a runtime on the device: what is installed there."""
+        if not profile.needs_host:
+            found: str | None = registry.load("runtimes", runtime)().version()
+            return found
+        if (profile.name, runtime) not in self._versions:
+            answer = session.run({"kind": "info", "runtime": runtime}, timeout_s=VERSION_S)
+            self._versions[profile.name, runtime] = answer["versions"].get(runtime, "")
+        return self._versions[profile.name, runtime]
 
     def _by_device(self) -> list[tuple[DeviceProfile, list[Check]]]:
         """Checks by the device that carries them out; what cannot be reached is answered, not timed, here."""

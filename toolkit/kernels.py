@@ -13,6 +13,8 @@ from pathlib import Path
 
 from toolkit.core import STATIC, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime, KernelFact
+from toolkit.tensorrt.lint_target import wants
+from toolkit.tensorrt.types import Target
 
 X86 = ("x86_64", "AMD64", "i686")
 DOT_PRODUCTS = frozenset(["avx512_vnni", "avx_vnni"])  # instructions that add products in 32 bits
@@ -34,6 +36,28 @@ def adapted(quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRunti
                     _note(profile, runtime, known, "takes one scale for a dense layer's weights: they get one")
                 )
     return quant, notes
+
+
+def refusals(quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]) -> list[str]:
+    """Why these devices cannot take files of this request, and what to set."""
+    fix = 'Fix: set flavour = "symmetric" in its quantize or qat pass'
+    return [
+        f"{profile.name}: {runtime.use} reads symmetric int8 activations (zero point 0) and no others "
+        f"({known.source}). {fix}"
+        for profile, runtime in targets
+        if (known := runtime.needs("symmetric_only")) and _is_exposed(quant)
+    ]
+
+
+def too_new(opset: int, targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]) -> list[str]:
+    """A note for each device whose TensorRT is not known to read files of this ONNX operator set."""
+    notes = []
+    for profile, runtime in targets:
+        known = wants(Target(runtime.version, profile.compute_capability, profile.name, "")).opset
+        if runtime.use == "tensorrt" and known is not None and opset > known:
+            problem = f"TensorRT {runtime.version} is known to read operator sets up to {known}, this file has {opset}"
+            notes.append(f"{profile.name}: {problem}: set opset = {known}")
+    return notes
 
 
 def needs(profile: DeviceProfile, runtime: DeviceRuntime) -> tuple[KernelFact, ...]:

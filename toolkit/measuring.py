@@ -14,7 +14,7 @@ from toolkit import registry
 from toolkit.checks import fit
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
-from toolkit.devices import DeviceProfile, load_device, open_session
+from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.errors import InputError
 from toolkit.inspection import FORMATS, read_artifact
 from toolkit.plan import source_of
@@ -34,6 +34,7 @@ def bench_files(
     threads: int | None = None,
     processes: int | None = None,
     seconds: float | None = None,
+    ssh: Sequence[str] = (),
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
     """Latency of files on a device, interleaved. Options that are None are the profile's.
@@ -42,7 +43,7 @@ def bench_files(
     """
     from toolkit.checks import latency
 
-    profile = load_device(device)
+    (profile,) = reached([load_device(device)], ssh)
     given = {"threads": threads, "processes": processes, "seconds": seconds}
     settings = {**profile.measure.model_dump(), **{k: v for k, v in given.items() if v is not None}}
     artifacts = [read_artifact(path) for path in files]
@@ -69,6 +70,7 @@ def evaluate_file(
     layout: Layout | None = None,
     device: str = "this-machine",
     allow_code: Sequence[str] = (),
+    ssh: Sequence[str] = (),
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
     """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras or .h5
@@ -88,7 +90,8 @@ def evaluate_file(
             source = _source(file, asked, allow_code)
             found = _trained_answers(file, asked, source, folder=Path(folder), emit=emit)
         else:
-            found = _file_answers(file, asked, load_device(device), folder=Path(folder), emit=emit)
+            (profile,) = reached([load_device(device)], ssh)
+            found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
     outputs, dataset, meaning, how, where = found
     predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
@@ -184,8 +187,7 @@ def _file_answers(
             threads=1,
         )
     outputs = answer.outputs[artifact.signature.outputs[0].name]
-    version = registry.load("runtimes", runtime)().version()
-    how = {"runtime": runtime, "version": version, "delegate": delegate}
+    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate}
     return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
 
 

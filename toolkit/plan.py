@@ -5,6 +5,7 @@ Stages form a small directed graph: the original, the trunk's passes, each varia
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -153,15 +154,24 @@ def _passes(
 
 
 def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], notes: list[str]) -> Iterator[Stage]:
-    for step in (_laid_out(step, variant, recipe, problems) for step in variant.exports):
+    written: set[str] = set()
+    for export in variant.exports:
+        step = _typed(_laid_out(export, variant, recipe, problems), variant, recipe, tip.quant, problems)
         where = recipe.where(*step.key)
         kind = model_kind(recipe)
-        quant, told = kernels.adapted(tip.quant, list(_running(recipe, variant, step.component.format, tip.quant)))
+        running = list(_running(recipe, variant, step.component.format, tip.quant))
+        quant, told = kernels.adapted(tip.quant, running)
         notes += [f"variant {variant.name}: {note}" for note in told]
+        problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
+        newer = kernels.too_new(getattr(step.component, "opset", 0), running)
+        notes += [f"variant {variant.name}: {note}" for note in newer]
         refusal = step.component.refusal(quant, kind) if kind != "keras" else step.component.refusal(quant)
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")
         name = f"{variant.name}{step.component.suffix}"
+        if name in written:
+            problems.append(f"{where}: variant {variant.name}: two of its files would be {name}. Fix: set rest in both")
+        written.add(name)
         yield Stage(name, "export", step.use, step.component, tip.name, variant.name, quant, where)
 
 
@@ -193,6 +203,32 @@ def _laid_out(step: Step, variant: Variant, recipe: Recipe, problems: list[str])
         problems.append(f"{recipe.where(*step.key)}: {problem}, or make two variants")
     update = {"layout": next(iter(devices.values()))} if devices else {}
     return replace(step, component=component.model_copy(update=update))
+
+
+def _typed(step: Step, variant: Variant, recipe: Recipe, quant: QuantSpec, problems: list[str]) -> Step:
+    """The export with the type beside int8 that its devices' TensorRT takes, where it has one and the recipe says none.
+
+    Version 8 reads no float16 scales and 9 is built like it; 10 and later are typed by the graph, so that float32
+    would be computed in float32.
+    """
+    component = step.component
+    if "rest" not in type(component).model_fields or quant.scheme not in STATIC:
+        reference = variant.name == REFERENCE and getattr(component, "rest", None)
+        return replace(step, component=component.model_copy(update={"rest": None})) if reference else step
+    types = {
+        f"{target.profile.name} ({runtime.use} {runtime.version})": "float16" if major >= 10 else "float32"
+        for target in recipe.targets
+        for runtime in target.profile.runtimes
+        if variant.name in target.variants and runtime.use == "tensorrt"
+        for major in map(int, re.findall(r"^\d+", runtime.version))
+    }
+    if component.rest is not None or not types:
+        return step
+    if len(set(types.values())) > 1:
+        wanted = ", ".join(f"{name} {kind}" for name, kind in types.items())
+        problem = f"variant {variant.name}: its devices want different types beside int8 ({wanted})"
+        problems.append(f"{recipe.where(*step.key)}: {problem}. Fix: export it twice, with each `rest`")
+    return replace(step, component=component.model_copy(update={"rest": next(iter(types.values()))}))
 
 
 def _formats(recipe: Recipe) -> dict[str, Step]:
@@ -312,7 +348,8 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
         delegate = runtime.delegates[0] if runtime.delegates else "none"
         note = ""
         if not profile.measurable:
-            note = f"{profile.name} cannot be measured from here (no transport): its latency gates will be INCONCLUSIVE"
+            why = f"give --ssh {profile.name}=USER@HOST" if profile.needs_host else "no transport"
+            note = f"{profile.name} cannot be measured from here ({why}): its latency gates will be INCONCLUSIVE"
             notes.append(note)
         use = runtime.use if profile.measurable else ""
         yield Check(stage.name, profile, use, delegate, target.measure, target.budget, note)

@@ -16,7 +16,7 @@ from toolkit.core import Budget, MeasureSpec
 from toolkit.datasets.census import CensusSpec
 from toolkit.datasets.preprocess import PreprocessSpec
 from toolkit.datasets.splits import SplitSpec
-from toolkit.devices import DeviceProfile, find, load_device, registered, safe_name, shipped
+from toolkit.devices import DeviceProfile, find, load_device, reached, registered, safe_name, shipped
 from toolkit.documents import Document, Key, dotted, read_toml
 from toolkit.errors import InputError
 from toolkit.overrides import dataset_kind, dataset_kinds, with_data, with_override
@@ -36,6 +36,7 @@ def load_recipe(
     data: str | Path | None = None,
     devices: Sequence[str] = (),
     allow_code: Sequence[str] = (),
+    ssh: Sequence[str] = (),
 ) -> Recipe:
     """The recipe at a path, or the shipped one of that name; raises InputError with a line for each mistake.
 
@@ -43,6 +44,7 @@ def load_recipe(
     model: replaces model.source. data: a path or a dataset's name; replaces data.use and data.path and, where another
     kind of dataset comes of it, the parameters of the old one. devices: replaces the targets by these, each with
     the budget it has in the recipe, if it is there. allow_code: names of modules that may be imported and run.
+    ssh: where devices are, as `devices.reached` takes it.
     """
     path = find("recipes", name_or_path)
     document = read_toml(path)
@@ -54,7 +56,9 @@ def load_recipe(
     for override in overrides:
         document = with_override(document, override)
     recipe = parse_recipe(document, path.absolute().parent, devices=devices)
-    return replace(recipe, allow_code=tuple(allow_code))
+    profiles = reached([target.profile for target in recipe.targets], ssh)
+    targets = tuple(replace(target, profile=at) for target, at in zip(recipe.targets, profiles, strict=True))
+    return replace(recipe, allow_code=tuple(allow_code), targets=targets)
 
 
 def parse_recipe(document: Document, base: Path, *, devices: Sequence[str] = ()) -> Recipe:
@@ -172,10 +176,10 @@ class _Loader:
         steps = self._steps("exporters", key, items)
         seen: set[str] = set()
         for step in steps:
-            if step.use in seen:
+            if step.component.suffix in seen:  # tensorrt has one for each of its forms
                 problem = f"{step.use} stands here twice, and both files would have one name"
                 self.reader.wrong(step.key, problem, "make it another variant")
-            seen.add(step.use)
+            seen.add(step.component.suffix)
         return steps
 
     def _check_variant_names(self, named: Iterable[tuple[Key, str]]) -> None:

@@ -22,14 +22,17 @@ FAMILIES: dict[str, dict[str, str]] = {
     "exporters": {
         "tflite": "toolkit.exporters.tflite:TFLite",
         "onnx": "toolkit.exporters.onnx:ONNX",
+        "tensorrt": "toolkit.exporters.tensorrt:TensorRT",
     },
     "runtimes": {
         "litert": "toolkit.runtimes.litert:LiteRT",
         "tflite-runtime": "toolkit.runtimes.tflite_runtime:TFLiteRuntime",
         "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
+        "tensorrt": "toolkit.runtimes.tensorrt:TensorRT",
     },
     "transports": {
         "local": "toolkit.transports.local:Local",
+        "ssh": "toolkit.transports.ssh:SSH",
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",

@@ -113,3 +113,17 @@ def test_progress_is_shown(tmp_path: Path) -> None:
         emit=seen.append,
     )
     assert [progress.text for progress in seen] == ["timing a, process 1", "timing a, process 2"]
+
+
+def test_gpu_time_is_the_best_process_median_and_the_worst_p99(tmp_path: Path) -> None:
+    class Gpu(Bench):
+        def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+            found = super().run(job, timeout_s=timeout_s)
+            median = found["samples_ns"][1] / MS
+            return {**found, "gpu_ms": {"median": median / 2, "p99": median, "runs": 50, "how": "CUDA events"}}
+
+    found = measure(Gpu({"a": [4.0, 4.01]}), tmp_path)
+    assert found["a", "gpu_compute_p50_ms"].value == 2.0
+    assert found["a", "gpu_compute_p99_ms"].value == 4.01
+    assert "CUDA events" in found["a", "gpu_compute_p50_ms"].how["estimator"]
+    assert ("a", "gpu_compute_p50_ms") not in measure(Bench({"a": [4.0, 4.01]}), tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from toolkit import registry
 from toolkit.runtimes.litert import LiteRT
 from toolkit.runtimes.onnxruntime import ONNXRuntime
+from toolkit.runtimes.tensorrt import TensorRT
 from toolkit.runtimes.tflite_runtime import TFLiteRuntime
 from toolkit.transports.local import WORKER
 
@@ -25,6 +26,38 @@ def test_absent_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "version", absent)
     assert TFLiteRuntime().version() is None
+    assert TensorRT().version() is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "found"),
+    [
+        ({"tensorrt": "10.3.0"}, "10.3.0"),
+        ({"tensorrt-cu12": "10.15.1"}, "10.15.1"),
+        ({"tensorrt-cu13": "11.4.1", "tensorrt-cu12": "10.15.1"}, "11.4.1"),
+        ({}, None),
+    ],
+)
+def test_tensorrt_is_found_under_the_names_of_its_wheels(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], found: str | None
+) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert TensorRT().version() == found
+
+
+def test_onnx_runtime_is_found_under_the_name_of_its_gpu_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise metadata.PackageNotFoundError(name)
+        return "1.31.1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert ONNXRuntime().version() == "1.31.1"
 
 
 @pytest.mark.parametrize("name", sorted(registry.FAMILIES["runtimes"]))

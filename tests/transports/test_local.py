@@ -117,3 +117,19 @@ def test_second_run_waits_for_the_lease_and_gives_up(tmp_path: Path, monkeypatch
     threading.Timer(0.3, first.close).start()
     second = LocalSession(lease_seconds=30)
     second.close()
+
+
+def test_program_gives_its_exit_code_and_output(session: LocalSession) -> None:
+    found = session.execute(["sh", "-c", "pwd; echo bad >&2; exit 3"], timeout_s=10)
+    assert (found.returncode, found.stdout.strip(), found.stderr) == (3, session.folder(), "bad\n")
+
+
+def test_program_that_is_not_there_is_named(session: LocalSession) -> None:
+    with pytest.raises(UnavailableError, match="no-such-program"):
+        session.execute(["no-such-program"], timeout_s=10)
+
+
+def test_program_that_takes_too_long_ends_with_its_children(session: LocalSession, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="longer than 1 s"):
+        session.execute(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], timeout_s=1)
+    assert ended(int((tmp_path / "pid").read_text()))

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.transports.local import WORKER
+
+FAKES = Path(__file__).with_name("fakes")
 WEIGHTS = np.array([[1.0, -1.0], [2.0, 0.5], [0.0, 1.0]], np.float32)  # (3 inputs, 2 outputs)
 BIAS = np.array([0.5, -1.0], np.float32)
 ROWS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 3], [-1, -1, -1]], np.float32)
@@ -23,6 +26,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths["float.tflite"].write_bytes(tflite(int8=False))
     paths["int8.tflite"].write_bytes(tflite(int8=True))
     onnx_files(paths["float.onnx"], paths["image.onnx"])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The .onnx files alone, which need no TensorFlow."""
+    folder = tmp_path_factory.mktemp("graphs")
+    paths = {name: folder / name for name in ("float.onnx", "image.onnx")}
+    onnx_files(*paths.values())
     return paths
 
 
@@ -61,3 +73,22 @@ def onnx_files(plain: Path, image: Path) -> None:
     axes = [numpy_helper.from_array(np.array([2, 3], np.int64), "axes")]
     nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)]
     onnx.save(helper.make_model(helper.make_graph(nodes, "g", [x], [y], axes), **save), image)
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The worker's module, as the worker imports it; on a machine whose memory is its own."""
+    monkeypatch.syspath_prepend(str(WORKER))
+    import trt_build
+
+    monkeypatch.setattr(trt_build, "memory", lambda: (8000, False))
+    return trt_build
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """version -> a fake module."""
+    monkeypatch.syspath_prepend(str(FAKES))
+    import trt_fake
+
+    return trt_fake.module

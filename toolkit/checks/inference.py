@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BATCH = 64
 FLOATS, PIXELS = "<f4", "|u1"  # float32 and uint8, as .npy headers name them
 TIMEOUT_BASE_S = 120.0  # for starting and loading
+BUILDING_S = 3600.0  # ... and for building an engine first: many minutes on a small Jetson
 TIMEOUT_PER_IMAGE_S = 2.0  # slower than any network a device can use
 
 
@@ -139,12 +140,14 @@ def run(
         "runtime": runtime,
         "delegate": delegate,
         "threads": threads,
+        "name": artifact.name,
         "model": session.push(artifact.path),
         "inputs": {name: session.push(path) for name, path in prepared.items()},
         "layouts": {spec.name: spec.layout for spec in artifact.signature.inputs},
         "outputs": remote,
     }
-    found = session.run(job, timeout_s=TIMEOUT_BASE_S + TIMEOUT_PER_IMAGE_S * images)
+    loading = BUILDING_S if "tensorrt" in (runtime, delegate) else TIMEOUT_BASE_S
+    found = session.run(job, timeout_s=loading + TIMEOUT_PER_IMAGE_S * images)
     outputs = {}
     for i, name in enumerate(names):
         session.pull(remote[name], folder / f"output-{i}.npy")

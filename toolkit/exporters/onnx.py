@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -40,12 +40,24 @@ BY_ENCODINGS: tuple[Scheme, ...] = ("int8", "weight_int8")
 
 
 @dataclass(frozen=True)
+class Written:
+    """A graph in the types asked for: the ModelProto, what its tensors must be, what is worth saying of it.
+
+    twin: the same graph in float32, where the types are others' to check.
+    """
+
+    proto: Any
+    asked: Request | None = None
+    notes: tuple[str, ...] = ()
+    twin: Any = None
+
+
+@dataclass(frozen=True)
 class _Content:
     """A file's bytes, what its tensors must be, and what is worth saying of it."""
 
     data: bytes
-    asked: Request | None = None
-    notes: tuple[str, ...] = ()
+    made: Written = field(default_factory=lambda: Written(None))
 
 
 class ONNX(Component):
@@ -95,10 +107,8 @@ class ONNX(Component):
             content = self._content(model, inputs, context, front)
             temporary.write_bytes(content.data)
             context.emit(Progress("reading the file back"))
-            file, locate = onnx_file.read(temporary), written.locator(model)
-            notes = onnx_scan.scan(file, onnx_given.to_check(model), locate)
-            if content.asked is not None:
-                onnx_verify.verify(file, content.asked, locate)
+            file = onnx_file.read(temporary)
+            notes = self._verified(file, content.made, model)
             _check(temporary)
             example = feeds.probe(context, inputs)
             names = [spec.name for spec in model.signature.outputs]
@@ -113,7 +123,7 @@ class ONNX(Component):
             format=FORMAT,
             scheme=model.quant.scheme,
             signature=signature,
-            notes=(*content.notes, *notes),
+            notes=(*content.made.notes, *notes),
             pixels=front is not None,
         )
 
@@ -124,7 +134,8 @@ class ONNX(Component):
             problem = "NHWC was asked for, and the SavedModel takes its images as NCHW"
             raise UnsupportedError(f"{FORMAT}.layout", problem, 'leave layout out, or set it to "NCHW"')
         inputs = tuple(feeds.in_layout(spec, self.layout) for spec in specs)
-        if self.layout == "NCHW" and not any(spec.layout == "NCHW" for spec in inputs):
+        wanted = self.layout == "NCHW" and "layout" in self.model_fields_set
+        if wanted and not any(spec.layout == "NCHW" for spec in inputs):
             raise UnsupportedError(f"{FORMAT}.layout", "NCHW was asked for, but the model takes no 4-D image")
         return inputs
 
@@ -139,19 +150,28 @@ class ONNX(Component):
         if model.kind == FORMAT and model.quant.scheme != "float32":
             onnx_scan.standard_only(onnx_file.File(proto), written.locator(model))
             proto = _folded(proto)
-        asked: Request | None = None
-        notes: tuple[str, ...] = ()
-        if model.quant.scheme in BY_ENCODINGS:
-            with quiet():
-                proto, asked, notes = onnx_quantize.quantize(proto, model, inputs, context)
-        elif model.quant.scheme == "float16":
-            proto = _in_float16(proto, model)
+        made = self._typed(proto, model, inputs, context)
         if front:
-            onnx_intake.embed(proto, front, inputs[0].layout)
-        content = bytes(proto.SerializeToString(deterministic=True))
+            onnx_intake.embed(made.proto, front, inputs[0].layout)
+        content = bytes(made.proto.SerializeToString(deterministic=True))
         if self.metadata:
             content = onnx_metadata.embed(content, metadata.of(model, context, pixels=front is not None))
-        return _Content(content, asked, notes)
+        return _Content(content, made)
+
+    def _typed(self, proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext) -> Written:
+        """The float32 graph in the scheme asked for."""
+        if model.quant.scheme in BY_ENCODINGS:
+            with quiet():
+                return Written(*onnx_quantize.quantize(proto, model, inputs, context))
+        return Written(_in_float16(proto, model) if model.quant.scheme == "float16" else proto)
+
+    def _verified(self, file: onnx_file.File, made: Written, model: Model) -> tuple[str, ...]:
+        """Notes on the written file; raises UnsupportedError where it is not what was asked for."""
+        locate = written.locator(model)
+        notes = onnx_scan.scan(file, onnx_given.to_check(model), locate)
+        if made.asked is not None:
+            onnx_verify.verify(file, made.asked, locate)
+        return notes
 
     def _convert(self, model: Model, context: ExportContext) -> Any:
         """The float32 ModelProto, its ends named as the model's, BatchNormalization folded."""

@@ -7,7 +7,7 @@ Pages: onnxruntime.ai, "Quantize ONNX models"; docs.nvidia.com, TensorRT, "Worki
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +27,16 @@ class Encoding:
     zero_point: int
     dtype: str
     axis: int | None = None
+
+    def in_float16(self) -> Encoding:
+        """The same with the next scales up that are float16 numbers: nothing is clipped that was not."""
+        import numpy as np
+
+        largest = np.float32(np.finfo(np.float16).max)  # what is larger stays: such a layer is computed in float32
+        near = np.minimum(self.scale, largest).astype(np.float16)
+        with np.errstate(over="ignore"):  # what comes after the largest is not taken
+            up = np.where(near.astype(np.float32) < self.scale, np.nextafter(near, np.float16(np.inf)), near)
+        return replace(self, scale=np.where(self.scale > largest, self.scale, up.astype(np.float32)))
 
     def integers(self, values: Array) -> Array:
         """The integers for real values: rounded half to even, clipped to the type."""

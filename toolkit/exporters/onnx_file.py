@@ -56,6 +56,28 @@ class File:
                 found[name].append(node)
         return dict(found)
 
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Tensor name -> nodes on the longest path to it, for a graph in order."""
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            depth = 1 + max((found.get(name, 0) for name in node.input), default=0)
+            found |= dict.fromkeys(node.output, depth)
+        return found
+
+    @cached_property
+    def inferred(self) -> dict[str, tuple[int, tuple[int | None, ...] | None]]:
+        """Tensor name -> (TensorProto type, shape or None), as far as both can be inferred."""
+        import onnx
+
+        graph = onnx.shape_inference.infer_shapes(self.proto).graph
+        found: dict[str, tuple[int, tuple[int | None, ...] | None]] = {}
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            kind = value.type.tensor_type
+            sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+            found[value.name] = kind.elem_type, sizes if kind.HasField("shape") else None
+        return found | {name: (each.data_type, tuple(each.dims)) for name, each in self.constants.items()}
+
     def values(self, name: str) -> Array | None:
         """The values of a constant, or None."""
         from onnx import numpy_helper
@@ -103,6 +125,15 @@ def split_sums(proto: Any) -> None:
     if doubled:
         graph.initializer.append(onnx.helper.make_tensor(shape, onnx.TensorProto.INT64, [4], [1, -1, 1, 1]))
         sort_nodes(proto)
+
+
+def name_nodes(proto: Any) -> None:
+    """Give each node a name of its own; what ONNX Runtime unrolls of a composed operator has none."""
+    taken: set[str] = set()
+    for number, node in enumerate(proto.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{number}"
+        taken.add(node.name)
 
 
 def settle(proto: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from toolkit.core import QuantSpec, Scheme
 from toolkit.errors import UnsupportedError
+from toolkit.exporters import tensorrt_placing
 from toolkit.exporters.onnx_file import File
 from toolkit.exporters.onnx_matching import floats
 from toolkit.exporters.onnx_scan import MOVING, WEIGHTED, Locate, layer_of
@@ -29,20 +30,32 @@ LAYER_SCHEMES: tuple[Scheme, ...] = ("float32", "weight_int8", "int8")
 class Placement:
     """Names of the nodes that are quantized, of those whose weights alone are, and of those that cannot be.
 
-    left: in words, what int8 was asked for and there is no integer kernel for.
+    left: in words, what int8 was asked for and there is no integer kernel for. spared: what is left out because int8
+    would not make it faster.
     """
 
     full: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    spared: tuple[str, ...] = ()
 
 
-def place(file: File, quant: QuantSpec, matched: Mapping[str, tuple[str, ...]], locate: Locate) -> Placement:
-    """What is quantized how; raises UnsupportedError for a layer with a scheme of its own that no node belongs to."""
-    schemes = _schemes(file, quant, matched, locate)
-    asked = {node.name for node in file.nodes if schemes[node.name] == "int8" and _can(file, node, quant)}
+def place(
+    file: File, quant: QuantSpec, matched: Mapping[str, tuple[str, ...]], locate: Locate, *, tensorrt: bool = False
+) -> Placement:
+    """What is quantized how; raises UnsupportedError for a layer with a scheme of its own that no node belongs to.
+
+    tensorrt: by the rules of `tensorrt_placing`, which a layer with a scheme of its own is free of.
+    """
+    schemes, named = _schemes(file, quant, matched, locate)
+    between = tensorrt_placing.MEANS if tensorrt else ()
+    able = [node.name for node in file.nodes if _can(file, node, quant) or node.op_type in between]
+    asked = {name for name in able if schemes[name] == "int8"}
+    spared: Mapping[str, str] = {}
     if quant.flavour == "asymmetric":
         asked = _fed(file, asked)
+    elif tensorrt:
+        asked, spared = tensorrt_placing.chosen(file, asked, named)
     by_name = {node.name: node for node in file.nodes}
     alone = [name for name, scheme in schemes.items() if scheme == "weight_int8" and _weight(file, by_name[name])]
     left = [
@@ -50,7 +63,8 @@ def place(file: File, quant: QuantSpec, matched: Mapping[str, tuple[str, ...]], 
         for node in _computing(file)
         if schemes[node.name] == "int8" and not _can(file, node, quant) and quant.flavour == "asymmetric"
     ]
-    return Placement(tuple(name for name in schemes if name in asked), tuple(alone), tuple(left))
+    told = [f"{layer_of(file, by_name[name], locate)}: {reason}" for name, reason in spared.items()]
+    return Placement(tuple(name for name in schemes if name in asked), tuple(alone), tuple(left), tuple(told))
 
 
 def require_whole(placement: Placement, quant: QuantSpec) -> None:
@@ -68,22 +82,29 @@ def scheme_of_layer(quant: QuantSpec, layer: str) -> Scheme:
     return dict(quant.layers).get(layer, quant.scheme)
 
 
-def _schemes(file: File, quant: QuantSpec, matched: Mapping[str, tuple[str, ...]], locate: Locate) -> dict[str, Scheme]:
-    """Node -> scheme. A node belongs to the layers whose output it computes, else to the one its names tell."""
+def _schemes(
+    file: File, quant: QuantSpec, matched: Mapping[str, tuple[str, ...]], locate: Locate
+) -> tuple[dict[str, Scheme], set[str]]:
+    """Node -> scheme, and the nodes whose layer has one of its own.
+
+    A node belongs to the layers whose output it computes, else to the one its names tell.
+    """
     own = dict(quant.layers)
     used: set[str] = set()
     found: dict[str, Scheme] = {}
+    by_name: set[str] = set()
     for node in file.nodes:
         layers = [key.split(":")[0] for name in node.output for key in matched.get(name, ())]
         layers = layers or [layer_of(file, node, locate)]
         named = next((layer for layer in layers if layer in own), None)
         found[node.name] = own[named] if named else _default(node, quant)
         used |= {named} if named else set()
+        by_name |= {str(node.name)} if named else set()
     for layer in own:
         if layer not in used:
             problem = "is no layer that an operator of the ONNX graph belongs to, so it can have no scheme of its own"
             raise UnsupportedError(layer, problem, "name a layer of the prepared graph, as `diagnose` lists them")
-    return found
+    return found, by_name
 
 
 def _default(node: Any, quant: QuantSpec) -> Scheme:

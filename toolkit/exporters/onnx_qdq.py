@@ -7,7 +7,7 @@ models"; options for TensorRT as NVIDIA's Model Optimizer sets them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.core import QuantSpec
@@ -86,6 +86,14 @@ def request(
     return Request(file, quant, placement, where, activations, _weights(file, quant, placement, activations))
 
 
+def in_float16(asked: Request) -> Request:
+    """The same with scales that are float16 numbers, so that files typed float32 and float16 hold the same integers."""
+    activations, weights = (
+        {name: encoding.in_float16() for name, encoding in each.items()} for each in (asked.activations, asked.weights)
+    )
+    return replace(asked, activations=activations, weights=weights)
+
+
 def write(asked: Request) -> Any:
     """A new ModelProto in Q/DQ form."""
     proto = _copy(asked.float_file.proto)
@@ -96,7 +104,7 @@ def write(asked: Request) -> Any:
             _fuse_residuals(proto)
     for name in asked.placement.weights:
         _store_weight(proto, name, asked)
-    _clean(proto)
+    clean(proto)
     return proto
 
 
@@ -219,20 +227,23 @@ def _store_weight(proto: Any, node_name: str, asked: Request) -> None:
 
 def _fuse_residuals(proto: Any) -> None:
     """Of an Add, the input that a convolution computes for it alone reads that convolution directly: TensorRT fuses
-    the sum into it, and its output is never rounded. Where both could, the first is taken."""
+    the sum into it, and its output is never rounded. Where both could, it is the end of the longer path, as NVIDIA's
+    Model Optimizer has it: a block's branch, not the convolution on its shortcut."""
     file = File(proto)
     outputs = {value.name for value in proto.graph.output}
+    depths = file.depths
     for node in file.nodes:
-        if node.op_type != "Add":
-            continue
-        for index, name in enumerate(node.input):
+        fusible: dict[int, str] = {}
+        for index, name in enumerate(node.input if node.op_type == "Add" else ()):
             start = _before_pair(file, name)
             maker = file.producers.get(start) if start else None
             readers = [reader for end in _after_pair(file, start) for reader in file.consumers.get(end, [])]
             alone = len(readers) == 1 and start not in outputs
-            if maker is not None and maker.op_type in ("Conv", "ConvTranspose") and alone:
-                node.input[index] = start
-                break
+            if start and maker is not None and maker.op_type in ("Conv", "ConvTranspose") and alone:
+                fusible[index] = start
+        if fusible:
+            index = max(fusible, key=lambda each: (depths[fusible[each]], each))
+            node.input[index] = fusible[index]
 
 
 def _before_pair(file: File, name: str) -> str | None:
@@ -253,7 +264,7 @@ def _after_pair(file: File, start: str | None) -> list[str]:
     return [str(name) for name in ends]
 
 
-def _clean(proto: Any) -> None:
+def clean(proto: Any) -> None:
     """Without what nothing reads, in an order the format allows, without the quantizer's marks."""
     graph = proto.graph
     ends = {value.name for value in graph.output}

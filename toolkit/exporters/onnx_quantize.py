@@ -5,14 +5,14 @@ Ranges of a Keras model's statistics are found by the values of its layers; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.core import ExportContext, Model, QuantSpec, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.exporters import feeds, observed, onnx_matching, onnx_placing, onnx_qdq, written
 from toolkit.exporters.onnx_file import File
-from toolkit.exporters.onnx_qdq import Request, Stored
+from toolkit.exporters.onnx_qdq import Request
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -21,9 +21,11 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def quantize(
-    proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext
+    proto: Any, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext, *, tensorrt: bool = False
 ) -> tuple[Any, Request, tuple[str, ...]]:
     """The quantized ModelProto, what it must hold, and notes; model: the prepared one that `proto` was made of.
+
+    tensorrt: Q/DQ where TensorRT gains by it, with scales that are float16 numbers.
 
     Raises:
         UnsupportedError: a tensor has no finite range, or a layer cannot have the scheme it is given.
@@ -31,11 +33,11 @@ def quantize(
     """
     pool_means(proto)
     file, quant, locate = File(proto), model.quant, written.locator(model)
-    matched = _matched(file, model, inputs, context)
-    placement = onnx_placing.place(file, quant, matched, locate)
+    matched = matches(file, model, inputs, context)
+    placement = onnx_placing.place(file, quant, matched, locate, tensorrt=tensorrt)
     onnx_placing.require_whole(placement, quant)
     where = onnx_qdq.stored(file, quant, placement)
-    ranges = _known(model, matched, where)
+    ranges = known(model, matched, where.own)
     spread = {name: ranges[source] for name, source in where.source.items() if source in ranges}
     ranges |= {name: ends for name, ends in derived(file, spread).items() if name in where.own}
     missing = [name for name in where.own if name not in ranges]
@@ -45,9 +47,10 @@ def quantize(
     if quant.flavour == "symmetric":
         ranges = joined(file, ranges)
     asked = onnx_qdq.request(file, quant, placement, where, ranges)
+    asked = onnx_qdq.in_float16(asked) if tensorrt else asked
     told = model.statistics is not None and missing
     words = f"ranges of {len(missing)} tensors were found on the file itself: {_few(missing)}"
-    return onnx_qdq.write(asked), asked, (words,) if told else ()
+    return onnx_qdq.write(asked), asked, (*((words,) if told else ()), *placement.spared)
 
 
 def refusal(quant: QuantSpec) -> str | None:
@@ -86,7 +89,7 @@ def _layers_refusal(quant: QuantSpec) -> str | None:
 # ---------------------------------------------------------------- ranges
 
 
-def _matched(
+def matches(
     file: File, model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext
 ) -> dict[str, tuple[str, ...]]:
     """Tensor -> layers of the same values, where ranges or single layers ask for it."""
@@ -116,8 +119,10 @@ def _probes(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext
     return found
 
 
-def _known(model: Model, matched: Mapping[str, tuple[str, ...]], where: Stored) -> dict[str, tuple[float, float]]:
-    """Range of each stored tensor that is a layer's output, operators of one scale resolved as for every target."""
+def known(
+    model: Model, matched: Mapping[str, tuple[str, ...]], wanted: Iterable[str]
+) -> dict[str, tuple[float, float]]:
+    """Range of each of these tensors that is a layer's output, operators of one scale resolved as for every target."""
     if model.statistics is None or model.kind != "keras":
         return {}
     from toolkit.engine import stored as engine
@@ -131,7 +136,7 @@ def _known(model: Model, matched: Mapping[str, tuple[str, ...]], where: Stored) 
             ends = [given[name] for name in names]
             resolved[tensors.names[edge]] = min(low for low, _ in ends), max(high for _, high in ends)
     found = {}
-    for name in where.own:
+    for name in wanted:
         key = next((key for key in matched.get(name, ()) if key in resolved), None)
         if key is not None:
             found[name] = resolved[key]
@@ -185,7 +190,8 @@ def _combined(operation: str, one: tuple[float, float], other: tuple[float, floa
 def joined(file: File, ranges: Ranges) -> dict[str, tuple[float, float]]:
     """One range for all that a Concat reads and gives, so that TensorRT can move its scale through."""
     found = dict(ranges)
-    for node in (node for node in file.nodes if node.op_type == "Concat"):
+    concatenations = [node for node in file.nodes if node.op_type == "Concat"]
+    for node in (*concatenations, *reversed(concatenations)):  # one may read what another gives: there and back
         names = [name for name in (*node.input, *node.output) if name in found]
         for name in names:
             found[name] = min(found[each][0] for each in names), max(found[each][1] for each in names)

@@ -92,9 +92,13 @@ def weight_axis(node: Any) -> int:
 
 
 def has_scales_per_channel(node: Any, quant: QuantSpec) -> bool:
-    """Whether a weighted node is to have one weight scale for each output channel."""
-    dense = node.op_type in ("Gemm", "MatMul")
-    return quant.granularity == "per_channel" and not (dense and quant.dense_per_tensor)
+    """Whether a weighted node is to have one weight scale for each output channel.
+
+    Not a transposed convolution in the symmetric flavour: builders of TensorRT are reported to end there.
+    """
+    dense = node.op_type in ("Gemm", "MatMul") and quant.dense_per_tensor
+    transposed = node.op_type == "ConvTranspose" and quant.flavour == "symmetric"
+    return quant.granularity == "per_channel" and not dense and not transposed
 
 
 def _quantized_weights(file: File, node: Any, quant: QuantSpec, locate: Locate) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from toolkit.core import Interval
 
-Kind = Literal["share", "points", "growth", "score", "bytes", "kib", "count", "ms", "rate", "db", "plain"]
+Kind = Literal["share", "points", "growth", "score", "bytes", "kib", "count", "ms", "rate", "mj", "mw", "db", "plain"]
 
 MISSING = "not measured"
 SPACE = "\u00a0"  # between number and unit: never a line break
@@ -69,13 +69,18 @@ QUANTITIES: dict[str, Quantity] = {
     "throughput_per_s": Quantity("throughput", "rate", "higher"),
     "first_inference_ms": Quantity("first inference", "ms", "lower"),
     "load_ms": Quantity("load time", "ms", "lower"),
+    "gpu_compute_p50_ms": Quantity("GPU compute p50", "ms", "lower"),
+    "gpu_compute_p99_ms": Quantity("GPU compute p99", "ms", "lower"),
+    "energy_per_inference_mj": Quantity("energy of an inference", "mj", "lower"),
+    "energy_per_inference_net_mj": Quantity("energy of an inference, beyond rest", "mj", "lower"),
+    "power_mw": Quantity("power", "mw", "lower"),
     "arena_kib": Quantity("tensor arena", "kib", "lower"),
     "ties": Quantity("images with a tied decision", "count", "lower"),
     "unusable_outputs": Quantity("images with unusable outputs", "count", "lower"),
 }
 
-TIMES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind in ("ms", "rate"))
-"""Measurements that depend on how fast, and how busy, the machine was."""
+TIMES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind in ("ms", "rate", "mj", "mw"))
+"""Measurements that depend on how fast, how busy, and in which power mode the machine was."""
 
 GATES: dict[str, Quantity] = {
     "max_accuracy_drop": Quantity("accuracy drop", "points", "lower"),
@@ -258,6 +263,8 @@ _FORMATS: dict[Kind, Callable[[float], str]] = {
     "count": _count,
     "ms": lambda value: f"{significant(value)}{SPACE}ms",
     "rate": lambda value: f"{significant(value)}{SPACE}/s",
+    "mj": lambda value: f"{significant(value)}{SPACE}mJ",
+    "mw": lambda value: f"{significant(value)}{SPACE}mW",
     "db": lambda value: f"{value:.1f}{SPACE}dB".replace("-", MINUS),
     "plain": significant,
 }

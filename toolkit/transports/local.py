@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from toolkit.core import Completed
 from toolkit.errors import InputError, StageError, UnavailableError
 from toolkit.schema import Component
 
@@ -66,7 +67,7 @@ class LocalSession:
         request = self._folder / f"job-{self._jobs}.json"
         request.write_text(json.dumps({**job, "result": str(result)}))
         code, errors = self._process(request, timeout_s)
-        what = Path(str(job.get("model", job["kind"]))).name
+        what = str(job.get("name") or Path(str(job.get("model", job["kind"]))).name)
         if not result.is_file():
             raise StageError(what, f"the worker {_ending(code, timeout_s)}{_tail(errors)}")
         found: dict[str, Any] = json.loads(result.read_text())
@@ -75,6 +76,10 @@ class LocalSession:
             kind = UnavailableError if found.get("kind") == "unavailable" else InputError
             raise kind(what, found["error"])
         return found
+
+    def execute(self, command: Sequence[str], *, timeout_s: float) -> Completed:
+        """A program of this machine, in the work folder; UnavailableError when there is none of that name."""
+        return run_program(command, folder=self._folder, timeout_s=timeout_s)
 
     def _process(self, request: Path, timeout_s: float) -> tuple[int | None, str]:
         """Exit code (None for a timeout) and stderr; the process and all it started end with us."""
@@ -103,6 +108,32 @@ class LocalSession:
         """Remove the work folder and give the lease back."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lease.close()
+
+
+def run_program(command: Sequence[str], *, folder: Path | None = None, timeout_s: float) -> Completed:
+    """Run a program, its output as text; StageError when it takes too long, with all that it started ended."""
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise UnavailableError(command[0], f"cannot be run: {error.strerror}", "install it, or name its path") from None
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        raise StageError(command[0], _ending(None, timeout_s)) from None
+    except BaseException:
+        _end(process)
+        raise
+    return Completed(process.returncode, stdout, stderr)
 
 
 def _take_lease(seconds: float) -> IO[str]:

@@ -13,7 +13,7 @@ import time
 from typing import Any, Dict, List
 
 Job = Dict[str, Any]
-RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort"}
+RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort", "tensorrt": "trt"}
 
 
 class JobError(Exception):
@@ -25,7 +25,7 @@ class JobError(Exception):
 
 
 def open_runner(job: Job) -> Any:
-    """The runner of the job's runtime, the model loaded; its class is documented in litert.py and ort.py."""
+    """The runner of the job's runtime, the model loaded; its class is documented in litert.py, ort.py and trt.py."""
     name = RUNTIMES.get(job["runtime"])
     if name is None:
         raise JobError("no such runtime in the worker: %s" % job["runtime"])
@@ -66,7 +66,8 @@ def bench(job: Job) -> Job:
         now = clock()
         samples.append(now - before)
     result: Job = runner.facts()
-    result.update(load_ms=(loaded - started) / 1e6, first_inference_ms=first / 1e6, samples_ns=samples)
+    load_ms = (loaded - started) / 1e6 - 1e3 * getattr(runner, "build_seconds", 0.0)  # building an engine is no loading
+    result.update(load_ms=load_ms, first_inference_ms=first / 1e6, samples_ns=samples)
     result["arena_bytes"] = runner.arena_bytes()
     return result
 
@@ -90,15 +91,28 @@ def evaluate(job: Job) -> Job:
 
 
 def info(job: Job) -> Job:
-    """The runtime's version."""
+    """The runtime's version, and the GPU where it needs one."""
     name = RUNTIMES[job["runtime"]]
     try:
-        return {"versions": __import__(name).versions(job["runtime"])}
+        module = __import__(name)
+        more = module.describe() if hasattr(module, "describe") else {}
+        return dict(more, versions=module.versions(job["runtime"]))
     except ImportError as error:
         raise JobError("%s cannot be imported: %s" % (job["runtime"], error), "unavailable") from error
 
 
-KINDS = {"bench": bench, "eval": evaluate, "info": info}
+def build(job: Job) -> Job:
+    """Build an engine of the job's model, where the runtime is one that builds."""
+    name = RUNTIMES.get(job["runtime"])
+    if name != "trt":
+        raise JobError("%s builds no engines" % job["runtime"])
+    try:
+        return __import__(name).build(job)  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise JobError("%s cannot be imported: %s" % (job["runtime"], error), "unavailable") from error
+
+
+KINDS = {"bench": bench, "eval": evaluate, "info": info, "build": build}
 
 
 def main(path: str) -> int:

@@ -49,6 +49,20 @@ def block_rows(arrays: Dict[str, Any]) -> int:
     return max(1, BLOCK_BYTES // max(1, row))
 
 
+def fit(name: str, array: Any, shape: Iterable[Any], dtype: Any, layout: Any) -> Any:
+    """Rows of data as a file with a batch of 1 takes them, one at a time. shape: the file's, free sizes no int > 0."""
+    if layout == "NCHW":
+        array = array.transpose(0, 3, 1, 2)
+    own = list(shape)
+    fixed = [size if isinstance(size, int) and size > 0 else got for size, got in zip(own, array.shape)]
+    batch = isinstance(own[0], int) and own[0] > 0 and own[0] != 1
+    if len(own) != array.ndim or list(array.shape[1:]) != fixed[1:] or batch:
+        raise JobError("input %r takes %s, the data is %s" % (name, own, array.shape))
+    if numpy.dtype(dtype) == numpy.uint8 and array.dtype != dtype:
+        raise JobError("input %r takes uint8 pixels, the data is %s" % (name, array.dtype))
+    return numpy.ascontiguousarray(array, dtype=dtype)
+
+
 def dequantize(array: Any, scale: float, zero: int) -> Any:
     """Integers of a file's output to float32: (q - zero point) * scale."""
     return (array.astype(numpy.float32) - zero) * numpy.float32(scale)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
 import common
 import numpy
 import onnxruntime
+import ort_gpu
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "none": "CPUExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "none": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 DTYPES = {
     "tensor(float)": numpy.float32,
     "tensor(float16)": numpy.float16,
@@ -32,21 +39,58 @@ class Runner:
         provider = PROVIDERS.get(self.delegate)
         if provider is None:
             raise common.JobError("onnxruntime has no provider %r in this worker" % self.delegate)
+        self.provider: str = provider
+        self.gpu = self.delegate in ("cuda", "tensorrt")
+        if self.gpu:
+            self._need_gpu()
+        self.session = self._session()
+        self.inputs = {item.name: item for item in self.session.get_inputs()}
+        self.feed: Dict[str, Any] = {}
+
+    def _need_gpu(self) -> None:
+        """The provider is part of this ONNX Runtime; libraries it needs are loaded from wheels, where there are any."""
+        able = onnxruntime.get_available_providers()
+        if self.provider not in able:
+            words = "this onnxruntime has no %s, it has %s: install %s"
+            raise common.JobError(words % (self.provider, ", ".join(able), ort_gpu.PACKAGE), "unavailable")
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+
+    def _session(self, profile: str = "") -> Any:
+        """A session of the provider that was asked for, and of no other in its place."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = job.get("threads", 1)
+        options.intra_op_num_threads = self.job.get("threads", 1)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        providers: Any = ort_gpu.providers(self.delegate, self.job) if self.gpu else [self.provider]
         try:
-            self.session = onnxruntime.InferenceSession(job["model"], options, providers=[provider])
+            session = onnxruntime.InferenceSession(self.job["model"], options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's own exceptions share no base but this
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise common.JobError("onnxruntime cannot load the file: %s" % lines[0])
-        ran = self.session.get_providers()
-        if ran[0] != provider:
-            raise common.JobError("%s was asked for and %s ran" % (provider, ran[0]), "unavailable")
-        self.provider = ran[0]
-        self.inputs = {item.name: item for item in self.session.get_inputs()}
-        self.feed: Dict[str, Any] = {}
+        ran = session.get_providers()[0]
+        if ran != self.provider:
+            words = "%s was asked for and %s ran: a library it needs may be missing, or there is no GPU"
+            raise common.JobError(words % (self.provider, ran), "unavailable")
+        return session
+
+    def _kernel_path(self) -> str:
+        """What computes: on a GPU, nodes by provider in one profiled run, and an error where the provider took none."""
+        if not self.gpu:
+            return self.provider
+        if not self.feed:
+            self.set_inputs({})
+        session = self._session(os.path.join(os.path.dirname(os.path.abspath(self.job["result"])), "ort-profile"))
+        session.run(None, self.feed)
+        path: str = session.end_profiling()
+        found = ort_gpu.read(path)
+        os.remove(path)
+        words: str = ort_gpu.words(self.provider, found)
+        if self.provider not in [node.provider for node in found]:
+            raise common.JobError("%s took no node of the file: %s" % (self.provider, words))
+        return words
 
     def set_inputs(self, given: Dict[str, Any]) -> None:
         """Fill the inputs: from `given` (name -> array with a batch of 1), else seeded noise, 0..1 or uint8."""
@@ -91,16 +135,8 @@ class Runner:
 
     def _fit(self, name: str, array: Any, item: Any) -> Any:
         """Rows of data as the file takes them, one at a time."""
-        if self.job.get("layouts", {}).get(name) == "NCHW":
-            array = array.transpose(0, 3, 1, 2)
-        batch = item.shape[0]
-        fixed = [size if isinstance(size, int) else got for size, got in zip(item.shape, array.shape)]
-        if list(array.shape[1:]) != fixed[1:] or (isinstance(batch, int) and batch != 1):
-            raise common.JobError("input %r takes %s, the data is %s" % (name, item.shape, array.shape))
-        dtype = DTYPES.get(item.type, numpy.float32)
-        if dtype is numpy.uint8 and array.dtype != dtype:
-            raise common.JobError("input %r takes uint8 pixels, the data is %s" % (name, array.dtype))
-        return numpy.ascontiguousarray(array, dtype=dtype)
+        layout = self.job.get("layouts", {}).get(name)
+        return common.fit(name, array, item.shape, DTYPES.get(item.type, numpy.float32), layout)
 
     def arena_bytes(self) -> None:
         """ONNX Runtime shows none."""
@@ -111,6 +147,6 @@ class Runner:
             "versions": versions("onnxruntime"),
             "threads": self.job.get("threads", 1),
             "delegate": self.delegate,
-            "kernel_path": self.provider,
+            "kernel_path": self._kernel_path(),
             "peak_rss_kib": common.peak_rss_kib(),
         }

@@ -1,0 +1,86 @@
+"""Devices over SSH as a user has them: bench, and a recipe judged there, by `--ssh`; loopback is the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.loopback import HOST, Loopback, serve
+from toolkit.cli import cli
+
+BOARD = """
+schema = 1
+title = "A board"
+transport = "ssh"
+python = "PYTHON"
+arch = "any"
+
+[[runtimes]]
+use = "litert"
+formats = ["tflite"]
+schemes = ["float32", "int8"]
+delegates = ["xnnpack"]
+
+[[runtimes]]
+use = "onnxruntime"
+formats = ["onnx"]
+schemes = ["float32", "int8"]
+delegates = ["cpu"]
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    with serve(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def board(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", f"{server.binaries}:{os.environ['PATH']}")
+    path = tmp_path / "board.toml"
+    path.write_text(BOARD.replace("PYTHON", sys.executable))
+    return path
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_bench_measures_there_and_names_the_device(finished: Any, board: Path) -> None:
+    file = finished.folder / "artifacts" / "int8.tflite"
+    result = invoke("bench", file, "--device", board, "--ssh", HOST, "--processes", 2, "--seconds", 0.02, "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["measurements"]
+    assert {(row["device"], row["source"], row["subject"]) for row in rows} == {("board", "measured", "int8.tflite")}
+    assert rows[0]["how"]["version"]
+
+
+def test_bench_without_a_host_says_what_to_give(finished: Any, board: Path) -> None:
+    result = invoke("bench", finished.folder / "artifacts" / "int8.tflite", "--device", board)
+    assert result.exit_code == 3
+    assert "nobody said where it is. Fix: give --ssh board=USER@HOST" in result.stderr
+
+
+def test_run_is_judged_on_the_device_and_keeps_no_host(
+    finished: Any, board: Path, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(finished.folder, tmp_path / "run")
+    arguments = ("run", recipe_file, "--model", digits_model, "--resume", tmp_path / "run", "--device", board)
+    result = invoke(*arguments, "--ssh", f"board={HOST}", "--set", "budget.max_latency_p50_ms=1000", "--json")
+    assert result.exit_code == 0, result.stderr
+    manifest = json.loads(result.stdout)
+    here = {(m.subject, m.name): m.value for m in finished.manifest.measurements if m.device == "this-machine"}
+    there = {(m["subject"], m["name"]): m["value"] for m in manifest["measurements"] if m["device"] == "board"}
+    assert there["int8.tflite", "top1"] == here["int8.tflite", "top1"]  # the same machine, after all
+    assert {v["device"] for v in manifest["verdicts"]} == {"board"}
+    assert (tmp_path / "run" / "manifest.json").read_text().count(f'{HOST}"') == 0
