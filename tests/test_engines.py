@@ -79,7 +79,7 @@ def write(path: Path, shape: list[Any]) -> Path:
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "out")]
     graph = helper.make_graph([helper.make_node("Relu", ["image"], ["out"])], "g", ends[:1], ends[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
     return path
 
 
