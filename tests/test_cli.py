@@ -130,7 +130,7 @@ def test_plan_says_what_cannot_work_and_why(tmp_path: Path) -> None:
     )
     result = invoke("plan", path)
     assert result.exit_code == 2
-    assert f"{path}:8: variants.0.export.0: variant a: ONNX Runtime computes dynamically" in result.output
+    assert f"{path}:8: variants.0.export.0: variant a: ONNX Runtime's quantizer gives" in result.output
     assert "quantize needs the calibration split" in result.output
     planned = json.loads(invoke("plan", "digits-demo", "--json").stdout)
     assert [stage["name"] for stage in planned["stages"]][:1] == ["original"]
