@@ -91,8 +91,10 @@ def engine(model: Path, folder: Path, *options: Any, device: str = "jetson-orin-
 
 
 def test_engine_comes_back_with_a_record_that_says_what_it_is_for(tell: Tell, model: Path, tmp_path: Path) -> None:
-    result = engine(model, tmp_path, "--seconds", 0)
+    cache = tmp_path / "kept there.cache"  # the device is this machine
+    result = engine(model, tmp_path, "--seconds", 0, "--timing-cache", cache)
     assert result.exit_code == 0, result.output
+    assert cache.is_file()
     record = records.check(tmp_path / "net.engine", records.read(tmp_path / "net.engine").target)
     assert record.onnx_sha256 == records.sha256_of(model)
     assert (record.target.tensorrt, record.target.compute_capability, record.target.l4t) == ("10.3.0", "8.7", "36.4.3")

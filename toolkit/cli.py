@@ -229,9 +229,22 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option("--dla", "dla_core", type=click.IntRange(0), help="Use this deep learning accelerator.")
 @click.option("--sparse", is_flag=True, help="Let 2:4 sparse weights use sparse kernels.")
 @click.option("--level", type=click.IntRange(0, 5), help="Builder optimization level (TensorRT 8.6 and later).")
+@click.option("--timing-cache", metavar="PATH", help="File on the device that makes later builds there quicker.")
 @click.option("--builder", type=click.Choice(["auto", "trtexec", "python"]), default="auto", show_default=True)
-@click.option("--seconds", type=click.FloatRange(0, 600), default=3.0, show_default=True, help="Of each timed run; 0 builds alone.")
-@click.option("--power-seconds", type=click.FloatRange(0, 3600), default=15.0, show_default=True, help="Of sampled power; 0 for none.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 600),
+    default=3.0,
+    show_default=True,
+    help="Of each timed run; 0 builds alone.",
+)
+@click.option(
+    "--power-seconds",
+    type=click.FloatRange(0, 3600),
+    default=15.0,
+    show_default=True,
+    help="Of sampled power; 0 for none.",
+)
 @click.option("--allow-sudo", is_flag=True, help="Lock a Jetson's clocks while timing, by `sudo -n`; put back after.")
 @click.option("--allow-engine", multiple=True, metavar="SHA256", help="Load this engine, which others built.")
 @json_option

@@ -154,6 +154,7 @@ def build_by_options(
     dla_core: int | None,
     sparse: bool,
     level: int | None,
+    timing_cache: str | None,
     seconds: float,
     power_seconds: float,
     allow_sudo: bool,
@@ -166,7 +167,17 @@ def build_by_options(
     """`build_engine`, or `load_engine` for an .engine, as the command line calls them."""
     timed = TimedWith(seconds, power_seconds, allow_sudo) if seconds > 0 else None
     if onnx.suffix.lower() == ".engine":
-        wishes = (batch, shapes, workspace_mib, fp16, dla_core is not None, sparse, level is not None, options["out"])
+        wishes = (
+            batch,
+            shapes,
+            workspace_mib,
+            fp16,
+            dla_core is not None,
+            sparse,
+            level is not None,
+            timing_cache,
+            options["out"],
+        )
         if any(wishes):
             problem = "is built already, and options of a build change nothing"
             raise InputError(str(onnx), problem, "leave them out, or give the .onnx file")
@@ -179,6 +190,7 @@ def build_by_options(
         dla_core=dla_core,
         sparse=sparse,
         optimization_level=level,
+        timing_cache=timing_cache or "",
     )
     return build_engine(onnx, device=device, ssh=ssh, asked=asked, timed=timed, emit=emit, **options)
 

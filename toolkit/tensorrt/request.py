@@ -39,7 +39,7 @@ class Asked:
     """The user's own wishes for a build; None and empty where there are none.
 
     batches: least, usual and greatest batch, for files whose batch alone is free. fp16: a builder of TensorRT 8 may
-    use float16 where it is faster.
+    use float16 where it is faster. timing_cache: file on the device that outlives the build.
     """
 
     batches: tuple[int, int, int] | None = None
@@ -49,6 +49,7 @@ class Asked:
     dla_core: int | None = None
     sparse: bool = False
     optimization_level: int | None = None
+    timing_cache: str = ""
 
 
 def graph_of(proto: Any) -> Graph:
@@ -96,6 +97,7 @@ def build_spec(graph: Graph, version: str, asked: Asked, *, memory_mib: int | No
         dla_core=asked.dla_core,
         sparse=asked.sparse,
         optimization_level=asked.optimization_level,
+        timing_cache=asked.timing_cache,
     )
 
 
