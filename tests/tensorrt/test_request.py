@@ -1,4 +1,4 @@
-"""What is asked of a builder: the graph's own precision, by version; shapes where they are free; memory that is shared."""
+"""What is asked of a builder: the graph's own precision by version, shapes where they are free, shared memory."""
 
 from __future__ import annotations
 
