@@ -29,7 +29,8 @@ CLASSES = 10
 SIDE = 64
 LEAST_SIDE = {"InceptionV3": 75, "Xception": 71}  # that keras.applications takes
 TRAIN = 1000  # images that heads and QAT learn from
-RATE = 1e-6  # of the optimizer: features with a mean of 1.5, all drifting one way, turn a random network over
+RATE = 1e-4  # of the optimizer
+RANDOM_RATE = 1e-6  # features with a mean of 1.5, all drifting one way, turn a random network over
 BETA = 1.5  # standard deviations
 TOGETHER = 250  # of them that the statistics of BatchNormalization are of
 KEYS = ("top-1", "within 1", "most", "agreement", "builtin", "builtin most", "to trained", "float tensors")
@@ -159,7 +160,7 @@ def floats(path: Path) -> int:
     return sum(np.issubdtype(detail["dtype"], np.floating) for detail in details)
 
 
-def trained_graph(flat: Any, head: str, images: Any, *, steps: int) -> tuple[Any, Any]:
+def trained_graph(flat: Any, head: str, images: Any, *, steps: int, rate: float) -> tuple[Any, Any]:
     """The network with its rounding after some steps of training, and what it has learned."""
     from toolkit.engine.loss import Target
     from toolkit.engine.prepare import prepare
@@ -172,7 +173,7 @@ def trained_graph(flat: Any, head: str, images: Any, *, steps: int) -> tuple[Any
     trained = rounding_graph(prepared, find_ranges(prepared, {prepared.inputs[0].name: images[:TOGETHER]}), how)
     if steps:
         images = images[: steps * 32]
-        teaching = Teaching(-(-steps * 32 // len(images)), 32, RATE, head=head, target=Target(alpha=1.0))
+        teaching = Teaching(-(-steps * 32 // len(images)), 32, rate, head=head, target=Target(alpha=1.0))
         trained = fit(trained, flat, images, np.zeros(len(images)), how=teaching).model
     return trained, learned(prepared, trained, how)
 
@@ -231,7 +232,7 @@ def row(family: str, data: Path, *, images: int, steps: int) -> dict[str, float]
     else:
         flat = decided(enliven(flatten(FAMILIES[family]()), known[:TOGETHER]), known, labels)
     head = "logits" if "resnet20" in family else "softmax"
-    trained, found = trained_graph(flat, head, known, steps=steps)
+    trained, found = trained_graph(flat, head, known, steps=steps, rate=RATE if family in TRAINED else RANDOM_RATE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         export(found, head, path)

@@ -20,6 +20,7 @@ from toolkit.engine.prepare import prepare
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.exporters import tflite_file, tflite_scan
 from toolkit.exporters.tflite import TFLite
+from toolkit.quantization import TensorRange
 
 L = keras.layers
 Images = Callable[..., Any]
@@ -301,3 +302,21 @@ def test_pixels_go_in_front_of_a_file_with_the_models_ranges(model: Model, image
 def test_same_model_gives_the_same_bytes(export: Callable[..., Artifact]) -> None:
     for quant in ({"scheme": "int8"}, {"scheme": "weight_int8"}, {"scheme": "int8", "layers": (("gate", "float32"),)}):
         assert export(**quant).sha256 == export(**quant).sha256
+
+
+def test_layers_of_the_same_values_have_their_own_ranges(images: Images, tmp_path: Path) -> None:
+    """A sum of what is above 0 and the ReLU behind it cannot be told apart by values; their ranges differ here."""
+    image = keras.Input((*SIZE, 3), name="image")
+    branches = [L.Conv2D(6, 1, activation="relu", name=name)(image) for name in ("one", "two")]
+    total = L.Add(name="sum")(branches)
+    ends = [L.Conv2D(4, 1, name="left")(total), L.Conv2D(4, 1, name="right")(L.ReLU(name="after")(total))]
+    x = L.GlobalAveragePooling2D(name="gap")(L.Add(name="again")(ends))
+    plain = as_model(scatter(keras.Model(image, L.Dense(5, activation="softmax", name="classes")(x))))
+    model = with_ranges(plain, images(plain))
+    assert model.statistics is not None
+    ranges = {**model.statistics.ranges, "sum": TensorRange(0, 51.0, "x"), "after": TensorRange(0, 25.5, "x")}
+    asked = replace(model, statistics=Statistics(ranges, 4), quant=QuantSpec("int8"))
+    artifact = TFLite().export(asked, tmp_path / "out.tflite", ExportContext())
+    operators = tflite_file.read(artifact.path).operators
+    scales = {op.kind: float(op.outputs[0].scales[0]) for op in reversed(operators) if op.kind in ("ADD", "RELU")}
+    assert scales == {"ADD": pytest.approx(0.2), "RELU": pytest.approx(0.1)}

@@ -4,6 +4,7 @@ Sums of products of integers are exact in float32 up to 2^24, whatever their ord
 the one rounding of XNNPACK's kernels (github.com/google/XNNPACK, `qs8-requantization` "fp32" and `qs8-vadd`):
 accumulator times float32(scale of input * scale of weight / scale of output), halves to even; fixed-point factors of
 20 bits for a sum. A product (`qs8-vmul`) and the sum of a mean (`qs8-rdsum`) are rounded like an accumulator.
+Products are of the type int32, so that TensorFlow's optimizer of graphs joins no factors of theirs.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class IntegerMultiply(layers.Layer):  # type: ignore[misc]
         self._factor = np.float32(self._in[0] * self._in[1]) / self._out
 
     def call(self, inputs: Any) -> Any:
-        first, second = (tf.round(inputs[i] / self._in[i]) for i in (0, 1))
-        return tf.round(first * second * self._factor) * self._out
+        first, second = (tf.cast(tf.round(inputs[i] / self._in[i]), tf.int32) for i in (0, 1))
+        return tf.round(tf.cast(first * second, tf.float32) * self._factor) * self._out
 
 
 class IntegerScaling(layers.Layer):  # type: ignore[misc]
@@ -94,7 +95,7 @@ class IntegerScaling(layers.Layer):  # type: ignore[misc]
         self._factor = np.float32(self._in * np.float32(number[1])) / self._out
 
     def call(self, inputs: Any) -> Any:
-        products = tf.cast(tf.round(inputs / self._in), tf.int32) * self._steps  # no optimizer joins the factors
+        products = tf.cast(tf.round(inputs / self._in), tf.int32) * self._steps
         return tf.round(tf.cast(products, tf.float32) * self._factor) * self._out
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -144,8 +144,8 @@ def _ranges(
     known = model.statistics.ranges if model.statistics is not None else {}
     ranges: dict[str, tuple[float, float]] = {}
     for name, layers in plan.found.items():
-        if own := next((known[layer] for layer in layers if layer in known), None):
-            ranges[name] = (own.low, own.high)
+        if own := _namesake(name, [layer for layer in layers if layer in known]):
+            ranges[name] = (known[own].low, known[own].high)
     follow = {
         tensor.name
         for operator, scheme in zip(plan.file.operators, plan.schemes, strict=True)
@@ -160,6 +160,11 @@ def _ranges(
         ranges |= observed.observe_tflite(plan.content, feed, *how, missing)
     # their own ranges are replaced by those of what they follow
     return ranges | {name: (0.0, 1.0) for name in left if name in follow}, missing
+
+
+def _namesake(tensor: str, layers: list[str]) -> str | None:
+    """Of layers with the same values on the probes (a sum above 0 and its ReLU), the one the tensor is named by."""
+    return max(layers, key=lambda layer: len(layer) if layer in tensor else 0, default=None)
 
 
 def _told(model: Model, own: list[str]) -> tuple[str, ...]:
