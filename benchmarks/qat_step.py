@@ -65,7 +65,7 @@ def main() -> None:
     labels = generator.integers(0, graph.outputs[0].shape[-1], count)
     norms = folded_norms(graph) if args.batchnorm == "corrected" else {}
     ranges = find_ranges(prepared, {name: images[:64]})
-    rounding = rounding_graph(prepared, ranges, Rounding(moving_steps=10**6, norms=norms))
+    rounding = rounding_graph(prepared, ranges, Rounding(moving_steps=10**6, norm_steps=10**6, norms=norms))
     how = Teaching(1, args.batch, 1e-4, target=Target(alpha=0.0))
     batches = Batches(images, labels, args.batch, 0)
     trainers = {"float": Trainer(graph, None, batches, how), "qat": Trainer(rounding, None, batches, how)}

@@ -236,7 +236,7 @@ def test_corrected_batchnorm_ends_as_the_weights_of_the_file(images: Any) -> Non
     model = keras.Model(image, layers.Dense(3, activation="softmax", name="head")(layers.GlobalMaxPooling2D()(x)))
     prepared = prepare(model).graph
     assert set(folded_norms(model)) == {"apart", "up"}
-    how = Rounding(moving_steps=4, norms=folded_norms(model))
+    how = Rounding(moving_steps=4, norm_steps=4, norms=folded_norms(model))
     trained = taught(prepared, find_ranges(prepared, {"image": images}), images, how)
     layer = trained.get_layer("up")
     assert float(layer.steps.numpy()) == 6  # 2 epochs of 3 steps

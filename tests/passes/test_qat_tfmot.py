@@ -152,7 +152,14 @@ def test_refused_layer_is_named_before_images_are_read(context: PassContext, ori
 
 
 @pytest.mark.parametrize(
-    "asked", [{"flavour": "symmetric"}, {"granularity": "per_tensor"}, {"augment": "shift"}, {"freeze_after": 0.5}]
+    "asked",
+    [
+        {"flavour": "symmetric"},
+        {"granularity": "per_tensor"},
+        {"augment": "shift"},
+        {"freeze_after": 0.5},
+        {"ranges": "moving"},
+    ],
 )
 def test_what_tfmot_has_not_is_refused_in_the_recipe(asked: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(asked))):

@@ -70,7 +70,7 @@ def learner(
     def clone(operation: Any) -> Any:
         kind = type(operation)
         bare = operation is activation and getattr(operation, "activation", None) is None  # Softmax, or of keras.ops
-        if bare or passes_through(kind.__name__) or (operation.name in frozen and _is_noise(operation)):
+        if bare or passes_through(kind.__name__) or (operation.name in frozen and is_noise(operation)):
             return _Through(name=operation.name)
         changes: dict[str, Any] = {"activation": "linear"} if operation is activation else {}
         if steps and isinstance(operation, layers.BatchNormalization):
@@ -87,7 +87,7 @@ def learner(
     return Learner(twin, dropped if activation is not None else head)
 
 
-def _is_noise(operation: Any) -> bool:
+def is_noise(operation: Any) -> bool:
     """Whether a layer is dropout of some kind: chance, and nothing learned."""
     return hasattr(operation, "seed_generator") and not operation.weights
 

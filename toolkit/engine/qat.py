@@ -19,6 +19,7 @@ from toolkit.engine.calibrate import batch_size, calibrate
 from toolkit.engine.flatten import Builder
 from toolkit.engine.graph import Edge
 from toolkit.engine.prepare import WEIGHTED, Norm, split_weights
+from toolkit.engine.ranges import NEEDS_HISTOGRAM
 from toolkit.engine.rounded_layers import ROUNDED, TrackedRange
 from toolkit.engine.simulate import (
     FakeQuantize,
@@ -33,6 +34,7 @@ from toolkit.engine.simulate import (
 )
 from toolkit.engine.stored import Range, Stored, edges_of, stored
 from toolkit.engine.surgery import rebuild
+from toolkit.quantization import RangeMethod
 
 Array = NDArray[Any]
 USUAL = 3.0  # standard deviations that a range is wide, to each side
@@ -43,13 +45,14 @@ HEADS = ("softmax", "sigmoid")  # that training drops as outputs (engine.heads)
 class Rounding:
     """How the file will round. moving_steps: of training, during which ranges follow the batches.
 
-    norms: layers whose folded BatchNormalization works by the batch's statistics for as long (prepare.folded_norms);
+    norms: layers whose folded BatchNormalization works by the batch's statistics for norm_steps (prepare.folded_norms);
     without them it stays as it came.
     """
 
     flavour: Flavour = "asymmetric"
     granularity: Granularity = "per_channel"
     moving_steps: int = 0
+    norm_steps: int = 0
     norms: Mapping[str, Norm] = field(default_factory=dict)
 
 
@@ -87,9 +90,9 @@ def learned(prepared: Any, trained: Any, how: Rounding) -> Learned:
     return Learned(rebuild(prepared, weights), found)
 
 
-def find_ranges(prepared: Any, inputs: Mapping[str, Array]) -> dict[str, Range]:
-    """Least and largest value of every tensor over whole arrays of images."""
-    found = calibrate(prepared, _batches(prepared, inputs)).ranges("minmax")
+def find_ranges(prepared: Any, inputs: Mapping[str, Array], method: RangeMethod = "minmax") -> dict[str, Range]:
+    """The range of every tensor over whole arrays of images."""
+    found = calibrate(prepared, _batches(prepared, inputs), histograms=method in NEEDS_HISTOGRAM).ranges(method)
     return {name: (own.low, own.high) for name, own in found.items()}
 
 
@@ -135,7 +138,7 @@ class _Rounder(Builder):
         if kind is None or id(operation) in self._clones:
             return super()._clone(operation, prefix)
         norm = self._how.norms.get(operation.name)
-        own = {"granularity": self._how.granularity, "norm_steps": self._how.moving_steps if norm else 0}
+        own = {"granularity": self._how.granularity, "norm_steps": self._how.norm_steps if norm else 0}
         clone: Any = kind.from_config({**operation.get_config(), **own})
         clone.build(tuple(operation._inbound_nodes[0].input_tensors[0].shape))
         low, high = self._starts[self._edges[id(operation._inbound_nodes[0].input_tensors[0])]]

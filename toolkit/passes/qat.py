@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
 from toolkit.passes.distill import BATCH, Distill, as_teacher, evaluation, kept, thawed
-from toolkit.quantization import TensorRange
+from toolkit.quantization import RangeMethod, TensorRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ class Qat(Distill):
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Passes over the train split."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-5
     """Adam's first step size; decays to 0 along a cosine. Rounding is a small change: train gently."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Weight of the teacher's part of the loss; the labels have the rest. At 1 no label is looked at."""
@@ -47,8 +47,11 @@ class Qat(Distill):
     """Of activations: asymmetric for LiteRT and ONNX Runtime, symmetric for TensorRT. One training serves one."""
     io: Literal["float32", "int8", "uint8"] = "float32"
     """Type of the file's inputs and outputs."""
+    ranges: Literal["mse", "moving"] = "mse"
+    """Of activations: mse has the least squared error on some training images, and they stay; moving ones follow the
+    least and largest values of the batches until freeze_after."""
     freeze_after: Annotated[float, Field(ge=0, le=1)] = 0.7
-    """Share of the training after which ranges of activations stay as they are; 0 keeps the calibrated ones."""
+    """Share of the training after which moving ranges stay as they are, and corrected BatchNormalization too."""
     batchnorm: Literal["frozen", "corrected"] = "frozen"
     """BatchNormalization in the weights: frozen keeps its statistics; corrected normalizes by the batch's until
     freeze_after, with the correction that lets the weights be rounded as the file has them."""
@@ -64,10 +67,14 @@ class Qat(Distill):
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
         if self.backend == "tfmot" and "freeze_after" in self.model_fields_set:
             raise ValueError("freeze_after is of backend 'native': TFMOT moves its ranges to the end")
-        if self.backend == "tfmot" and "batchnorm" in self.model_fields_set:
-            raise ValueError("batchnorm is of backend 'native': TFMOT has its own way")
+        for name in ("batchnorm", "ranges") if self.backend == "tfmot" else ():
+            if name in self.model_fields_set:
+                raise ValueError(f"{name} is of backend 'native': TFMOT has its own way")
         if self.batchnorm == "corrected" and self.freeze_after == 0:
             raise ValueError("batchnorm 'corrected' lasts for freeze_after of the training, got 0")
+        usual = type(self).model_fields["freeze_after"].default  # a resolved recipe has every field
+        if self.freeze_after != usual and (self.ranges, self.batchnorm) == ("mse", "frozen"):
+            raise ValueError("freeze_after is of ranges 'moving' and batchnorm 'corrected': nothing else moves")
         return self
 
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
@@ -99,10 +106,11 @@ class Qat(Distill):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
         held = self._images(train, model.signature.inputs[0].name, context)
         norms = self._norms(model.graph)
-        how = Rounding(self.flavour, self.granularity, self._moving_steps(len(train)), norms)
-        ranges = _start(model, prepared.graph, held.rows)
+        steps = self._moving_steps(len(train))
+        how = Rounding(self.flavour, self.granularity, steps if self.ranges == "moving" else 0, steps, norms)
+        ranges = _start(model, prepared.graph, held.rows, "minmax" if self.ranges == "moving" else "mse")
         start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(held.rows)}, how)
-        teaching, taught_by = replace(self._teaching(model, context), frozen=_norms(start)), as_teacher(teacher)
+        teaching, taught_by = replace(self._teaching(model, context), frozen=_still(start)), as_teacher(teacher)
         result = fit(
             rounding_graph(start, ranges, how),
             taught_by,
@@ -183,7 +191,7 @@ def _rewritten(prepared: Prepared) -> tuple[LayerChange, ...]:
     return tuple(LayerChange(x.layer, x.before, x.after, "the form that is quantized") for x in prepared.rewrites)
 
 
-def _start(model: Model, prepared: Any, images: Array) -> Mapping[str, tuple[float, float]]:
+def _start(model: Model, prepared: Any, images: Array, method: RangeMethod) -> Mapping[str, tuple[float, float]]:
     """Ranges to start from: the model's own, where it brings them for this graph, or those of some images."""
     from toolkit.engine.qat import find_ranges
     from toolkit.engine.stored import stored
@@ -193,7 +201,7 @@ def _start(model: Model, prepared: Any, images: Array) -> Mapping[str, tuple[flo
         tensors = stored(prepared)
         if {tensors.names[edge] for edge in tensors.needed(fixed=False)} <= set(own):
             return own
-    return find_ranges(prepared, {prepared.inputs[0].name: _some(images)})
+    return find_ranges(prepared, {prepared.inputs[0].name: _some(images)}, method)
 
 
 def _some(images: Array) -> Array:
@@ -216,9 +224,14 @@ def _judge(model: Model, teacher: Teacher, context: PassContext, how: Teaching) 
     )
 
 
-def _norms(graph: Any) -> frozenset[str]:
-    """BatchNormalization that could not go into weights: it works as in inference."""
-    return frozenset(layer.name for layer in graph.layers if type(layer).__name__ == "BatchNormalization")
+def _still(graph: Any) -> frozenset[str]:
+    """What works as in inference: BatchNormalization that could not go into weights, and dropout.
+
+    The network is trained already. Dropout's noise is many times what rounding changes, which training would not see.
+    """
+    from toolkit.engine.heads import is_noise
+
+    return frozenset(x.name for x in graph.layers if type(x).__name__ == "BatchNormalization" or is_noise(x))
 
 
 def _learned(found: Learned) -> dict[str, TensorRange]:
