@@ -69,7 +69,7 @@ class LocalSession:
         code, errors = self._process(request, timeout_s)
         what = str(job.get("name") or Path(str(job.get("model", job["kind"]))).name)
         if not result.is_file():
-            raise StageError(what, f"the worker {_ending(code, timeout_s)}{_tail(errors)}")
+            raise StageError(what, f"the worker {_ending(code, timeout_s)}{tail(errors)}")
         found: dict[str, Any] = json.loads(result.read_text())
         result.unlink()
         if "error" in found:
@@ -169,6 +169,7 @@ def _ending(code: int | None, timeout_s: float) -> str:
     return f"ended with exit code {code} and no result"
 
 
-def _tail(errors: str) -> str:
+def tail(errors: str) -> str:
+    """The last lines of a crashed worker's stderr, for a message."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()][-TAIL_LINES:]
     return f": {' | '.join(lines)}" if lines else ""

@@ -23,11 +23,10 @@ from pydantic import Field
 from toolkit.core import Completed
 from toolkit.errors import InputError, StageError, UnavailableError
 from toolkit.schema import Component
+from toolkit.transports.local import WORKER, tail
 
-WORKER = Path(__file__).resolve().parent.parent / "worker"
 LEASE_SECONDS = 3600  # how long to wait for another run that measures there
 CONNECTION_LOST = 255  # ssh's own exit code; a remote program may not use it
-TAIL_LINES = 8  # of a crashed worker's stderr, in the message
 GRACE_S = 30.0  # beyond a limit, for the connection itself
 TRANSFER_S = 3600.0  # for one file
 OPTIONS = ("BatchMode=yes", "StrictHostKeyChecking=yes", "ServerAliveInterval=5", "ServerAliveCountMax=3",
@@ -130,7 +129,7 @@ class SSHSession:
             done = self.execute(command, timeout_s=timeout_s)
             if self._ssh(["test", "-f", there], timeout_s=GRACE_S).returncode:
                 ending = f"ended with exit code {done.returncode} and no result"
-                raise StageError(what, f"the worker on {self._settings.host} {ending}{_tail(done.stderr)}")
+                raise StageError(what, f"the worker on {self._settings.host} {ending}{tail(done.stderr)}")
             self.pull(there, result)
             found: dict[str, Any] = json.loads(result.read_text())
         if "error" in found:
@@ -294,8 +293,3 @@ def _text(content: bytes | None) -> str:
 def _last(errors: str) -> str:
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
-
-
-def _tail(errors: str) -> str:
-    lines = [line.strip() for line in errors.splitlines() if line.strip()][-TAIL_LINES:]
-    return f": {' | '.join(lines)}" if lines else ""
