@@ -91,9 +91,12 @@ def test_closing_removes_the_folder_and_the_connection(host: str, tmp_path: Path
     assert not control.exists()
 
 
-def test_second_run_waits_for_the_lease_and_gives_up(session: SSHSession, host: str) -> None:
+def test_second_run_waits_for_the_lease_and_gives_up(
+    session: SSHSession, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(UnavailableError, match="another run has been measuring there"):
         SSHSession(SSH(host=host), lease_seconds=1)
+    assert "another run is measuring on device; waiting for it" in caplog.text
 
 
 def test_cut_connection_ends_the_program_and_is_one_clear_line(

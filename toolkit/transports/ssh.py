@@ -8,6 +8,7 @@ Pages: ssh_config(5) (ControlMaster, BatchMode, StrictHostKeyChecking, ServerAli
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ from toolkit.errors import InputError, StageError, UnavailableError
 from toolkit.schema import Component
 from toolkit.transports.local import WORKER, tail
 
+log = logging.getLogger(__name__)
+
 LEASE_SECONDS = 3600  # how long to wait for another run that measures there
 CONNECTION_LOST = 255  # ssh's own exit code; a remote program may not use it
 GRACE_S = 30.0  # beyond a limit, for the connection itself
@@ -41,7 +44,10 @@ wait "$p"; c=$?
 kill "$w" 2>/dev/null
 exit "$c"
 """
-LEASE = 'exec flock -w "$1" "${TMPDIR:-/tmp}/edgekit-lease-$(id -u).lock" sh -c "echo held; cat >/dev/null"'
+LEASE = """l="${TMPDIR:-/tmp}/edgekit-lease-$(id -u).lock"
+flock -n "$l" true || echo busy
+exec flock -w "$1" "$l" sh -c "echo held; cat >/dev/null"
+"""
 
 
 class SSH(Component):
@@ -236,7 +242,11 @@ class SSHSession:
             text=True,
             start_new_session=True,
         )
-        if lease.stdout is None or lease.stdout.readline().strip() != "held":
+        said = lease.stdout.readline().strip() if lease.stdout else ""
+        if lease.stdout and said == "busy":
+            log.warning("another run is measuring on %s; waiting for it", self._settings.host)
+            said = lease.stdout.readline().strip()
+        if said != "held":
             _, errors = lease.communicate()
             if lease.returncode == 1:
                 problem = f"another run has been measuring there for {seconds} s"
