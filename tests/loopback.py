@@ -18,7 +18,7 @@ import pytest
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 REASON = "no sshd here (Debian: openssh-server)"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-HOST = "device"  # the name that the ssh configuration gives it
+HOST = "board-on-loopback"  # the name that the ssh configuration gives it
 
 
 @dataclass(frozen=True)

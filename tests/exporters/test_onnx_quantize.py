@@ -336,3 +336,26 @@ def test_operator_left_in_float_is_named(model: Model) -> None:
     node.input[0] = file.producers[file.producers[node.input[0]].input[0]].input[0]
     with pytest.raises(UnsupportedError, match="is not read as integers"):
         onnx_verify.verify(onnx_file.File(proto), asked, lambda name: None)
+
+
+def test_one_bias_of_two_convolutions_is_written_for_each(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(7)
+    image = keras.Input((*SIZE, 3), name="image")
+    threes = keras.initializers.Constant(3.0)  # equal constants become one, and the quantizer copies it for each scale
+    x = L.Conv2D(4, 3, activation="relu", bias_initializer=threes, name="one")(image)
+    x = L.Conv2D(4, 3, activation="relu", bias_initializer=threes, name="two")(x)
+    plain = as_model(keras.Model(image, L.Flatten(name="out")(x)))
+    data = Images(plain.signature.inputs, count=24)
+    model = calibrated(plain, data)
+    file = written(model, tmp_path, INT8)
+    read = [file.values(node.input[0]) for node in file.nodes if node.op_type == "DequantizeLinear"]
+    biases = [values for values in read if values is not None and values.dtype == np.int32]
+    scales = [
+        file.values(node.input[1])
+        for node in file.nodes
+        if node.op_type == "DequantizeLinear" and (held := file.values(node.input[0])) is not None
+        if held.dtype == np.int32
+    ]
+    assert len(biases) == 2
+    for values, scale in zip(biases, scales, strict=True):
+        np.testing.assert_allclose(values * scale, 3.0, rtol=1e-3)

@@ -96,7 +96,7 @@ def test_second_run_waits_for_the_lease_and_gives_up(
 ) -> None:
     with pytest.raises(UnavailableError, match="another run has been measuring there"):
         SSHSession(SSH(host=host), lease_seconds=1)
-    assert "another run is measuring on device; waiting for it" in caplog.text
+    assert "another run is measuring on board-on-loopback; waiting for it" in caplog.text
 
 
 def test_cut_connection_ends_the_program_and_is_one_clear_line(
@@ -116,7 +116,7 @@ def test_unknown_host_key_is_refused_with_what_to_do(server: Loopback, host: str
     known = (server.folder / "known_hosts").read_text()
     server.forget_host()
     try:
-        with pytest.raises(UnavailableError, match=r"ost key.*accept it once: ssh device true"):
+        with pytest.raises(UnavailableError, match=r"ost key.*accept it once: ssh board-on-loopback true"):
             SSH(host=host).open()
     finally:
         (server.folder / "known_hosts").write_text(known)
@@ -142,7 +142,7 @@ def test_worker_runs_there_and_its_errors_come_back(host: str) -> None:
     with closing(SSH(host=host, python=sys.executable).open()) as session:
         found = session.run({"kind": "info", "runtime": "onnxruntime"}, timeout_s=60)
         assert "onnxruntime" in found["versions"]
-        with pytest.raises(InputError, match="device: x: no such runtime"):
+        with pytest.raises(InputError, match="board-on-loopback: x: no such runtime"):
             session.run({"kind": "bench", "runtime": "nothing", "model": "x"}, timeout_s=60)
 
 

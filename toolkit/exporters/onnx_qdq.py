@@ -53,9 +53,9 @@ def stored(file: File, quant: QuantSpec, placement: Placement) -> Stored:
         return Stored()
     quantizer = _quantizer(file, quant, placement, {})
     quantizer.quantize_model()
-    found = {}
+    found, computed = {}, {*file.producers, *(spec.name for spec in file.inputs)}
     for name, value in quantizer.quantized_value_map.items():
-        if name not in file.constants:
+        if name in computed and name not in file.constants:  # it copies a bias that two nodes read, under a new name
             found[name] = value.original.scale_name.removesuffix("_scale")
     return Stored(found)
 
