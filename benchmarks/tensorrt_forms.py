@@ -47,7 +47,7 @@ def images_of(name: str, folder: Path, count: int) -> peers_int8.Data:
 # ---------------------------------------------------------------- make
 
 
-def make(name: str, data: Path, out: Path) -> None:
+def make(name: str, data: Path, out: Path, corrections: tuple[Any, ...]) -> None:
     """Every form of a network with an open batch, and ONNX Runtime's per-channel file."""
     from dataclasses import replace
 
@@ -60,7 +60,7 @@ def make(name: str, data: Path, out: Path) -> None:
     images = images_of(name, data, 1).calibration
     given: Any = here.Images(model.signature.inputs[0].name, images)
     context = PassContext(original=model, calibration=given)
-    quantized = Quantize(scheme="int8", flavour="symmetric").run(model, context).model
+    quantized = Quantize(scheme="int8", flavour="symmetric", corrections=corrections).run(model, context).model
     for form, (scheme, how) in FORMS.items():
         asked = quantized if scheme == "int8" else replace(model, quant=QuantSpec(scheme))  # type: ignore[arg-type]
         started = time.perf_counter()
@@ -150,11 +150,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[*CIFAR, *IMAGENET])
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--other", default="")
+    parser.add_argument("--corrections", nargs="*", default=[], help="of quantize: bias, equalize, ...")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
         if arguments.step == "make":
-            make(name, arguments.data, arguments.out)
+            make(name, arguments.data, arguments.out, tuple(arguments.corrections))
         else:
             judge(name, arguments.data, arguments.out, count=arguments.images, others=arguments.other)
 
