@@ -261,3 +261,19 @@ def test_file_that_tensorrt_refuses_is_not_sent(tell: Tell, tmp_path: Path) -> N
     assert result.exit_code == 2
     assert "TensorRT 10.3.0 would refuse it" in result.stderr
     assert "edgekit inspect" in result.stderr
+
+
+def test_profile_of_ones_own_name_is_taken_for_the_device_there(tell: Tell, model: Path, tmp_path: Path) -> None:
+    result = engine(model, tmp_path, "--seconds", 0, device="jetson-on-my-desk")
+    assert result.exit_code == 0, result.output
+
+
+def test_engine_is_only_held_against_the_device_when_nothing_is_to_be_timed(
+    tell: Tell, model: Path, tmp_path: Path
+) -> None:
+    assert engine(model, tmp_path, "--seconds", 0).exit_code == 0
+    board = tmp_path / "jetson-orin-nano-super.toml"
+    again = ["engine", tmp_path / "net.engine", "--device", board, "--ssh", HOST, "--seconds", 0, "--json"]
+    result = CliRunner().invoke(cli, list(map(str, again)))
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["measurements"] == []

@@ -55,7 +55,8 @@ def measure_engine(
 ) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
     """Everything that can be measured of an engine there, and in words what could not or is in doubt."""
     if not engine.trtexec:
-        return (), ("no trtexec on the device: nothing was timed. Use `edgekit bench` with a device profile for it",)
+        why = f"no trtexec of TensorRT {engine.version} on the device: nothing was timed"
+        return (), (f"{why}. `edgekit bench` of the .onnx file times it through TensorRT's Python module",)
     shapes = {input_: item.usual for input_, item in spec.shapes.items()}
     asked = TimingSpec(seconds=timed.seconds, shapes=shapes, dla_core=spec.dla_core)
     how = {**system.how(), "batch": next((shape[0] for shape in shapes.values()), 1)}
@@ -102,7 +103,9 @@ class _Runs:
     def throughput(self) -> Iterator[Measurement]:
         """Inferences a second, apart from any latency."""
         log = self._run(trtexec.throughput_command(self.engine.trtexec, self.spec, **self._which()), self.spec.seconds)
-        if log.throughput_qps is not None:
+        if log.throughput_qps is None:
+            self.notes.append("throughput was not measured: trtexec gave none")
+        else:
             per_s = log.throughput_qps * float(self.how["batch"])
             yield self._measurement("throughput_per_s", per_s, "1/s", "trtexec, two streams, transfers included")
 
@@ -220,8 +223,11 @@ def locked_clocks(
         return
     store, lock, restore = jetson.clocks_commands(f"{session.folder()}/clocks")
     stored = _as_root(session, store)
-    if stored.returncode or _as_root(session, lock).returncode:
-        lines = (stored.stderr or stored.stdout).strip().splitlines()
+    locked = stored if stored.returncode else _as_root(session, lock)
+    if locked.returncode:
+        if locked is not stored:
+            _as_root(session, restore)  # some may have been set
+        lines = (locked.stderr or locked.stdout).strip().splitlines()
         yield {}, (f"clocks could not be locked: {lines[-1] if lines else 'no reason given'}",)
         return
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.core import Completed, Measurement, Progress, Session
-from toolkit.devices import DeviceProfile, load_device, open_session, reached
+from toolkit.devices import DeviceProfile, load_device, open_session, reached, shipped
 from toolkit.engine_timing import TimedWith, measure_engine
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.tensorrt import dla, inspector, jetson, records, request, trtexec, trtexec_output
@@ -102,6 +102,7 @@ def load_engine(
 ) -> Built:
     """Time an engine that was built before, where it fits the device; refused with the command that builds it anew.
 
+    timed: how; None only finds out whether it fits.
     allow: sha256 of engines that others built and the user trusts: an engine is code.
     """
     with _opened(device, ssh, timed, emit) as (profile, session, system):
@@ -109,7 +110,7 @@ def load_engine(
         version = system.trtexec_version or system.target.tensorrt
         record = records.check(path, replace(system.target, tensorrt=version), allow=allow, rebuild=rebuild)
         engine = OnDevice(session.push(path), record.spec, record, system.trtexec, version)
-        return _timed(engine, path, profile, session, system, timed or TimedWith(), emit)
+        return _timed(engine, path, profile, session, system, timed, emit)
 
 
 @contextmanager
@@ -246,9 +247,9 @@ def _require_accepted(path: Path, proto: Any, target: Target) -> None:
 
 def _require_same(profile: DeviceProfile, system: Detected) -> None:
     """The device must be what its profile says, as far as both say something."""
-    capability = getattr(profile, "compute_capability", "")
+    capability = profile.compute_capability
     found = system.target.compute_capability
-    named = system.profile and profile.name.startswith("jetson-") and system.profile != profile.name
+    named = system.profile and profile.name in shipped("devices") and system.profile != profile.name
     if named or (capability and found and capability != found):
         actual = system.target.device or "another device"
         problem = f"the device there is {actual}, compute capability {found or 'unknown'}"
@@ -283,7 +284,7 @@ class _Maker:
         _require_accepted(self.onnx, proto, replace(self.system.target, tensorrt=version))
         shared = self.system.target.memory_mib if self.system.target.l4t else None
         spec = request.build_spec(graph, version, asked, memory_mib=shared)
-        refused = dla.refusals(spec, graph.inputs, board=self.profile.name, version=version)
+        refused = dla.refusals(spec, graph.inputs, board=self.system.profile or self.profile.name, version=version)
         if refused:
             raise UnsupportedError("--dla", "; ".join(refused), "build for the GPU, or change what is named")
         self.emit(Progress(f"building with TensorRT {version} on {self.profile.name}; it may take minutes", keep=True))
@@ -310,7 +311,9 @@ class _Maker:
             _keep(fetched, out)
         records.write(out, record)
         records.remember(record.engine_sha256)
-        return OnDevice(made.remote, spec, record, self.system.trtexec if by_trtexec else "", version)
+        own = self.system.trtexec_version  # an engine loads in its own TensorRT alone
+        times = self.system.trtexec if own and parse(own).release == parse(version).release else ""
+        return OnDevice(made.remote, spec, record, times, version)
 
     def _builder(self, wanted: str) -> str:
         if wanted == "python" or (wanted == "auto" and not self.system.trtexec):

@@ -117,7 +117,7 @@ class SSHSession:
     def execute(self, command: Sequence[str], *, timeout_s: float) -> Completed:
         """A program of the device, in the work folder; UnavailableError when there is none of that name."""
         guarded = ["sh", "-c", GUARD, "sh", *command]
-        found = self._ssh(guarded, stdin=subprocess.PIPE, timeout_s=timeout_s, folder=self._folder)
+        found = self._ssh(guarded, stdin=subprocess.PIPE, timeout_s=timeout_s, folder=self._folder, what=command[0])
         if found.returncode in (126, 127) and command[0] in found.stderr:
             raise UnavailableError(f"{self._settings.host}: {command[0]}", f"cannot be run: {_last(found.stderr)}")
         return found
@@ -169,6 +169,7 @@ class SSHSession:
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] = subprocess.PIPE,
         folder: str = "",
+        what: str = "",
     ) -> Completed:
         """One remote command; UnavailableError when the connection fails, StageError when it takes too long."""
         text = f"cd {shlex.quote(folder)} && {shlex.join(command)}" if folder else shlex.join(command)
@@ -194,7 +195,7 @@ class SSHSession:
         done = Completed(process.returncode, _text(out), _text(errors))
         if timed_out:
             raise StageError(
-                f"{self._settings.host}: {command[-1]}", f"took longer than {timeout_s:.0f} s and was ended"
+                f"{self._settings.host}: {what or command[0]}", f"took longer than {timeout_s:.0f} s and was ended"
             )
         if process.returncode == CONNECTION_LOST:
             raise self._unreachable(done.stderr)
