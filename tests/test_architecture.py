@@ -22,6 +22,7 @@ FLOORS = {
     "registry": 1,
     "documents": 1,
     "schema": 2,
+    "budget": 3,
     "quantization": 2,
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
@@ -34,6 +35,7 @@ FLOORS = {
     "datasets": 5,
     "sources": 5,
     "metrics": 5,
+    "hardware": 4,
     "devices": 6,
     "kernels": 7,
     "training": 6,
@@ -69,6 +71,7 @@ FLOORS = {
     "split_records": 8,
     "stages": 8,
     "trained": 8,
+    "cli_options": 9,
     "cli": 9,
     "__init__": 9,
     "__main__": 9,

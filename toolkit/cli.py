@@ -5,20 +5,31 @@ Nothing heavy is imported at the top: `--help` needs click alone.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit import __version__
+from toolkit.cli_options import (
+    code_option,
+    complete_names,
+    data_option,
+    device_option,
+    json_option,
+    model_option,
+    print_result,
+    recipe_argument,
+    set_option,
+    ssh_option,
+)
 from toolkit.errors import EdgekitError
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+    pass
 
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -41,43 +52,6 @@ class Edgekit(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-def _complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        from toolkit.devices import shipped
-
-        names = [CompletionItem(name) for name in shipped(kind) if name.startswith(incomplete)]
-        return [*names, CompletionItem(incomplete, type="file")]
-
-    return complete
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-recipe_argument = click.argument("recipe", shell_complete=_complete("recipes"))
-model_option = click.option("--model", type=click.Path(path_type=Path), help="Trained model; replaces the recipe's.")
-data_option = click.option("--data", help="Dataset: a .npz, .csv, folder, or a dataset's name; replaces the recipe's.")
-device_option = click.option(
-    "--device", "devices", multiple=True, shell_complete=_complete("devices"), help="Device profile; may be repeated."
-)
-set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: passes.0.sparsity=0.6"
-)
-code_option = click.option(
-    "--allow-code",
-    multiple=True,
-    metavar="MODULE",
-    help="Import MODULE and run its code, which a model or dataset needs; may be repeated.",
-)
-
-ssh_option = click.option(
-    "--ssh",
-    multiple=True,
-    metavar="[DEVICE=]HOST",
-    help="Where a device is, as ssh takes it (USER@HOST); may be repeated.",
-)
-
-
 @click.group(cls=Edgekit, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgekit")
 def cli() -> None:
@@ -85,7 +59,7 @@ def cli() -> None:
 
 
 @cli.command(short_help="Carry out a recipe and judge what comes out.")
-@click.argument("recipe", required=False, shell_complete=_complete("recipes"))
+@click.argument("recipe", required=False, shell_complete=complete_names("recipes"))
 @model_option
 @data_option
 @device_option
@@ -127,7 +101,7 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 
     with shown() as emit:
         made = trained.train(recipe, emit=emit, **options)
-    _print(as_json, made.as_dict, made.lines)
+    print_result(as_json, made.as_dict, made.lines)
 
 
 @cli.command(short_help="Say what a recipe would do, and what cannot work.")
@@ -146,7 +120,7 @@ def plan(recipe: str, as_json: bool, **options: Any) -> None:
     from toolkit.recipe_reader import load_recipe
 
     made = make_plan(load_recipe(recipe, **options))
-    _print(as_json, lambda: as_dict(made), lambda: lines(made))
+    print_result(as_json, lambda: as_dict(made), lambda: lines(made))
     made.require_possible()
 
 
@@ -158,7 +132,7 @@ def check(file: str, as_json: bool) -> None:
     from toolkit.recipe_reader import check_file
 
     found = check_file(file)
-    _print(as_json, lambda: found, lambda: [f"{file}: a valid {found['kind']}, {found['name']!r}"])
+    print_result(as_json, lambda: found, lambda: [f"{file}: a valid {found['kind']}, {found['name']!r}"])
 
 
 @cli.command(name="list", short_help="List what can be used.")
@@ -169,7 +143,7 @@ def list_(what: str | None, as_json: bool) -> None:
     from toolkit.catalogue import list_names
 
     found = list_names(what)
-    _print(as_json, lambda: found, lambda: _listed(found))
+    print_result(as_json, lambda: found, lambda: _listed(found))
 
 
 @cli.command(short_help="Show the fields of one thing.")
@@ -180,13 +154,13 @@ def show(name: str, as_json: bool) -> None:
     from toolkit.catalogue import show_lines, show_name
 
     found = show_name(name)
-    _print(as_json, lambda: found, lambda: show_lines(found))
+    print_result(as_json, lambda: found, lambda: show_lines(found))
 
 
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
-@click.option("--device", shell_complete=_complete("devices"), help="With --for: the NVIDIA device it is for.")
+@click.option("--device", shell_complete=complete_names("devices"), help="With --for: the NVIDIA device it is for.")
 @code_option
 @json_option
 def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
@@ -196,12 +170,12 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: st
 
     report = lint_file(model, runtime, device) if runtime or device else None
     found = inspect_file(model, allow_code=allow_code) | (report.as_dict() if report else {})
-    _print(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
+    print_result(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
 
 
 @cli.command(short_help="Measure the latency of files.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
+@click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
 @click.option("--threads", type=int, help="Threads the runtime may use.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
@@ -214,12 +188,12 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 
     with shown() as emit:
         found = bench_files(artifacts, device=device, emit=emit, **settings)
-    _print(as_json, lambda: found, lambda: measurement_lines(found))
+    print_result(as_json, lambda: found, lambda: measurement_lines(found))
 
 
 @cli.command(short_help="Build a TensorRT engine on the device that will run it.")
 @click.argument("onnx", metavar="MODEL", type=click.Path(path_type=Path))
-@click.option("--device", required=True, shell_complete=_complete("devices"), help="Device profile.")
+@click.option("--device", required=True, shell_complete=complete_names("devices"), help="Device profile.")
 @ssh_option
 @click.option("--out", type=click.Path(path_type=Path), help="Engine to write. Default: MODEL.DEVICE.engine.")
 @click.option("--batch", help="LEAST,USUAL,MOST or one number, for a file whose batch is free.")
@@ -256,7 +230,7 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
 
     with shown() as emit:
         built = engines.build_by_options(onnx, emit=emit, **options)
-    _print(as_json, built.as_dict, built.lines)
+    print_result(as_json, built.as_dict, built.lines)
 
 
 @cli.command(name="eval", short_help="Evaluate a file on labelled images.")
@@ -271,7 +245,7 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
     "--head", default="auto", show_default=True, help="auto, logits, softmax, sigmoid, sigmoids, embedding, regression."
 )
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of the file's image input, if not plain.")
-@click.option("--device", default="this-machine", shell_complete=_complete("devices"), help="Device profile.")
+@click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
 @code_option
 @ssh_option
 @json_option
@@ -282,7 +256,7 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
 
     with shown() as emit:
         found = evaluate_file(artifact, emit=emit, **options)
-    _print(as_json, lambda: found, lambda: measurement_lines(found))
+    print_result(as_json, lambda: found, lambda: measurement_lines(found))
 
 
 @cli.command(short_help="Say which layer of a quantized file is at fault.")
@@ -302,7 +276,7 @@ def diagnose(target: Path, artifact: str | None, as_json: bool, **options: Any) 
 
     with shown() as emit:
         found = diagnosis.diagnose(target, artifact, emit=emit, **options)
-    _print(as_json, lambda: diagnosis.as_dict(found), lambda: diagnosis.lines(found))
+    print_result(as_json, lambda: diagnosis.as_dict(found), lambda: diagnosis.lines(found))
 
 
 @cli.command(short_help="Write a run's report anew.")
@@ -327,7 +301,7 @@ def compare(before: Path, after: Path, markdown: bool, as_json: bool) -> None:
 
     found = comparing.compare(read(before), read(after))
     text = comparing.markdown if markdown else comparing.text
-    _print(as_json, lambda: comparing.as_dict(found), lambda: text(found).splitlines())
+    print_result(as_json, lambda: comparing.as_dict(found), lambda: text(found).splitlines())
 
 
 @cli.command(short_help="Say what is installed and what is missing.")
@@ -342,7 +316,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     found = examine()
     width = max(len(finding.name) for finding in found)
     lines = [f"{finding.state:<9} {finding.name:<{width}}  {finding.detail}" for finding in found]
-    _print(as_json, lambda: [asdict(finding) for finding in found], lambda: lines)
+    print_result(as_json, lambda: [asdict(finding) for finding in found], lambda: lines)
     ctx.exit(0 if healthy(found) else 3)
 
 
@@ -356,14 +330,6 @@ def completion(shell: str) -> None:
     if found is None:
         raise click.UsageError(f"no completion for {shell}")
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
-
-
-def _print(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
-    if as_json:
-        click.echo(json.dumps(data(), indent=1, default=str))
-        return
-    for line in lines():
-        click.echo(line)
 
 
 def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:

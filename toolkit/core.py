@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import Field
-
+from toolkit.budget import Budget as Budget  # noqa: PLC0414  (part of this page)
+from toolkit.budget import MeasureSpec as MeasureSpec  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import STATIC as STATIC  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import QuantSpec as QuantSpec  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Statistics as Statistics  # noqa: PLC0414  (part of this page)
-from toolkit.schema import Component
 
 if TYPE_CHECKING:
     import numpy as np
@@ -325,46 +324,6 @@ class Transport(Protocol):
     """How a device is reached."""
 
     def open(self) -> Session: ...
-
-
-class MeasureSpec(Component):
-    """How latency is measured. Several fresh processes, since one process's median is worth little on a shared host."""
-
-    threads: Annotated[int, Field(ge=1, le=64)] = 1
-    """Threads the runtime may use."""
-    processes: Annotated[int, Field(ge=0, le=50)] = 8
-    """Fresh processes per artifact, interleaved with those of the other artifacts; 0 measures no latency."""
-    seconds: Annotated[float, Field(gt=0, le=120)] = 1.0
-    """Timed seconds in each process."""
-    warmup_seconds: Annotated[float, Field(ge=0, le=60)] = 0.3
-    """Untimed seconds before them."""
-
-
-class Budget(Component):
-    """What must hold of every artifact. A limit that is not given is not judged."""
-
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest loss of the head's score (top-1 for classes) against the original, as a fraction (0.01 = one point)."""
-    max_class_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest loss of accuracy of any one class, as a fraction."""
-    max_error_increase: Annotated[float, Field(ge=0)] | None = None
-    """Largest growth of a regression's mean absolute error, relative to the original's (0.05 = 5%)."""
-    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Smallest mean cosine similarity of an embedding to the original's."""
-    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Smallest share of test images on which artifact and original decide alike."""
-    max_size_kib: Annotated[float, Field(gt=0)] | None = None
-    """Largest file, in KiB."""
-    max_latency_p50_ms: Annotated[float, Field(gt=0)] | None = None
-    """Largest median latency of one inference at batch 1, in milliseconds."""
-    max_latency_p90_ms: Annotated[float, Field(gt=0)] | None = None
-    """Largest 90th percentile of latency over all processes, in milliseconds."""
-    max_macs: Annotated[float, Field(gt=0)] | None = None
-    """Most multiply-accumulate operations for one image."""
-    max_arena_kib: Annotated[float, Field(gt=0)] | None = None
-    """Largest tensor arena, in KiB (TFLite files)."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Confidence of the whole run's statistical verdicts, before correction for their number."""
 
 
 # ---------------------------------------------------------------- metrics

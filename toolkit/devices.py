@@ -16,6 +16,7 @@ from toolkit import registry
 from toolkit.core import MeasureSpec, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.hardware import Fact, KernelFact, Processor, Published
 from toolkit.schema import Component, Reader
 
 
@@ -26,35 +27,6 @@ def _file_safe(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_file_safe)]  # becomes part of file names
-
-
-class Fact(Component):
-    """One thing known of the device, and where from."""
-
-    name: Annotated[str, Field(min_length=1)]
-    """What it is: "cpu", "clock", "memory bandwidth", ..."""
-    value: str | int | float | bool
-    """How much or which."""
-    unit: str = ""
-    """Unit of a number: "GHz", "GB/s", ..."""
-    source: Annotated[str, Field(min_length=1)]
-    """The page it was read from, or "unverified"."""
-
-
-class KernelFact(Component):
-    """One way in which a runtime's kernels ask for other integers than the scheme alone, and where that is known.
-
-    saturating: products of uint8 and int8 are added in 16 bits and overflow, so that weights must be 7-bit.
-    dense_per_tensor: dense layers are computed with the first weight scale alone, so that they must have one.
-    symmetric_only: static int8 activations must be symmetric (zero point 0); files with others are not read.
-    """
-
-    fact: Literal["saturating", "dense_per_tensor", "symmetric_only"]
-    """Which of them."""
-    before: str = ""
-    """First version of the runtime that is free of it, where there is one; a runtime of no known version is not."""
-    source: Annotated[str, Field(min_length=1)]
-    """The page it was read from, or "unverified"."""
 
 
 class DeviceRuntime(Component):
@@ -109,8 +81,16 @@ class DeviceProfile(Component):
     """Room for model files, in KiB."""
     measure: MeasureSpec = MeasureSpec()
     """How latency is measured here, where the recipe does not say."""
+    emulated: str = ""
+    """How it is imitated, where it is no device ("qemu-user, cortex-a72"): numbers from it are "emulated"."""
+    processors: tuple[Processor, ...] = ()
+    """What computes there, the one that files run on by default first."""
+    bandwidth_gb_s: Annotated[float, Field(gt=0)] | None = None
+    """Highest memory bandwidth, in GB/s, shared by all processors; its source stands with the facts."""
+    published: tuple[Published, ...] = ()
+    """Latencies that others published, with their source."""
     facts: tuple[Fact, ...] = ()
-    """What is known of the hardware."""
+    """What else is known of the hardware."""
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
     """Runtimes, the preferred ones first."""
 

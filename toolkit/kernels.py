@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolkit.core import STATIC, QuantSpec
-from toolkit.devices import DeviceProfile, DeviceRuntime, KernelFact
+from toolkit.devices import DeviceProfile, DeviceRuntime
+from toolkit.hardware import KernelFact
 from toolkit.tensorrt.lint_target import wants
 from toolkit.tensorrt.types import Target
 

@@ -1,0 +1,62 @@
+"""Options that several commands share, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from toolkit.devices import shipped
+
+        names = [CompletionItem(name) for name in shipped(kind) if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+recipe_argument = click.argument("recipe", shell_complete=complete_names("recipes"))
+model_option = click.option("--model", type=click.Path(path_type=Path), help="Trained model; replaces the recipe's.")
+data_option = click.option("--data", help="Dataset: a .npz, .csv, folder, or a dataset's name; replaces the recipe's.")
+device_option = click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    shell_complete=complete_names("devices"),
+    help="Device profile; may be repeated.",
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: passes.0.sparsity=0.6"
+)
+code_option = click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    help="Import MODULE and run its code, which a model or dataset needs; may be repeated.",
+)
+
+ssh_option = click.option(
+    "--ssh",
+    multiple=True,
+    metavar="[DEVICE=]HOST",
+    help="Where a device is, as ssh takes it (USER@HOST); may be repeated.",
+)
+
+
+def print_result(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
+    if as_json:
+        click.echo(json.dumps(data(), indent=1, default=str))
+        return
+    for line in lines():
+        click.echo(line)

@@ -1,0 +1,78 @@
+"""What is known of a device's hardware, and where from: facts in words, and the numbers that estimates compute from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from toolkit.schema import Component
+
+Arithmetic = Literal["float32", "float16", "int8"]
+
+
+class Fact(Component):
+    """One thing known of the device, and where from."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What it is: "cpu", "clock", "memory bandwidth", ..."""
+    value: str | int | float | bool
+    """How much or which."""
+    unit: str = ""
+    """Unit of a number: "GHz", "GB/s", ..."""
+    source: Annotated[str, Field(min_length=1)]
+    """The page it was read from, or "unverified"."""
+
+
+class KernelFact(Component):
+    """One way in which a runtime's kernels ask for other integers than the scheme alone, and where that is known.
+
+    saturating: products of uint8 and int8 are added in 16 bits and overflow, so that weights must be 7-bit.
+    dense_per_tensor: dense layers are computed with the first weight scale alone, so that they must have one.
+    symmetric_only: static int8 activations must be symmetric (zero point 0); files with others are not read.
+    """
+
+    fact: Literal["saturating", "dense_per_tensor", "symmetric_only"]
+    """Which of them."""
+    before: str = ""
+    """First version of the runtime that is free of it, where there is one; a runtime of no known version is not."""
+    source: Annotated[str, Field(min_length=1)]
+    """The page it was read from, or "unverified"."""
+
+
+class Processor(Component):
+    """Alike cores that compute: the ceiling of a roofline is cores x clock x MACs a cycle (Williams et al., 2009)."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Which: "Cortex-A72"."""
+    kind: Literal["cpu", "gpu", "npu"] = "cpu"
+    """What it is."""
+    cores: Annotated[int, Field(ge=1)]
+    """How many of them."""
+    clock_ghz: Annotated[float, Field(gt=0)]
+    """Highest clock, in GHz."""
+    macs_per_cycle: dict[Arithmetic, Annotated[float, Field(gt=0)]]
+    """Multiply-accumulate operations of one core in one cycle, at most, by arithmetic; what is absent it has not."""
+    isa: tuple[str, ...] = ()
+    """Instruction-set extensions that decide on kernels: "neon", "dotprod", "i8mm", "avx512_vnni", "helium", ..."""
+    source: Annotated[str, Field(min_length=1)]
+    """The page these were read from, or "unverified"."""
+
+
+class Published(Component):
+    """A latency that somebody else published of this device: quoted, never measured by Edgekit."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Which model: "mobilenet_v2_1.0_224"."""
+    arithmetic: Arithmetic
+    """Of its file."""
+    milliseconds: Annotated[float, Field(gt=0)]
+    """One inference of one image."""
+    processor: str = ""
+    """Name of the processor that computed it; the first one by default."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads, where that was said."""
+    runtime: str = ""
+    """Runtime and its version, where that was said."""
+    source: Annotated[str, Field(min_length=1)]
+    """The page it was read from."""
