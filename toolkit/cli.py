@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit import __version__
+from toolkit.cli_deploy import COMMANDS as DEPLOYING
 from toolkit.cli_options import (
     code_option,
     complete_names,
@@ -330,6 +331,10 @@ def completion(shell: str) -> None:
     if found is None:
         raise click.UsageError(f"no completion for {shell}")
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
+
+
+for _command in DEPLOYING:
+    cli.add_command(_command)
 
 
 def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from toolkit.core import Artifact, Preprocessing, TensorSpec
 from toolkit.datasets import resample
 
-HEAD = '''"""How to run {name}: `python {name}.py IMAGE...` prints {prints}.
+HEAD = '''"""How to run {name}: `python {program} IMAGE...` prints {prints}.
 
 Needs numpy, pillow and {package}. The contract in words and numbers: {path}.json.
 """
@@ -84,10 +84,18 @@ if pixels.shape[2] == 1:
 """,
 }
 COLORS["bgr"] = COLORS["rgb"] + "pixels = pixels[:, :, ::-1]\n"
+# what runs a format's files, the usual one first: its package, and how it is imported
+RUNTIMES = {"tflite": ("litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
+PACKAGES = {
+    "litert": "ai-edge-litert",
+    "tflite-runtime": "tflite-runtime (numpy below 2)",
+    "onnxruntime": "onnxruntime",
+}
 IMPORTS = {
     # boards that have LiteRT's predecessor: tflite_runtime.interpreter
-    "tflite": "\nfrom ai_edge_litert.interpreter import Interpreter  # or tflite_runtime.interpreter\n",
-    "onnx": "\nimport onnxruntime\n",
+    "litert": "\nfrom ai_edge_litert.interpreter import Interpreter  # or tflite_runtime.interpreter\n",
+    "tflite-runtime": "\nfrom tflite_runtime.interpreter import Interpreter\n",
+    "onnxruntime": "\nimport onnxruntime\n",
 }
 RUN = {
     "tflite": """
@@ -111,7 +119,6 @@ def answer(pixels):
 }
 STEPS = 'SCALE, ZERO_POINT = run.get_input_details()[{input!r}]["quantization"]\n'
 OUT_STEPS = 'OUT_SCALE, OUT_ZERO_POINT = run.get_output_details()[{output!r}]["quantization"]\n'
-PACKAGES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
 MAIN = """
 
 if __name__ == "__main__":
@@ -143,15 +150,22 @@ PRINTS = {
 }
 
 
-def sample_code(artifact: Artifact, contract: Preprocessing, classes: Sequence[str]) -> str:
-    """The program, for a file of one image input whose first output decides."""
+def sample_code(
+    artifact: Artifact, contract: Preprocessing, classes: Sequence[str], *, runtime: str = "", program: str = ""
+) -> str:
+    """The program, for a file of one image input whose first output decides.
+
+    runtime: one of the format's RUNTIMES, the usual one by default. program: its own file name.
+    """
     image, output = artifact.signature.inputs[0], artifact.signature.outputs[0]
     names = {"name": artifact.name, "path": artifact.path.name, "input": image.name, "output": output.name}
+    runtime = runtime or RUNTIMES[artifact.format][0]
     head = HEAD.format(
         **names,
+        program=program or f"{artifact.name}.py",
         prints=PRINTS.get(output.meaning, "the class of each image"),
-        package=PACKAGES[artifact.format],
-        imports=IMPORTS[artifact.format],
+        package=PACKAGES[runtime],
+        imports=IMPORTS[runtime],
         classes=json.dumps(list(classes)),
     )
     shape = "x".join("?" if size is None else str(size) for size in image.shape)
