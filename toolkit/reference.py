@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Literal[1] = 1
 FILE = "reference.json"
-IMAGES = 4
+FEWEST, MOST, ROOM = 4, 16, 256 * 1024  # images, and bytes of them in a bundle where that is more than the fewest
 FIELDS = (3, 5, 8, 12)  # patches along a side of each image: from broad areas to fine texture
 SIDE = 64  # pixels, of a file that takes images of any size
 # Least SQNR of a device's answers. Of floats, two sets of kernels gave 115 dB and more on the networks tried
@@ -267,7 +267,8 @@ def _draw(contract: Contract, folder: Path) -> tuple[str, ...]:
     rows, columns = first.shape[2:] if first.layout == "NCHW" else first.shape[1:3]
     height, width = contract.preprocessing.size or (rows or SIDE, columns or SIDE)
     channels = 1 if contract.preprocessing.color == "gray" else 3
-    names = tuple(f"{i}.bmp" for i in range(IMAGES))
+    count = max(FEWEST, min(MOST, ROOM // (height * width * channels)))
+    names = tuple(f"{i}.bmp" for i in range(count))
     for i, name in enumerate(names):
         pixels = field(i, height, width, channels)
         picture, content = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), io.BytesIO()
