@@ -76,3 +76,12 @@ class Published(Component):
     """Runtime and its version, where that was said."""
     source: Annotated[str, Field(min_length=1)]
     """The page it was read from."""
+
+
+class NoRuntime(Component):
+    """Something that computes on the device and that Edgekit has no runtime for: known, never measured."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What it is called: "Edge TPU", "Core ML (Neural Engine)"."""
+    why: Annotated[str, Field(min_length=1)]
+    """What it would need, to follow its name in a sentence."""

@@ -339,6 +339,7 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
         if not reference and stage.variant not in target.variants:
             continue
         profile = target.profile
+        notes += [f"{profile.name}: its {each.name} {each.why}: not measured" for each in profile.no_runtime]
         try:
             runtime = profile.runtime_for(stage.component.format, *stage.quant.schemes)
         except UnsupportedError as error:
