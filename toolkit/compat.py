@@ -72,8 +72,9 @@ def expected(
     notes = []
     for profile, runtime in targets:
         for scheme in schemes:
-            lines = _operators(runtime.use, runtime.version, known.get(scheme, {}))
-            notes += [f"{profile.name}: {line}, as {scheme} files have where they have it" for line in lines]
+            what = f"{scheme} files with {{}}"
+            lines = _operators(runtime.use, runtime.version, known.get(scheme, {}), what)
+            notes += [f"{profile.name}: {line}" for line in lines]
         notes += [f"{profile.name}: {line}" for line in _onnx(runtime.use, runtime.version, 0, opset)]
     return notes
 
@@ -147,21 +148,19 @@ def tflite_release(use: str, version: str) -> str | None:
     return next((asked[each] for each in sorted(asked, reverse=True) if each <= number), tflite_versions.RELEASES[0])
 
 
-def _operators(use: str, version: str, operators: Mapping[str, int]) -> Iterator[str]:
-    """Lines for operators or versions that a TFLite runtime does not read."""
+def _operators(use: str, version: str, operators: Mapping[str, int], what: str = "this file") -> Iterator[str]:
+    """Lines for operators or versions that a TFLite runtime does not read; what: asks for them."""
     release = tflite_release(use, version)
-    if use not in PACKAGES:
-        return
-    for operator, asked in sorted(operators.items()):
+    for operator, asked in sorted(operators.items()) if use in PACKAGES else ():
         if operator.startswith(FLEX):
             yield f"{use} has no {operator}, an operator of TensorFlow's own"
         if release is None or not tflite_versions.history(operator):
             continue
         known = tflite_versions.highest(operator, release)
         if known < asked:
-            reads = f"up to version {known}" if known else "not at all"
-            newer = _since(operator, asked)
-            yield f"{use} {version} reads {operator} {reads}, this file asks for version {asked}{newer}"
+            reads = f"{operator} up to version {known}" if known else f"no {operator}"
+            asks = f"{what.format(operator)} {'ask' if '{}' in what else 'asks'} for version {asked}"
+            yield f"{use} {version} reads {reads}, {asks}{_since(operator, asked)}"
 
 
 def _since(operator: str, version: int) -> str:

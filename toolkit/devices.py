@@ -16,7 +16,7 @@ from toolkit import registry
 from toolkit.core import MeasureSpec, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
-from toolkit.hardware import Fact, KernelFact, NoRuntime, Processor, Published
+from toolkit.hardware import Fact, Family, KernelFact, NoRuntime, Processor, Published
 from toolkit.schema import Component, Reader
 
 
@@ -63,6 +63,8 @@ class DeviceProfile(Component):
     """Short name for the command line and the report; the file's own name by default."""
     title: str = ""
     """Full name for people."""
+    family: Family = ""
+    """What kind of device it is, for `edgekit device list`."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
     python: Annotated[str, Field(min_length=1)] = "python3"
@@ -142,6 +144,7 @@ def load_device(name_or_path: str | Path) -> DeviceProfile:
     profile = reader.read(DeviceProfile, data, also=("schema",))
     if profile is not None:
         _check_names(profile, reader)
+        _check_processors(profile, reader)
     reader.finish()
     if profile is None:
         raise InputError(document.name, "cannot be read")
@@ -194,11 +197,23 @@ def _check_names(profile: DeviceProfile, reader: Reader) -> None:
         if not registered("runtimes", runtime.use):
             reader.unknown(("runtimes", index, "use"), runtime.use, "runtime", registry.names("runtimes"))
             continue
-        takes = registry.load("runtimes", runtime.use).formats
+        known = registry.load("runtimes", runtime.use)
+        for position, delegate in enumerate(runtime.delegates):
+            if delegate not in getattr(known, "delegates", runtime.delegates):
+                reader.unknown(("runtimes", index, "delegates", position), delegate, "delegate of it", known.delegates)
+        takes = known.formats
         for position, format in enumerate(runtime.formats):
             if format not in takes:
                 problem = f"{runtime.use} runs no {format!r} files"
                 reader.wrong(("runtimes", index, "formats", position), problem, f"it runs {', '.join(takes)}")
+
+
+def _check_processors(profile: DeviceProfile, reader: Reader) -> None:
+    """What was published is of a processor that the profile has."""
+    names = [each.name for each in profile.processors]
+    for index, each in enumerate(profile.published):
+        if each.processor and each.processor not in names:
+            reader.unknown(("published", index, "processor"), each.processor, "processor here", names)
 
 
 def registered(family: str, name: Any) -> bool:

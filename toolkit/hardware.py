@@ -9,6 +9,8 @@ from pydantic import Field
 from toolkit.schema import Component
 
 Arithmetic = Literal["float32", "float16", "int8"]
+Family = Literal["", "board", "phone", "microcontroller", "computer", "jetson", "gpu"]
+FAMILIES = ("board", "phone", "microcontroller", "computer", "jetson", "gpu")
 
 
 class Fact(Component):
