@@ -122,7 +122,9 @@ class Judge:
 
         outputs, seconds, reused = self._answers(artifact.name, device, key, work)
         how = {**{k: str(v) for k, v in settings.items()}, "threads": check.measure.threads}
-        self._compare(Predictions(artifact.name, outputs[0], self._head(), device, "measured", how), test)
+        how |= check.device.how
+        source = check.device.provenance
+        self._compare(Predictions(artifact.name, outputs[0], self._head(), device, source, how), test)
         what = f"answers:{artifact.name}@{device}"
         self._record(what, check.runtime, parent=artifact.name, key=key, seconds=seconds, reused=reused)
 
@@ -194,7 +196,7 @@ class Judge:
         started = perf_counter()
         self.emit(Progress(f"timing {len(chosen)} files on {profile.name}", keep=True))
         samples = self.run.folder / "samples"
-        found = latency.measure(chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit)
+        found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=self.emit)
         self.run.add_measurements(found)
         seconds = perf_counter() - started
         parameters = spec.model_dump(mode="json")

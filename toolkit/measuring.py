@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import registry
 from toolkit.checks import fit
 from toolkit.contract import Contract, contract_beside, contract_path
-from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
+from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Provenance, Signature, TensorSpec
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.errors import InputError
 from toolkit.inspection import FORMATS, read_artifact
@@ -54,9 +54,7 @@ def bench_files(
         spec = _checked("bench", MeasureSpec, settings)
         if not spec.processes:
             raise InputError("bench --processes", "0 processes measure nothing", "ask for 1 or more")
-        found = latency.measure(
-            artifacts, session, spec, profile.name, runtimes=runtimes, samples=Path(folder), emit=emit
-        )
+        found = latency.measure(artifacts, session, spec, profile, runtimes=runtimes, samples=Path(folder), emit=emit)
     return {"device": profile.name, "measurements": [asdict(measurement) for measurement in found]}
 
 
@@ -86,14 +84,16 @@ def evaluate_file(
         raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
     asked = _asked(file, _Asked(data, preprocess, subset, head, layout))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        source: Provenance = "measured"
         if file.suffix.lower() not in FORMATS and source_of(file):
-            source = _source(file, asked, allow_code)
-            found = _trained_answers(file, asked, source, folder=Path(folder), emit=emit)
+            reader = _source(file, asked, allow_code)
+            found = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
         else:
             (profile,) = reached([load_device(device)], ssh)
             found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
+            source = profile.provenance
     outputs, dataset, meaning, how, where = found
-    predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})
+    predictions = Predictions(file.name, outputs, meaning, where, source, {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
     classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
     rows = [asdict(measurement) for measurement in accuracy.measurements]
@@ -187,7 +187,7 @@ def _file_answers(
             threads=1,
         )
     outputs = answer.outputs[artifact.signature.outputs[0].name]
-    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate}
+    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate, **profile.how}
     return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
 
 
