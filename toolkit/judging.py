@@ -18,6 +18,7 @@ from toolkit.checks import details, gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
+from toolkit.checks.installed import installed
 from toolkit.checks.parity import measure_parity
 from toolkit.checks.size import measure_size
 from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from toolkit.datasets.stream import Split
 
 HERE = "this-machine"
-VERSION_S = 120.0  # to import a runtime on a slow device
 # what answers for a model before any export: its name, and the packages whose versions count, its own first
 RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "keras": ("keras", ("keras", "tensorflow")),
@@ -239,8 +239,7 @@ class Judge:
             found: str | None = registry.load("runtimes", runtime)().version()
             return found
         if (profile.name, runtime) not in self._versions:
-            answer = session.run({"kind": "info", "runtime": runtime}, timeout_s=VERSION_S)
-            self._versions[profile.name, runtime] = answer["versions"].get(runtime, "")
+            self._versions[profile.name, runtime] = installed(session, profile, runtime)
         return self._versions[profile.name, runtime]
 
     def _by_device(self) -> list[tuple[DeviceProfile, list[Check]]]:

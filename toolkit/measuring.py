@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
 from toolkit.checks import fit
+from toolkit.checks.installed import installed
 from toolkit.contract import Contract, contract_beside, contract_path
-from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Provenance, Signature, TensorSpec
+from toolkit.core import (
+    Artifact,
+    Layout,
+    Measurement,
+    MeasureSpec,
+    Progress,
+    Provenance,
+    Session,
+    Signature,
+    TensorSpec,
+)
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.errors import InputError
 from toolkit.inspection import FORMATS, read_artifact
@@ -54,6 +65,7 @@ def bench_files(
         spec = _checked("bench", MeasureSpec, settings)
         if not spec.processes:
             raise InputError("bench --processes", "0 processes measure nothing", "ask for 1 or more")
+        _look_for(session, profile, runtimes.values())
         found = latency.measure(artifacts, session, spec, profile, runtimes=runtimes, samples=Path(folder), emit=emit)
     return {"device": profile.name, "measurements": [asdict(measurement) for measurement in found]}
 
@@ -174,6 +186,7 @@ def _file_answers(
         fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
     with closing(open_session(profile)) as session:
+        _look_for(session, profile, [(runtime, delegate)])
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
         wanted = replace(_as_nhwc(first, shape), dtype="uint8" if artifact.pixels else "float32")
         prepared = inference.prepare(data, (wanted,), folder / "inputs").paths
@@ -290,6 +303,12 @@ def _records(data: str) -> Any:
 def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
     runtime = profile.runtime_for(artifact.format, artifact.scheme)
     return runtime.use, runtime.delegates[0] if runtime.delegates else "none"
+
+
+def _look_for(session: Session, profile: DeviceProfile, runtimes: Iterable[tuple[str, str]]) -> None:
+    """Raises where a runtime is missing on a device that is elsewhere, before anything is sent there."""
+    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host else ():
+        installed(session, profile, runtime)
 
 
 def _in_layout(artifact: Artifact, layout: Layout | None) -> Artifact:
