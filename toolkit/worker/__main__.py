@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Tuple
 import install
 
 Job = Dict[str, Any]
-RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort", "tensorrt": "trt"}
+RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt"}
 # What the worker drives; older ones were tried and lack what it calls
 LEAST = {"tflite-runtime": "2.8"}
 
@@ -30,7 +30,7 @@ class JobError(Exception):
 
 
 def open_runner(job: Job) -> Any:
-    """The runner of the job's runtime, the model loaded; its class is documented in litert.py, ort.py and trt.py."""
+    """The runner of the job's runtime, the model loaded; its class is documented in its file."""
     module = runtime_module(job["runtime"])
     try:
         return module.Runner(job)
