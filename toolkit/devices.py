@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
-from toolkit.core import MeasureSpec, Scheme, Session, Transport
+from toolkit.core import MeasureSpec, Provenance, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.hardware import Fact, Family, KernelFact, NoRuntime, Processor, Published
@@ -120,6 +120,16 @@ class DeviceProfile(Component):
     def measurable(self) -> bool:
         """Whether anything can be measured on it from here."""
         return bool(self.transport) and bool(self.host or not self.needs_host)
+
+    @property
+    def provenance(self) -> Provenance:
+        """What numbers got from it are: "measured", or "emulated" where it is imitated."""
+        return "emulated" if self.emulated else "measured"
+
+    @property
+    def how(self) -> dict[str, str]:
+        """What stands beside each such number: how the device was imitated, where it was."""
+        return {"emulated": self.emulated} if self.emulated else {}
 
     def runtime_for(self, format: str, scheme: str, *others: str) -> DeviceRuntime:
         """The first runtime for such a file; raises UnsupportedError saying what the device can run.
