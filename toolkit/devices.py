@@ -16,7 +16,7 @@ from toolkit import registry
 from toolkit.core import MeasureSpec, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
-from toolkit.hardware import Fact, KernelFact, Processor, Published
+from toolkit.hardware import Efficiency, Fact, KernelFact, Processor, Published
 from toolkit.schema import Component, Reader
 
 
@@ -89,6 +89,8 @@ class DeviceProfile(Component):
     """Highest memory bandwidth, in GB/s, shared by all processors; its source stands with the facts."""
     published: tuple[Published, ...] = ()
     """Latencies that others published, with their source."""
+    efficiency: tuple[Efficiency, ...] = ()
+    """What its processors reach, where that was calibrated (`edgekit device calibrate`)."""
     facts: tuple[Fact, ...] = ()
     """What else is known of the hardware."""
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
