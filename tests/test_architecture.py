@@ -81,6 +81,7 @@ FLOORS = {
 SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
+    *("tflite_micro", "ethosu"),
     *("sklearn", "PIL", "scipy", "h5py", "tf_keras", "tensorrt_rtx"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}

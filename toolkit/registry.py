@@ -29,6 +29,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "tflite-runtime": "toolkit.runtimes.tflite_runtime:TFLiteRuntime",
         "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
         "tensorrt": "toolkit.runtimes.tensorrt:TensorRT",
+        "tflite-micro": "toolkit.runtimes.tflite_micro:TFLiteMicro",
     },
     "transports": {
         "local": "toolkit.transports.local:Local",

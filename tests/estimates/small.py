@@ -56,7 +56,7 @@ class Network:
         schema = self.schema
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, kind)
-        code.deprecatedBuiltinCode, code.version = code.builtinCode, 3 if self.int8 else 1
+        code.deprecatedBuiltinCode, code.version = min(127, code.builtinCode), 3 if self.int8 else 1
         self.codes.append(code)
         operator = schema.OperatorT()
         operator.opcodeIndex, operator.inputs, operator.outputs = len(self.codes) - 1, inputs, outputs

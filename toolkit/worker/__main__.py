@@ -13,7 +13,13 @@ import time
 from typing import Any, Dict, List
 
 Job = Dict[str, Any]
-RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort", "tensorrt": "trt"}
+RUNTIMES = {
+    "litert": "litert",
+    "tflite-runtime": "litert",
+    "onnxruntime": "ort",
+    "tensorrt": "trt",
+    "tflite-micro": "tflm",
+}
 
 
 class JobError(Exception):
