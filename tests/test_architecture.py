@@ -40,6 +40,7 @@ FLOORS = {
     "tflite_versions": 4,
     "devices": 6,
     "compat": 7,
+    "estimates": 6,
     "kernels": 7,
     "training": 6,
     "recipe_file": 6,
@@ -80,6 +81,7 @@ FLOORS = {
     "trained": 8,
     "cli_options": 9,
     "cli_device": 9,
+    "cli_estimates": 9,
     "cli": 9,
     "__init__": 9,
     "__main__": 9,
@@ -87,6 +89,7 @@ FLOORS = {
 SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
+    *("tflite_micro", "ethosu"),
     *("sklearn", "PIL", "scipy", "h5py", "tf_keras", "tensorrt_rtx"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}

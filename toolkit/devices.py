@@ -16,7 +16,7 @@ from toolkit import registry
 from toolkit.core import MeasureSpec, Provenance, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
-from toolkit.hardware import Fact, Family, KernelFact, NoRuntime, Processor, Published
+from toolkit.hardware import Efficiency, Fact, Family, KernelFact, NoRuntime, Processor, Published
 from toolkit.schema import Component, Reader
 
 
@@ -93,6 +93,8 @@ class DeviceProfile(Component):
     """Latencies that others published, with their source."""
     no_runtime: tuple[NoRuntime, ...] = ()
     """What computes there and nothing of Edgekit runs; `plan` says so."""
+    efficiency: tuple[Efficiency, ...] = ()
+    """What its processors reach, where that was calibrated (`edgekit device calibrate`)."""
     facts: tuple[Fact, ...] = ()
     """What else is known of the hardware."""
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]

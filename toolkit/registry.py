@@ -30,6 +30,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
         "openvino": "toolkit.runtimes.openvino:OpenVINO",
         "tensorrt": "toolkit.runtimes.tensorrt:TensorRT",
+        "tflite-micro": "toolkit.runtimes.tflite_micro:TFLiteMicro",
     },
     "transports": {
         "local": "toolkit.transports.local:Local",

@@ -115,7 +115,7 @@ def test_agreement_is_judged_on_the_whole_interval(agree: int, outcome: str) -> 
         (latency(6.0, 5.1, 6.4), "FAIL", "6 ms (5.1 .. 6.4 at 95%), over the budget of 5 ms"),
         (latency(4.9, 4.5, 5.1), "INCONCLUSIVE", "4.9 ms (4.5 .. 5.1 at 95%) lies across the budget of 5 ms"),
         (latency(4.0), "INCONCLUSIVE", "4 ms without an interval: measure in several processes"),
-        (latency(1.0, 0.9, 1.1, "estimated"), "INCONCLUSIVE", "only estimated (1 ms), not measured on pi"),
+        (latency(1.0, 0.9, 1.1, "estimated"), "INCONCLUSIVE", "only estimated (1 ms, 0.9 .. 1.1), not measured on pi"),
         (latency(9.0, 8.9, 9.1, "quoted"), "INCONCLUSIVE", "only quoted (9 ms), not measured on pi"),
         (latency(1.0, 0.9, 1.1, "emulated"), "INCONCLUSIVE", "only emulated (1 ms), not measured on pi"),
         (latency(math.nan), "INCONCLUSIVE", "not measured on pi"),

@@ -288,7 +288,9 @@ def _latency(latency: Measurement | None, limit: float, device: str) -> Judged:
         return Judged("INCONCLUSIVE", f"not measured{where}")
     text = f"{latency.value:.3g} ms"
     if latency.source != "measured":
-        return Judged("INCONCLUSIVE", f"only {latency.source} ({text}), not measured{where}", latency.value)
+        known = latency.interval if latency.source == "estimated" else None
+        span = f", {known.low:.3g} .. {known.high:.3g}" if known else ""
+        return Judged("INCONCLUSIVE", f"only {latency.source} ({text}{span}), not measured{where}", latency.value)
     interval = latency.interval
     if interval is None:
         return Judged("INCONCLUSIVE", f"{text} without an interval: measure in several processes", latency.value)

@@ -16,7 +16,14 @@ from typing import Any, Dict, List, Tuple
 import install
 
 Job = Dict[str, Any]
-RUNTIMES = {"litert": "litert", "tflite-runtime": "litert", "onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt"}
+RUNTIMES = {
+    "litert": "litert",
+    "tflite-runtime": "litert",
+    "onnxruntime": "ort",
+    "openvino": "ov",
+    "tensorrt": "trt",
+    "tflite-micro": "tflm",
+}
 # What the worker drives; older ones were tried and lack what it calls
 LEAST = {"tflite-runtime": "2.8"}
 
