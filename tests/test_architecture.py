@@ -36,7 +36,11 @@ FLOORS = {
     "sources": 5,
     "metrics": 5,
     "hardware": 4,
+    "cores": 4,
+    "tflite_versions": 4,
     "devices": 6,
+    "compat": 7,
+    "estimates": 6,
     "kernels": 7,
     "training": 6,
     "recipe_file": 6,
@@ -51,6 +55,9 @@ FLOORS = {
     "beside": 8,
     "bundle": 8,
     "card": 8,
+    "capture": 8,
+    "captured": 8,
+    "capturing": 8,
     "catalogue": 8,
     "compare": 8,
     "contract": 8,
@@ -67,6 +74,7 @@ FLOORS = {
     "measuring": 8,
     "pipeline": 8,
     "planned": 8,
+    "profiles": 8,
     "progress": 8,
     "repair": 8,
     "reference": 8,
@@ -78,6 +86,8 @@ FLOORS = {
     "trained": 8,
     "cli_deploy": 9,
     "cli_options": 9,
+    "cli_device": 9,
+    "cli_estimates": 9,
     "cli": 9,
     "__init__": 9,
     "__main__": 9,
@@ -85,6 +95,7 @@ FLOORS = {
 SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
+    *("tflite_micro", "ethosu"),
     *("sklearn", "PIL", "scipy", "h5py", "tf_keras", "tensorrt_rtx"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}

@@ -15,6 +15,7 @@ import click
 
 from toolkit import __version__
 from toolkit.cli_deploy import COMMANDS as DEPLOYING
+from toolkit.cli_device import device
 from toolkit.cli_options import (
     code_option,
     complete_names,
@@ -335,6 +336,7 @@ def completion(shell: str) -> None:
 
 for _command in DEPLOYING:
     cli.add_command(_command)
+cli.add_command(device)
 
 
 def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:
