@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit import __version__
+from toolkit.cli_device import device
 from toolkit.cli_options import (
     code_option,
     complete_names,
@@ -330,6 +331,9 @@ def completion(shell: str) -> None:
     if found is None:
         raise click.UsageError(f"no completion for {shell}")
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
+
+
+cli.add_command(device)
 
 
 def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
-from toolkit.core import MeasureSpec, Scheme, Session, Transport
+from toolkit.core import MeasureSpec, Provenance, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
-from toolkit.hardware import Efficiency, Fact, KernelFact, Processor, Published
+from toolkit.hardware import Efficiency, Fact, Family, KernelFact, NoRuntime, Processor, Published
 from toolkit.schema import Component, Reader
 
 
@@ -63,6 +63,8 @@ class DeviceProfile(Component):
     """Short name for the command line and the report; the file's own name by default."""
     title: str = ""
     """Full name for people."""
+    family: Family = ""
+    """What kind of device it is, for `edgekit device list`."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
     python: Annotated[str, Field(min_length=1)] = "python3"
@@ -89,6 +91,8 @@ class DeviceProfile(Component):
     """Highest memory bandwidth, in GB/s, shared by all processors; its source stands with the facts."""
     published: tuple[Published, ...] = ()
     """Latencies that others published, with their source."""
+    no_runtime: tuple[NoRuntime, ...] = ()
+    """What computes there and nothing of Edgekit runs; `plan` says so."""
     efficiency: tuple[Efficiency, ...] = ()
     """What its processors reach, where that was calibrated (`edgekit device calibrate`)."""
     facts: tuple[Fact, ...] = ()
@@ -119,6 +123,16 @@ class DeviceProfile(Component):
         """Whether anything can be measured on it from here."""
         return bool(self.transport) and bool(self.host or not self.needs_host)
 
+    @property
+    def provenance(self) -> Provenance:
+        """What numbers got from it are: "measured", or "emulated" where it is imitated."""
+        return "emulated" if self.emulated else "measured"
+
+    @property
+    def how(self) -> dict[str, str]:
+        """What stands beside each such number: how the device was imitated, where it was."""
+        return {"emulated": self.emulated} if self.emulated else {}
+
     def runtime_for(self, format: str, scheme: str, *others: str) -> DeviceRuntime:
         """The first runtime for such a file; raises UnsupportedError saying what the device can run.
 
@@ -142,6 +156,7 @@ def load_device(name_or_path: str | Path) -> DeviceProfile:
     profile = reader.read(DeviceProfile, data, also=("schema",))
     if profile is not None:
         _check_names(profile, reader)
+        _check_processors(profile, reader)
     reader.finish()
     if profile is None:
         raise InputError(document.name, "cannot be read")
@@ -194,11 +209,23 @@ def _check_names(profile: DeviceProfile, reader: Reader) -> None:
         if not registered("runtimes", runtime.use):
             reader.unknown(("runtimes", index, "use"), runtime.use, "runtime", registry.names("runtimes"))
             continue
-        takes = registry.load("runtimes", runtime.use).formats
+        known = registry.load("runtimes", runtime.use)
+        for position, delegate in enumerate(runtime.delegates):
+            if delegate not in getattr(known, "delegates", runtime.delegates):
+                reader.unknown(("runtimes", index, "delegates", position), delegate, "delegate of it", known.delegates)
+        takes = known.formats
         for position, format in enumerate(runtime.formats):
             if format not in takes:
                 problem = f"{runtime.use} runs no {format!r} files"
                 reader.wrong(("runtimes", index, "formats", position), problem, f"it runs {', '.join(takes)}")
+
+
+def _check_processors(profile: DeviceProfile, reader: Reader) -> None:
+    """What was published is of a processor that the profile has."""
+    names = [each.name for each in profile.processors]
+    for index, each in enumerate(profile.published):
+        if each.processor and each.processor not in names:
+            reader.unknown(("published", index, "processor"), each.processor, "processor here", names)
 
 
 def registered(family: str, name: Any) -> bool:

@@ -9,6 +9,8 @@ from pydantic import Field
 from toolkit.schema import Component
 
 Arithmetic = Literal["float32", "float16", "int8"]
+Family = Literal["", "board", "phone", "microcontroller", "computer", "jetson", "gpu"]
+FAMILIES = ("board", "phone", "microcontroller", "computer", "jetson", "gpu")
 
 
 class Fact(Component):
@@ -89,6 +91,15 @@ class Published(Component):
     """Runtime and its version, where that was said."""
     source: Annotated[str, Field(min_length=1)]
     """The page it was read from."""
+
+
+class NoRuntime(Component):
+    """Something that computes on the device and that Edgekit has no runtime for: known, never measured."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What it is called: "Edge TPU", "Core ML (Neural Engine)"."""
+    why: Annotated[str, Field(min_length=1)]
+    """What it would need, to follow its name in a sentence."""
 
 
 class Efficiency(Component):

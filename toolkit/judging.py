@@ -18,6 +18,7 @@ from toolkit.checks import details, gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
+from toolkit.checks.installed import installed
 from toolkit.checks.parity import measure_parity
 from toolkit.checks.size import measure_size
 from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from toolkit.datasets.stream import Split
 
 HERE = "this-machine"
-VERSION_S = 120.0  # to import a runtime on a slow device
 # what answers for a model before any export: its name, and the packages whose versions count, its own first
 RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "keras": ("keras", ("keras", "tensorflow")),
@@ -122,7 +122,9 @@ class Judge:
 
         outputs, seconds, reused = self._answers(artifact.name, device, key, work)
         how = {**{k: str(v) for k, v in settings.items()}, "threads": check.measure.threads}
-        self._compare(Predictions(artifact.name, outputs[0], self._head(), device, "measured", how), test)
+        how |= check.device.how
+        source = check.device.provenance
+        self._compare(Predictions(artifact.name, outputs[0], self._head(), device, source, how), test)
         what = f"answers:{artifact.name}@{device}"
         self._record(what, check.runtime, parent=artifact.name, key=key, seconds=seconds, reused=reused)
 
@@ -194,7 +196,7 @@ class Judge:
         started = perf_counter()
         self.emit(Progress(f"timing {len(chosen)} files on {profile.name}", keep=True))
         samples = self.run.folder / "samples"
-        found = latency.measure(chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit)
+        found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=self.emit)
         self.run.add_measurements(found)
         seconds = perf_counter() - started
         parameters = spec.model_dump(mode="json")
@@ -237,8 +239,7 @@ class Judge:
             found: str | None = registry.load("runtimes", runtime)().version()
             return found
         if (profile.name, runtime) not in self._versions:
-            answer = session.run({"kind": "info", "runtime": runtime}, timeout_s=VERSION_S)
-            self._versions[profile.name, runtime] = answer["versions"].get(runtime, "")
+            self._versions[profile.name, runtime] = installed(session, profile, runtime)
         return self._versions[profile.name, runtime]
 
     def _by_device(self) -> list[tuple[DeviceProfile, list[Check]]]:

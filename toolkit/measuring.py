@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
 from toolkit.checks import fit
+from toolkit.checks.installed import installed
 from toolkit.contract import Contract, contract_beside, contract_path
-from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
+from toolkit.core import (
+    Artifact,
+    Layout,
+    Measurement,
+    MeasureSpec,
+    Progress,
+    Provenance,
+    Session,
+    Signature,
+    TensorSpec,
+)
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.errors import InputError
 from toolkit.inspection import FORMATS, read_artifact
@@ -54,9 +65,8 @@ def bench_files(
         spec = _checked("bench", MeasureSpec, settings)
         if not spec.processes:
             raise InputError("bench --processes", "0 processes measure nothing", "ask for 1 or more")
-        found = latency.measure(
-            artifacts, session, spec, profile.name, runtimes=runtimes, samples=Path(folder), emit=emit
-        )
+        _look_for(session, profile, runtimes.values())
+        found = latency.measure(artifacts, session, spec, profile, runtimes=runtimes, samples=Path(folder), emit=emit)
     return {"device": profile.name, "measurements": [asdict(measurement) for measurement in found]}
 
 
@@ -86,14 +96,16 @@ def evaluate_file(
         raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
     asked = _asked(file, _Asked(data, preprocess, subset, head, layout))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        source: Provenance = "measured"
         if file.suffix.lower() not in FORMATS and source_of(file):
-            source = _source(file, asked, allow_code)
-            found = _trained_answers(file, asked, source, folder=Path(folder), emit=emit)
+            reader = _source(file, asked, allow_code)
+            found = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
         else:
             (profile,) = reached([load_device(device)], ssh)
             found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
+            source = profile.provenance
     outputs, dataset, meaning, how, where = found
-    predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})
+    predictions = Predictions(file.name, outputs, meaning, where, source, {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
     classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
     rows = [asdict(measurement) for measurement in accuracy.measurements]
@@ -174,6 +186,7 @@ def _file_answers(
         fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
     with closing(open_session(profile)) as session:
+        _look_for(session, profile, [(runtime, delegate)])
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
         wanted = replace(_as_nhwc(first, shape), dtype="uint8" if artifact.pixels else "float32")
         prepared = inference.prepare(data, (wanted,), folder / "inputs").paths
@@ -187,7 +200,7 @@ def _file_answers(
             threads=1,
         )
     outputs = answer.outputs[artifact.signature.outputs[0].name]
-    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate}
+    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate, **profile.how}
     return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
 
 
@@ -290,6 +303,12 @@ def _records(data: str) -> Any:
 def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
     runtime = profile.runtime_for(artifact.format, artifact.scheme)
     return runtime.use, runtime.delegates[0] if runtime.delegates else "none"
+
+
+def _look_for(session: Session, profile: DeviceProfile, runtimes: Iterable[tuple[str, str]]) -> None:
+    """Raises where a runtime is missing on a device that is elsewhere, before anything is sent there."""
+    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host else ():
+        installed(session, profile, runtime)
 
 
 def _in_layout(artifact: Artifact, layout: Layout | None) -> Artifact:

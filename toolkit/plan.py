@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import kernels, registry
+from toolkit import compat, kernels, registry
 from toolkit.checks import fit, gate
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
@@ -163,8 +163,7 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
         quant, told = kernels.adapted(tip.quant, running)
         notes += [f"variant {variant.name}: {note}" for note in told]
         problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
-        newer = kernels.too_new(getattr(step.component, "opset", 0), running)
-        notes += [f"variant {variant.name}: {note}" for note in newer]
+        notes += [f"variant {variant.name}: {note}" for note in compat.expected(step.component, quant.schemes, running)]
         refusal = step.component.refusal(quant, kind) if kind != "keras" else step.component.refusal(quant)
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")
@@ -339,6 +338,7 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
         if not reference and stage.variant not in target.variants:
             continue
         profile = target.profile
+        notes += [f"{profile.name}: its {each.name} {each.why}: not measured" for each in profile.no_runtime]
         try:
             runtime = profile.runtime_for(stage.component.format, *stage.quant.schemes)
         except UnsupportedError as error:

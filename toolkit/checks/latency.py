@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.core import Artifact, Interval, Measurement, MeasureSpec, Progress, Session
+from toolkit.devices import DeviceProfile
 
 if TYPE_CHECKING:
     from toolkit.engine.latency import Estimate
@@ -23,7 +24,7 @@ def measure(  # one argument for each thing it needs, in the order they come to 
     artifacts: Sequence[Artifact],
     session: Session,
     spec: MeasureSpec,
-    device: str,
+    profile: DeviceProfile,
     *,
     runtimes: Mapping[str, tuple[str, str]],
     samples: Path,
@@ -44,7 +45,7 @@ def measure(  # one argument for each thing it needs, in the order they come to 
     return tuple(
         measurement
         for artifact in artifacts
-        for measurement in _measurements(artifact, results[artifact.name], device, samples)
+        for measurement in _measurements(artifact, results[artifact.name], profile, samples)
     )
 
 
@@ -74,18 +75,18 @@ def _stable(results: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _measurements(
-    artifact: Artifact, results: Sequence[Mapping[str, Any]], device: str, samples: Path
+    artifact: Artifact, results: Sequence[Mapping[str, Any]], profile: DeviceProfile, samples: Path
 ) -> tuple[Measurement, ...]:
     import numpy as np
 
     from toolkit.engine.latency import estimate, p50_interval, pooled_interval
 
     raw = [np.asarray(result["samples_ns"], dtype=np.int64) for result in results]
-    np.savez_compressed(samples / f"{artifact.name}@{device}.latency.npz", *raw)
+    np.savez_compressed(samples / f"{artifact.name}@{profile.name}.latency.npz", *raw)
     found = estimate(raw)
     p50 = Interval(*p50_interval(raw), 0.0, P50_RANGE)
     p90 = Interval(*pooled_interval(raw, 90, CONFIDENCE), CONFIDENCE, BOOTSTRAP)
-    how = _how(results[0], found)
+    how = {**_how(results[0], found), **profile.how}
     best = {name: min(result[name] for result in results) for name in ("load_ms", "first_inference_ms")}
     numbers = [
         ("latency_p50_ms", found.p50, "ms", p50, "smallest median of a process"),
@@ -114,8 +115,9 @@ def _measurements(
                 f"largest of a process, {least['how']}",
             ),
         ]
+    source = profile.provenance
     return tuple(
-        Measurement(artifact.name, name, value, unit, "measured", device, interval, {**how, "estimator": estimator})
+        Measurement(artifact.name, name, value, unit, source, profile.name, interval, {**how, "estimator": estimator})
         for name, value, unit, interval, estimator in numbers
     )
 

@@ -6,6 +6,7 @@ operator. Pages: ai.google.dev/edge/litert, "Post-training quantization"; github
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -58,6 +59,11 @@ class TFLite(Component):
         "weight_int8",
         "weight_int4",
     )
+    # what files of a scheme ask of a runtime beyond tflite-runtime 2.7: read from files that were written
+    operator_versions: ClassVar[Mapping[Scheme, Mapping[str, int]]] = {
+        "dynamic": {"FULLY_CONNECTED": 12},
+        "weight_int4": {"DEQUANTIZE": 6},
+    }
 
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""

@@ -74,7 +74,7 @@ class LocalSession:
         result.unlink()
         if "error" in found:
             kind = UnavailableError if found.get("kind") == "unavailable" else InputError
-            raise kind(what, found["error"])
+            raise kind(what, found["error"], found.get("fix") or None)
         return found
 
     def execute(self, command: Sequence[str], *, timeout_s: float) -> Completed:

@@ -140,7 +140,7 @@ class SSHSession:
             found: dict[str, Any] = json.loads(result.read_text())
         if "error" in found:
             kind = UnavailableError if found.get("kind") == "unavailable" else InputError
-            raise kind(f"{self._settings.host}: {what}", found["error"])
+            raise kind(f"{self._settings.host}: {what}", found["error"], found.get("fix") or None)
         return found
 
     def close(self) -> None:

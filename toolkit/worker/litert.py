@@ -19,7 +19,8 @@ def _module(runtime: str) -> Any:
 
 
 def versions(runtime: str) -> Dict[str, str]:
-    """Versions of Python, numpy and the runtime."""
+    """Versions of Python, numpy and the runtime, which really starts."""
+    _module(runtime)
     if runtime == "tflite-runtime":
         import tflite_runtime as package
     else:
