@@ -23,6 +23,7 @@ from toolkit.checks.parity import measure_parity
 from toolkit.checks.size import measure_size
 from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
 from toolkit.devices import DeviceProfile, load_device, open_session
+from toolkit.errors import UnavailableError, UnsupportedError
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
 
@@ -72,6 +73,7 @@ class Judge:
                 for check in checks:
                     self._artifact(check, artifacts[check.artifact], session, test)
                 self._latency(profile, checks, artifacts, session)
+        self._estimates(artifacts)
         self._gate()
 
     # ------------------------------------------------------------ answers
@@ -201,6 +203,24 @@ class Judge:
         seconds = perf_counter() - started
         parameters = spec.model_dump(mode="json")
         self._record(name, "latency", parent="", key=key, seconds=seconds, reused=False, parameters=parameters)
+
+    # ------------------------------------------------------------ what was not timed
+
+    def _estimates(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Estimate what no device timed, and say what does not fit a device."""
+        from toolkit.estimates import expected
+
+        for check in self.plan.checks:
+            artifact, known = artifacts[check.artifact], self.run.manifest.measurements
+            try:
+                found = expected.of_file(artifact, check.device, known, threads=check.measure.threads)
+            except (UnsupportedError, UnavailableError) as error:
+                self.emit(Progress(f"no estimate of {artifact.name} on {check.device.name}: {error}", keep=True))
+                continue
+            self.run.add_measurements(found)
+            for problem in expected.too_large(check.device, artifact, (*known, *found)):
+                self.emit(Progress(f"warning: {problem}", keep=True))
+                self.run.update(warnings=(*self.run.manifest.warnings, problem))
 
     # ------------------------------------------------------------ verdicts
 

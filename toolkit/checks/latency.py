@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import registry
 from toolkit.core import Artifact, Interval, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 P50_RANGE = "range: least p5 to second smallest median of a process"
 BOOTSTRAP = "bootstrap of processes"
 CONFIDENCE = 0.95
+ARENA = "span of the tensors under the built-in kernels"
 MORE = 2  # times as many processes at most, for an artifact that is not stable
 TIMEOUT_S = 300.0  # beside the job's own seconds: loading, first inference
 BUILDING_S = 3600.0  # ... where the worker builds an engine first: many minutes on a small Jetson
@@ -100,7 +102,7 @@ def _measurements(
     ]
     arena = results[0].get("arena_bytes")
     if arena:
-        numbers.append(("arena_kib", arena / 1024, "KiB", None, "span of the tensors under the built-in kernels"))
+        numbers.append(("arena_kib", arena / 1024, "KiB", None, results[0].get("arena_how", ARENA)))
     own = [result["gpu_ms"] for result in results if result.get("gpu_ms")]  # of the GPU alone, by its own clock
     if own:
         least = min(own, key=lambda item: item["median"])
@@ -115,10 +117,11 @@ def _measurements(
                 f"largest of a process, {least['how']}",
             ),
         ]
-    source = profile.provenance
+    source, timed = profile.provenance, getattr(registry.load("runtimes", results[0]["runtime"]), "timed", True)
     return tuple(
         Measurement(artifact.name, name, value, unit, source, profile.name, interval, {**how, "estimator": estimator})
         for name, value, unit, interval, estimator in numbers
+        if timed or name == "arena_kib"
     )
 
 

@@ -75,6 +75,10 @@ QUANTITIES: dict[str, Quantity] = {
     "energy_per_inference_net_mj": Quantity("energy of an inference, beyond rest", "mj", "lower"),
     "power_mw": Quantity("power", "mw", "lower"),
     "arena_kib": Quantity("tensor arena", "kib", "lower"),
+    "npu_cycles": Quantity("NPU cycles", "count", "lower"),
+    "sram_kib": Quantity("SRAM", "kib", "lower"),
+    "flash_kib": Quantity("flash", "kib", "lower"),
+    "dram_kib": Quantity("DRAM", "kib", "lower"),
     "ties": Quantity("images with a tied decision", "count", "lower"),
     "unusable_outputs": Quantity("images with unusable outputs", "count", "lower"),
 }

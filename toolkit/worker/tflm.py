@@ -158,6 +158,7 @@ class Runner:
             "threads": 1,
             "delegate": "none",
             "kernel_path": "tflite-micro reference kernels",
+            "arena_how": "least arena in which tflite-micro loads the file, tried; with pointers of 8 bytes",
             "peak_rss_kib": common.peak_rss_kib(),
         }
 
