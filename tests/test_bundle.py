@@ -71,8 +71,9 @@ def test_bundle_holds_all_that_its_user_needs(run: Path, tmp_path: Path) -> None
     written = bundle(run, out=tmp_path / "b.tar")
     files = content(tmp_path / "b.tar")
     images = [f"reference/{i}.bmp" for i in range(16)]
-    named = ["MODEL_CARD.md", "bundle.json", "example_onnxruntime.py", "good.onnx", "good.onnx.json", "labels.txt"]
-    expected = sorted([*named, *images, "reference/cpu-0.npy", "reference/reference.json"])
+    named = ["MODEL_CARD.md", "bundle.json", "good.onnx", "good.onnx.json", "labels.txt"]
+    programs = ["example_onnxruntime.py", "example_openvino.py"]
+    expected = sorted([*named, *programs, *images, "reference/cpu-0.npy", "reference/reference.json"])
     assert sorted(files) == [f"good.onnx.bundle/{name}" for name in expected]
     assert files["good.onnx.bundle/labels.txt"] == b"red\ngreen\nblue\n"
     described = json.loads(files[f"good.onnx.bundle/{MANIFEST}"])
@@ -184,3 +185,58 @@ def test_folder_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) ->
     assert result.exit_code == 2
     assert result.stderr.count("\n") <= 2
     assert "cannot be made" in result.stderr
+
+
+# ---------------------------------------------------------------- for a device
+
+
+PROFILE = """
+schema = 1
+transport = "local"
+arch = "any"
+
+[[runtimes]]
+use = "RUNTIME"
+formats = ["FORMAT"]
+schemes = ["float32", "int8"]
+version = "VERSION"
+"""
+
+
+def profile(tmp_path: Path, runtime: str, format: str, version: str = "") -> Path:
+    path = tmp_path / "board.toml"
+    text = PROFILE.replace("RUNTIME", runtime).replace("FORMAT", format).replace("VERSION", version)
+    path.write_text(text)
+    return path
+
+
+def test_file_that_the_devices_runtime_is_too_old_for_is_refused(run: Path, tmp_path: Path) -> None:
+    """IR version 9, which ONNX Runtime 1.14 does not read and 1.18 does."""
+    import onnx
+
+    path = run / "artifacts" / "good.onnx"
+    model = onnx.load(path)
+    model.ir_version = 9
+    onnx.save(model, path)
+    records = json.loads((run / "manifest.json").read_text())["artifacts"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    contract = path.with_name("good.onnx.json")
+    contract.write_text(contract.read_text().replace(records[0]["sha256"], digest))
+    edit_manifest(run, artifacts=[{**records[0], "sha256": digest}, records[1]])
+    with pytest.raises(InputError, match=r"cannot read good.onnx: .*IR"):
+        bundle(run, "good.onnx", device=str(profile(tmp_path, "onnxruntime", "onnx", "1.14.0")))
+    assert bundle(run, "good.onnx", device=str(profile(tmp_path, "onnxruntime", "onnx", "1.18.0"))).path.is_file()
+
+
+def test_microcontroller_gets_what_its_program_needs_and_no_deployment(finished: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(finished.folder, tmp_path / "run")
+    board = profile(tmp_path, "tflite-micro", "tflite")
+    bundle(run, "int8.tflite", device=str(board), out=tmp_path / "b.tar")
+    found = content(tmp_path / "b.tar")
+    array = found["int8.tflite.bundle/tflite-micro/model_data.cc"].decode()
+    head = (run / "artifacts" / "int8.tflite").read_bytes()[:4]
+    assert ", ".join(f"0x{byte:02x}" for byte in head) in array
+    assert b"AddConv2D" in found["int8.tflite.bundle/tflite-micro/model_ops.h"]
+    result = invoke("deploy", run, "int8.tflite", "--device", board)
+    assert result.exit_code == 2
+    assert "is a microcontroller" in result.stderr

@@ -5,6 +5,7 @@
       MODEL_CARD.md     for people
       phone.tflite  phone.tflite.json  labels.txt
       example_litert.py  example_tflite_runtime.py
+      tflite-micro/     for a microcontroller: the file as a C array, its operators, its arena
       reference/        images, and what the file answers to them, for a smoke test on the device
 
 A plain tar: names sorted, no times, no owners, and no compression, whose bytes depend on the compressor's version.
@@ -24,18 +25,19 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from toolkit import card as cards
-from toolkit import reference, runs
+from toolkit import compat, reference, runs
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Measurement, Progress, Scheme, Signature, TensorSpec, Verdict
 from toolkit.devices import DeviceProfile, load_device, safe_name
 from toolkit.errors import GateError, InputError, UnsupportedError
 from toolkit.recipe_file import CardSection
 from toolkit.recipe_reader import RESERVED
-from toolkit.sample_code import RUNTIMES, sample_code
+from toolkit.sample_code import runtimes_of, sample_code
 
 SCHEMA: Literal[1] = 1
 MANIFEST, CARD, LABELS = "bundle.json", "MODEL_CARD.md", "labels.txt"
 REFERENCE = "reference"  # folder
+MICRO = "tflite-micro"  # runtime whose programs hold the file, and folder of what they need
 Emit = Callable[[Progress], None]
 
 
@@ -149,7 +151,8 @@ def pack(
     found = record.artifact(folder)
     contract = _whole(folder, record, found)
     said = cards.stated(manifest, card)
-    files = _files(found, contract, reference.kept(folder, found, contract, emit))
+    files = _for_device(found, profile) if profile else {}
+    files |= _files(found, contract, reference.kept(folder, found, contract, emit))
     programs = sorted(name for name in files if name.endswith(".py"))
     files[CARD] = cards.model_card(manifest, record, contract, said, programs).encode()
     notes = [f"delivered although it failed {verdict.gate} on {verdict.device}" for verdict in failed]
@@ -273,13 +276,27 @@ def _files(artifact: Artifact, contract: Contract, answers: Mapping[str, bytes])
     return found | _programs(artifact, contract) | {f"{REFERENCE}/{name}": each for name, each in answers.items()}
 
 
+def _for_device(artifact: Artifact, profile: DeviceProfile) -> dict[str, bytes]:
+    """What the device's runtime needs beside the file; UnsupportedError where its version cannot read the file."""
+    runtime = profile.runtime_for(artifact.format, artifact.scheme)
+    for refused in compat.refusals(artifact.path, runtime):
+        raise UnsupportedError(
+            profile.name, f"cannot read {artifact.name}: {refused}", "a newer runtime, or a file for it"
+        )
+    if runtime.use != MICRO:
+        return {}
+    from toolkit.estimates import micro
+
+    return {f"{MICRO}/{name}": text.encode() for name, text in micro.sources(artifact.path).items()}
+
+
 def _programs(artifact: Artifact, contract: Contract) -> dict[str, bytes]:
     """An example for each runtime of the format."""
     first = artifact.signature.inputs[0]
     n, *others = first.shape
     shape = (n, others[1], others[2], others[0]) if first.layout == "NCHW" else first.shape
     preprocessing, found = contract.preprocess().resolve(shape), {}
-    for runtime in RUNTIMES[artifact.format]:
+    for runtime in runtimes_of(artifact):
         name = f"example_{runtime.replace('-', '_')}.py"
         text = sample_code(artifact, preprocessing, contract.classes, runtime=runtime, program=name)
         found[name] = text.encode()

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import reference, runs
-from toolkit.bundle import MANIFEST, REFERENCE, Bundle, Packed, pack, read_manifest
+from toolkit.bundle import MANIFEST, MICRO, REFERENCE, Bundle, Packed, pack, read_manifest
 from toolkit.contract import contract_path, read_contract_file
 from toolkit.core import Progress, Session
 from toolkit.deployed import Deployed, Record, State
 from toolkit.devices import DeviceProfile, load_device, open_session, reached, safe_name
-from toolkit.errors import EdgekitError, GateError, InputError, StageError, UnavailableError
+from toolkit.errors import EdgekitError, GateError, InputError, StageError, UnavailableError, UnsupportedError
 from toolkit.reference import Smoke
 
 KEPT = 3  # versions that stay: the current one, and what --rollback can go back to
@@ -84,6 +84,9 @@ def deploy(
     of here; the old version then stays. smoke: false leaves that test out. keep: versions that stay there.
     """
     (profile,) = reached([load_device(device)], ssh)
+    if any(runtime.use == MICRO for runtime in profile.runtimes):
+        fix = f"pack it with `edgekit bundle {run} --device {device}` and build what is in {MICRO}/ into the program"
+        raise UnsupportedError(profile.name, "is a microcontroller, whose program holds the file", fix)
     packed = pack(run, artifact, profile=profile, card=card, allow_failed=allow_failed, emit=emit)
     _require_fit(profile, packed.bundle)
     place = _place(profile, into, name or safe_name(packed.bundle.name))
@@ -180,7 +183,7 @@ class _Work:
         tried = None
         if smoke:
             wanted = [n for n in bundle.files if n.startswith(f"{REFERENCE}/") or n == f"{bundle.file}.json"]
-            tried = self._try(folder, bundle, {name: self.shelf.read(f"{folder}/{name}") for name in wanted})
+            tried = self._try(folder, bundle, self.shelf.fetch(folder, wanted, bundle.files))
         self.shelf.switch(state, version)
         return self._deployment(state, version, bundle, record.archive, smoke=tried, switched=True)
 

@@ -9,10 +9,13 @@ is at any moment one whole version: rename(2). Needs a POSIX shell, tar and sha2
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
+import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +58,7 @@ esac
 UNPACK = 'mkdir -- "$2" && tar -xof "$1" -C "$2" && { (cd "$2" && find . -exec sync {} +) 2>/dev/null || sync; }'
 # $1: record; $2: what was unpacked; $3: the record's name there; $4: the version's folder, which is not there yet
 KEEP = 'cp -- "$1" "$2/$3" && [ ! -e "$4" ] && mv -- "$2" "$4" && rmdir -- "${2%/*}"'
+PACK = 'cd -- "$2" && archive=$1 && shift 2 && tar -cf "$archive" -- "$@"'
 HASH = 'cd -- "$1" && shift && sha256sum -- "$@"'
 # $1: base; $2: version. The first `mv` that replaces a link to a folder, rather than moving into that folder.
 SWITCH = r"""ln -s "versions/$2" "$1/.next" || exit 1
@@ -175,6 +179,17 @@ class Deployed:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
             self._session.pull(path, Path(scratch) / "file")
             return (Path(scratch) / "file").read_bytes()
+
+    def fetch(self, folder: str, names: Sequence[str], bundle: Mapping[str, str]) -> dict[str, bytes]:
+        """Some of a bundle's files (name -> sha256), in one transfer."""
+        archive = f"{self._session.folder()}/fetched.tar"
+        self._checked(PACK, archive, folder, *names, what=f"{folder} cannot be read", timeout_s=LONG_S)
+        with tarfile.open(fileobj=io.BytesIO(self.read(archive))) as tar:
+            found = {m.name: file.read() for m in tar.getmembers() if (file := tar.extractfile(m)) is not None}
+        wrong = [name for name in names if hashlib.sha256(found.get(name, b"")).hexdigest() != bundle[name]]
+        if wrong:
+            raise StageError(self._where, f"{folder}: {', '.join(wrong)} did not stay whole (sha256 differs)")
+        return {name: found[name] for name in names}
 
     def drop(self, state: State, parts: Iterable[str]) -> None:
         """Remove folders below the base, but never the current version; says nothing where it cannot."""
