@@ -162,8 +162,8 @@ def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
     ("ssh", "problem"),
     [
         ("pi@board", "'pi@board' could be any of raspberry-pi-4, other. Fix: give raspberry-pi-4=pi@board."),
-        ("nothing=h", "'nothing' is no device of this command that is reached over SSH. Fix: name one of"),
-        ("this-machine=h", "'this-machine' is no device of this command that is reached over SSH."),
+        ("nothing=h", "'nothing' is no device of this command that is reached so. Fix: name one of"),
+        ("this-machine=h", "'this-machine' is no device of this command that is reached so."),
     ],
 )
 def test_host_that_fits_no_device_is_refused(ssh: str, problem: str) -> None:

@@ -15,6 +15,7 @@ import click
 
 from toolkit import __version__
 from toolkit.cli_options import (
+    adb_option,
     code_option,
     complete_names,
     data_option,
@@ -66,6 +67,7 @@ def cli() -> None:
 @set_option
 @code_option
 @ssh_option
+@adb_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -112,6 +114,7 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 @set_option
 @code_option
 @ssh_option
+@adb_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
@@ -180,6 +183,7 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: st
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
 @ssh_option
+@adb_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -248,6 +252,7 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
 @code_option
 @ssh_option
+@adb_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""

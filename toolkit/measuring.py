@@ -35,6 +35,7 @@ def bench_files(
     processes: int | None = None,
     seconds: float | None = None,
     ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
     """Latency of files on a device, interleaved. Options that are None are the profile's.
@@ -43,7 +44,7 @@ def bench_files(
     """
     from toolkit.checks import latency
 
-    (profile,) = reached([load_device(device)], ssh)
+    (profile,) = reached([load_device(device)], ssh, adb)
     given = {"threads": threads, "processes": processes, "seconds": seconds}
     settings = {**profile.measure.model_dump(), **{k: v for k, v in given.items() if v is not None}}
     artifacts = [read_artifact(path) for path in files]
@@ -71,6 +72,7 @@ def evaluate_file(
     device: str = "this-machine",
     allow_code: Sequence[str] = (),
     ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
     emit: Emit = lambda progress: None,
 ) -> dict[str, Any]:
     """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras or .h5
@@ -90,7 +92,7 @@ def evaluate_file(
             source = _source(file, asked, allow_code)
             found = _trained_answers(file, asked, source, folder=Path(folder), emit=emit)
         else:
-            (profile,) = reached([load_device(device)], ssh)
+            (profile,) = reached([load_device(device)], ssh, adb)
             found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
     outputs, dataset, meaning, how, where = found
     predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})

@@ -24,27 +24,33 @@ from tests.loopback import Loopback, Place, serve, why_no_namespace
 FOLDER = Path(os.environ.get("EDGEKIT_EMULATED", "/var/cache/edgekit-emulated"))
 ROOT = FOLDER / "pi"
 READY = FOLDER / "ready"  # says which recipe made it
-VERSION = 1  # of the functions that make it: to be raised when they change
+VERSION = 3  # of the functions that make it: to be raised when they change
 # unset it is `max`, and XNNPACK's kernels then compute garbage under qemu 7.2
 CPU = "cortex-a72"
 QEMU = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 TOOLS = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static", "update-binfmts": "binfmt-support"}
-PACKAGES = ("python3 libstdc++6 libgcc-s1 libc-bin coreutils bash dash base-files base-passwd procps util-linux grep "
-            "sed mawk tar gzip findutils hostname mksh toybox").split()  # fmt: skip
+PACKAGES = (
+    "python3,libstdc++6,libgcc-s1,libc-bin,coreutils,bash,dash,base-files,base-passwd,procps,util-linux,grep,sed,mawk,"
+    "tar,gzip,findutils,hostname,mksh,toybox"
+)
 # ai-edge-litert and onnxruntime with what they need; the versions of the host's (constraints.txt), so that both agree
-WHEELS = "ai-edge-litert onnxruntime numpy flatbuffers tqdm typing-extensions protobuf ml_dtypes backports.strenum".split()
+WHEELS = ("ai-edge-litert", "onnxruntime", "numpy", "flatbuffers", "tqdm", "typing-extensions", "protobuf", "ml_dtypes",
+          "backports.strenum")  # fmt: skip
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64",
              "any")  # fmt: skip
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 MODEL = "Raspberry Pi 4 Model B Rev 1.4"
 ACCOUNT = "pi:x:1000:1000::/home/pi:/bin/bash"
 # what the kernel of a Pi 4 with 4 GB says (Raspberry Pi OS, 64-bit)
-CPUINFO = "".join(
-    f"processor\t: {core}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n"
-    "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
-    for core in range(4)
-) + f"Hardware\t: BCM2835\nRevision\t: c03114\nSerial\t\t: 0000000000000000\nModel\t\t: {MODEL}\n"
-MEMINFO = "MemTotal:        3884360 kB\nMemFree:         2811264 kB\nMemAvailable:    3403072 kB\nSwapTotal:        102396 kB\n"
+CPUINFO = (
+    "".join(
+        f"processor\t: {core}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n"
+        "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
+        for core in range(4)
+    )
+    + f"Hardware\t: BCM2835\nRevision\t: c03114\nSerial\t\t: 0000000000000000\nModel\t\t: {MODEL}\n"
+)
+MEMINFO = "MemTotal:        3884360 kB\nMemFree:         2811264 kB\nMemAvailable:    3403072 kB\n"
 FILES = {
     "etc/hostname": "pi-emulated\n",
     "sys/devices/system/cpu/possible": "0-3\n",  # without these two XNNPACK is left out, and says nothing
@@ -84,6 +90,14 @@ def missing() -> str:
     if not QEMU.is_file():
         return "arm64 programs do not run here: qemu-user-static, binfmt-support, and binfmt_misc mounted"
     return why_no_namespace()
+
+
+def phone_setup() -> str:
+    """What makes the same root a phone's, for `loopback.in_namespace`: the folder that its shell may write to."""
+    return (
+        f"mount -t proc proc {ROOT}/proc\nmount --bind {FOLDER}/cpuinfo {ROOT}/proc/cpuinfo\n"
+        f'chown 2000:2000 "$FOLDER/tmp"\nmount --bind "$FOLDER/tmp" {ROOT}/data/local/tmp\n'
+    )
 
 
 @contextmanager
@@ -147,13 +161,13 @@ def _codename() -> str:
 
 
 def _debian() -> None:
-    """Debian's arm64 packages, extracted, which runs nothing under emulation; then what their scripts would have done."""
-    command = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={','.join(PACKAGES)}"]
+    """Debian's arm64 packages, extracted, which runs nothing; then what their scripts would have done."""
+    command = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={PACKAGES}"]
     subprocess.run([*command, _codename(), str(ROOT), *_sources()], check=True)
     for name in ("passwd", "group"):
         shutil.copyfile(ROOT / f"usr/share/base-passwd/{name}.master", ROOT / f"etc/{name}")
     with (ROOT / "etc/passwd").open("a") as file:
-        file.write(f"{ACCOUNT}\n")
+        file.write(f"{ACCOUNT}\nshell:x:2000:2000::/:/system/bin/sh\n")
     (ROOT / "usr/bin/awk").symlink_to("mawk")
     for name, text in FILES.items():
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
@@ -163,10 +177,14 @@ def _debian() -> None:
 
 
 def _android() -> None:
-    """A second face of the same root: mksh and toybox where a phone has them, and the folder that adb's shell may use."""
-    bin_ = ROOT / "system/bin"
-    bin_.mkdir(parents=True)
-    (bin_ / "sh").symlink_to("/bin/mksh-static" if (ROOT / "bin/mksh-static").is_file() else "/bin/mksh")
+    """A second face of the same root: mksh and toybox where a phone has them, and adb's work folder."""
+    programs = ROOT / "system/bin"
+    programs.mkdir(parents=True)
+    known = subprocess.run(["chroot", str(ROOT), "/bin/toybox"], capture_output=True, text=True, check=True).stdout
+    for name in known.split():
+        (programs / name).symlink_to("/bin/toybox")
+    (programs / "sh").unlink(missing_ok=True)
+    (programs / "sh").symlink_to("/bin/mksh")
     (ROOT / "data/local/tmp").mkdir(parents=True)
 
 

@@ -50,7 +50,7 @@ until flock -n 9; do
 [ "$n" -ge "$2" ] && exit 1
 n=$((n + 1)); sleep 1
 done
-if [ -n "$3" ]; then d="$3"; mkdir -p -m 700 "$d"; else d="$(mktemp -d "$t/edgekit-XXXXXXXXXX")"; fi || exit {NO_FOLDER}
+if [ -n "$3" ]; then d="$3"; mkdir -p -m 700 "$d"; else d="$(mktemp -d "$t/edgekit-XXXXXX")"; fi || exit {NO_FOLDER}
 echo "held $d"
 cat >/dev/null
 rm -rf -- "$d" || {{ sleep 1; rm -rf -- "$d"; }}
@@ -232,6 +232,7 @@ class RemoteSession:
         found = self._link.send(path, partial)
         if found.returncode:
             problem = f"{path.name} cannot be written there: {last(found.stderr)}"
+            self._link.call(["rm", "-f", "--", partial], timeout_s=GRACE_S)
             raise UnavailableError(self._link.place, problem)
         if self._digest(partial) != digest:
             raise StageError(self._link.place, f"{path.name} did not arrive whole", "run it again")
@@ -316,8 +317,10 @@ def too_long(place: str, what: str, timeout_s: float) -> StageError:
 
 
 def in_folder(command: Sequence[str], folder: str) -> str:
-    """A command as a shell reads it, in a folder."""
-    return f"cd {shlex.quote(folder)} && {shlex.join(command)}" if folder else shlex.join(command)
+    """A command as a shell reads it, in a folder, where its temporary files go too."""
+    if not folder:
+        return shlex.join(command)
+    return f"cd {shlex.quote(folder)} && TMPDIR={shlex.quote(folder)} {shlex.join(command)}"
 
 
 def text(content: bytes | None) -> str:
