@@ -65,8 +65,10 @@ class DeviceProfile(Component):
     """Full name for people."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
-    python: Annotated[str, Field(min_length=1)] = "python3"
-    """Python that has the runtimes there, where the device is reached from another machine."""
+    python: str = "python3"
+    """Python that has the runtimes there, where it is reached from another machine; "" where there is none."""
+    benchmark_model: Annotated[str, Field(min_length=1)] = "benchmark_model"
+    """TFLite's benchmark_model there: it times .tflite files where there is no Python."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
     compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
@@ -164,8 +166,9 @@ def open_session(profile: DeviceProfile) -> Session:
     if not profile.measurable:
         raise UnavailableError(profile.name, "nobody said where it is", f"give --ssh {profile.name}=USER@HOST")
     build = registry.load("transports", profile.transport)
+    told = {"python": profile.python} if profile.python else {}
     try:
-        transport: Transport = build(host=profile.host, python=profile.python) if profile.host else build()
+        transport: Transport = build(host=profile.host, **told) if profile.host else build()
     except ValidationError as error:
         raise InputError("--ssh", f"no such host can be, got {profile.host!r}", "give HOST or USER@HOST") from error
     return transport.open()
