@@ -36,11 +36,16 @@ def measure(  # one argument for each thing it needs, in the order they come to 
     """
     results: dict[str, list[dict[str, Any]]] = {artifact.name: [] for artifact in artifacts}
     rounds = spec.processes * MORE
-    for number in range(rounds):
-        todo = [artifact for artifact in artifacts if number < spec.processes or not _stable(results[artifact.name])]
-        for artifact in todo:
-            emit(Progress(f"timing {artifact.name}, process {number + 1}", min(1.0, number / spec.processes)))
-            results[artifact.name].append(_time(artifact, session, spec, runtimes[artifact.name]))
+    for artifact in artifacts:
+        session.push(artifact.path)  # files travel before the host is taken
+    with session.alone():
+        for number in range(rounds):
+            todo = [
+                artifact for artifact in artifacts if number < spec.processes or not _stable(results[artifact.name])
+            ]
+            for artifact in todo:
+                emit(Progress(f"timing {artifact.name}, process {number + 1}", min(1.0, number / spec.processes)))
+                results[artifact.name].append(_time(artifact, session, spec, runtimes[artifact.name]))
     return tuple(
         measurement
         for artifact in artifacts
