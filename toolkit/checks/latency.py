@@ -39,6 +39,7 @@ def measure(  # one argument for each thing it needs, in the order they come to 
     for artifact in artifacts:
         session.push(artifact.path)  # files travel before the host is taken
     with session.alone():
+        emit(Progress(f"timing {len(artifacts)} file{'s' * (len(artifacts) != 1)} on {device}", keep=True))
         for number in range(rounds):
             todo = [
                 artifact for artifact in artifacts if number < spec.processes or not _stable(results[artifact.name])
@@ -46,6 +47,7 @@ def measure(  # one argument for each thing it needs, in the order they come to 
             for artifact in todo:
                 emit(Progress(f"timing {artifact.name}, process {number + 1}", min(1.0, number / spec.processes)))
                 results[artifact.name].append(_time(artifact, session, spec, runtimes[artifact.name]))
+        emit(Progress(f"timed on {device}", keep=True))
     return tuple(
         measurement
         for artifact in artifacts
