@@ -72,6 +72,7 @@ FLOORS = {
     "selecting": 8,
     "split_records": 8,
     "stages": 8,
+    "together": 8,
     "trained": 8,
     "cli_options": 9,
     "cli": 9,

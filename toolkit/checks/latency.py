@@ -46,12 +46,17 @@ def measure(  # one argument for each thing it needs, in the order they come to 
         for artifact in artifacts
         for count in (threads or (spec.threads,))
     ]
-    for number in range(spec.processes * MORE):
-        for timed in [item for item in todo if number < spec.processes or not item.stable()]:
-            words = f", {timed.spec.threads} threads" if len(threads) > 1 else ""
-            share = min(1.0, number / spec.processes)
-            emit(Progress(f"timing {timed.artifact.name}{words}, process {number + 1}", share))
-            timed.run(session)
+    for artifact in artifacts:
+        session.push(artifact.path)  # files travel before the host is taken
+    with session.alone():
+        emit(Progress(f"timing {len(artifacts)} file{'s' * (len(artifacts) != 1)} on {profile.name}", keep=True))
+        for number in range(spec.processes * MORE):
+            for timed in [item for item in todo if number < spec.processes or not item.stable()]:
+                words = f", {timed.spec.threads} threads" if len(threads) > 1 else ""
+                share = min(1.0, number / spec.processes)
+                emit(Progress(f"timing {timed.artifact.name}{words}, process {number + 1}", share))
+                timed.run(session)
+        emit(Progress(f"timed on {profile.name}", keep=True))
     return tuple(found for timed in todo for found in timed.measurements(samples, swept=len(threads) > 1))
 
 

@@ -56,7 +56,8 @@ def measure(
     there = f"{session.folder()}/sustained.npy"
     asked = job("sustain", artifact, session, spec, runtime)
     asked |= {"seconds": seconds, "idle_seconds": min(IDLE_S, seconds / 4), "samples": there}
-    found = session.run(asked, timeout_s=seconds + TIMEOUT_S)
+    with session.alone():
+        found = session.run(asked, timeout_s=seconds + TIMEOUT_S)
     kept = samples / f"{artifact.name}@{profile.name}.sustained.npy"
     session.pull(there, kept)
     times = np.load(kept)

@@ -53,6 +53,8 @@ QUANTITIES: dict[str, Quantity] = {
     "rmse": Quantity("root mean squared error", "plain", "lower"),
     "class_drop": Quantity("drop of the worst class", "points", "lower"),
     "agreement": Quantity("agreement with the original", "share", "higher"),
+    "host_agreement": Quantity("agreement with this machine", "share", "higher"),
+    "host_max_abs_diff": Quantity("largest difference from this machine", "plain", "lower"),
     "size_bytes": Quantity("size", "bytes", "lower"),
     "gzip_bytes": Quantity("size, gzip", "bytes", "lower"),
     "macs": Quantity("MACs", "count", "lower"),

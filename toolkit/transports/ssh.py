@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar
 
@@ -45,8 +45,8 @@ kill "$w" 2>/dev/null
 exit "$c"
 """
 LEASE = """l="${TMPDIR:-/tmp}/edgekit-lease-$(id -u).lock"
-flock -n "$l" true || echo busy
-exec flock -w "$1" "$l" sh -c "echo held; cat >/dev/null"
+flock -n "$2" "$l" true || echo busy
+exec flock -w "$1" "$2" "$l" sh -c "echo held; cat >/dev/null"
 """
 
 
@@ -63,7 +63,7 @@ class SSH(Component):
     """Seconds to wait for a connection."""
 
     def open(self) -> SSHSession:
-        """Connect, take the device's lease and make a work folder there."""
+        """Connect, take a share in the host's lease and make a work folder there."""
         if shutil.which("ssh") is None:
             raise UnavailableError("ssh", "there is no ssh client here", "install OpenSSH's (openssh-client)")
         return SSHSession(self)
@@ -80,7 +80,8 @@ class SSHSession:
         try:
             make = ["sh", "-c", 'mktemp -d "${TMPDIR:-/tmp}/edgekit-XXXXXXXXXX"']
             self._folder = self._checked(make, "a work folder").strip()
-            self._lease = self._take_lease(lease_seconds)
+            self._lease_seconds = lease_seconds
+            self._lease = self._take_lease("--shared")
         except BaseException:
             self.close()
             raise
@@ -143,13 +144,23 @@ class SSHSession:
             raise kind(f"{self._settings.host}: {what}", found["error"], found.get("fix") or None)
         return found
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The host for oneself; UnavailableError when others keep it too long."""
+        self._give_lease_back()
+        self._lease = self._take_lease("--exclusive")
+        try:
+            yield
+        finally:
+            self._give_lease_back()
+        self._lease = self._take_lease("--shared")  # not after an error: the connection may be gone
+
     def close(self) -> None:
         """Remove the work folder, give the lease back, and end the connection."""
         with suppress(UnavailableError):
             if self._folder:
                 self._ssh(["rm", "-rf", "--", self._folder], timeout_s=GRACE_S)
-        if self._lease is not None:
-            self._lease.communicate()  # its stdin ends, and so does it
+        self._give_lease_back()
         socket = self._control / "s"
         if socket.exists():
             self._disconnect()
@@ -232,9 +243,10 @@ class SSHSession:
 
     # ------------------------------------------------------------ its parts
 
-    def _take_lease(self, seconds: int) -> subprocess.Popen[str]:
+    def _take_lease(self, kind: str) -> subprocess.Popen[str]:
         """A lock on the host, held while this connection is; UnavailableError when another run keeps it too long."""
-        command = shlex.join(["sh", "-c", LEASE, "sh", str(seconds)])
+        seconds = self._lease_seconds
+        command = shlex.join(["sh", "-c", LEASE, "sh", str(seconds), kind])
         lease = subprocess.Popen(
             [*self._client(), command],
             stdin=subprocess.PIPE,
@@ -245,7 +257,7 @@ class SSHSession:
         )
         said = lease.stdout.readline().strip() if lease.stdout else ""
         if lease.stdout and said == "busy":
-            log.warning("another run is measuring on %s; waiting for it", self._settings.host)
+            log.warning("another run is at work on %s; waiting for it", self._settings.host)
             said = lease.stdout.readline().strip()
         if said != "held":
             _, errors = lease.communicate()
@@ -254,6 +266,11 @@ class SSHSession:
                 raise UnavailableError(self._settings.host, problem, "wait for it, or end it")
             raise UnavailableError(self._settings.host, f"cannot be locked for measuring: {_last(errors)}")
         return lease
+
+    def _give_lease_back(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.communicate()  # its stdin ends, and so does it
 
     def _send(self, path: Path, remote: str, digest: str) -> None:
         partial = f"{remote}.part"
