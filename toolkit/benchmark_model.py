@@ -22,6 +22,7 @@ from toolkit.errors import InputError, StageError, UnavailableError, Unsupported
 
 MARGIN_S = 300.0  # beyond the timed seconds: loading, first inference
 FEWEST_RUNS = 5
+REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 P50_RANGE = "range: least 5th percentile to second smallest median of a process, as benchmark_model prints them"
 TIMINGS = re.compile(
     r"Inference timings in us: Init: ([\d.e+]+), First inference: ([\d.e+]+), "
@@ -140,17 +141,23 @@ def _kernels(text: str, delegate: str) -> str:
 
 def operators(text: str) -> tuple[OperatorTime, ...]:
     """The rows of its profile in CSV, in the order they ran."""
-    lines = text.splitlines()
+    lines = text.rpartition(REGULAR)[2].splitlines()  # the tables of loading stand before
     start = next((i for i, line in enumerate(lines) if line.lower().lstrip().startswith("node type")), None)
     if start is None:
         raise StageError("benchmark_model", f"wrote no profile by operator: {_last(text)}")
     rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in _rows(lines[start:])]
-    spent = [float(row["avg_ms"] if "avg_ms" in row else row["avg ms"]) for row in rows]
+    spent = [float(row["avg_ms"]) for row in rows]
     total = sum(spent)
     return tuple(
-        OperatorTime(row.get("name") or row.get("Name", ""), row["node type"], ms / total if total else 0.0)
-        for row, ms in zip(rows, spent, strict=True)
+        OperatorTime(_name(i, row), row["node type"], ms / total if total else 0.0)
+        for i, (row, ms) in enumerate(zip(rows, spent, strict=True))
     )
+
+
+def _name(place: int, row: Mapping[str, str]) -> str:
+    """`[model/conv/Relu]:3` is model/conv/Relu; what a delegate took has no name of its own."""
+    inner = re.sub(r"^\[(.*)\](:\d+)?$", r"\1", row.get("name", ""))
+    return inner if inner and inner not in ("Delegate", "Builtin") else f"{place:02d} {row['node type']}"
 
 
 def _rows(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:

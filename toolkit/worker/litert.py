@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -172,6 +173,15 @@ class Runner:
             return None
         found = [_memory(plain, item["index"]) for item in plain.get_tensor_details() if item["index"] not in constants]
         return _spans([memory for memory in found if memory])
+
+    def layers(self) -> Dict[str, Any]:
+        """Each operator's share, by LiteRT's own profiler."""
+        if self.runtime != "litert" or self.delegate != "xnnpack":
+            return {"layers": [], "why": "%s has no profile with delegate %s" % (self.runtime, self.delegate)}
+        import litert_profile
+
+        found: Dict[str, Any] = litert_profile.layers(os.path.dirname(self.module.__file__), self.job["model"])
+        return found
 
     def facts(self) -> Dict[str, Any]:
         """What ran."""

@@ -17,9 +17,9 @@ class Shares:
         self.spent: Dict[str, float] = {}
         self.kinds: Dict[str, str] = {}
 
-    def add(self, name: str, kind: str, seconds: float) -> None:
-        """One layer's time in one inference."""
-        self.spent[name] = self.spent.get(name, 0.0) + seconds
+    def add(self, name: str, kind: str, spent: float) -> None:
+        """One layer's time in one inference, in any unit."""
+        self.spent[name] = self.spent.get(name, 0.0) + spent
         self.kinds.setdefault(name, kind)
 
     def result(self) -> Dict[str, Any]:
