@@ -176,10 +176,22 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: st
     print_result(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
 
 
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value is not None else None
+    except ValueError:
+        raise click.BadParameter(f"give whole numbers with commas between them, got {value!r}") from None
+
+
 @cli.command(short_help="Measure the latency of files.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
-@click.option("--threads", type=int, help="Threads the runtime may use.")
+@click.option("--threads", callback=_numbers, metavar="N[,N...]", help="Threads the runtime may use; several: a sweep.")
+@click.option("--batch", type=int, help="Images in one inference, of a file whose batch is free or this one.")
+@click.option("--cores", callback=_numbers, metavar="N[,N...]", help="Cores of the device to stay on.")
+@click.option("--sustained", type=click.FloatRange(0.05, 600), metavar="MINUTES", help="Run each file for so long.")
+@click.option("--layers", is_flag=True, help="Also each layer's share of the time, where the runtime tells.")
+@click.option("--samples", type=click.Path(path_type=Path), help="Folder for raw samples and series.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
 @ssh_option

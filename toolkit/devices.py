@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
-from toolkit.core import MeasureSpec, Scheme, Session, Transport
+from toolkit.core import MeasureSpec, Provenance, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.hardware import Fact, KernelFact, Processor, Published
@@ -66,8 +66,10 @@ class DeviceProfile(Component):
     """Full name for people."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
-    python: Annotated[str, Field(min_length=1)] = "python3"
-    """Python that has the runtimes there, where the device is reached from another machine."""
+    python: str = "python3"
+    """Python that has the runtimes there, where it is reached from another machine; "" where there is none."""
+    benchmark_model: Annotated[str, Field(min_length=1)] = "benchmark_model"
+    """TFLite's benchmark_model there: it times .tflite files where there is no Python."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
     compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
@@ -125,6 +127,16 @@ class DeviceProfile(Component):
         """Whether anything can be measured on it from here."""
         return bool(self.transport) and bool(self.host or not self.needs_host)
 
+    @property
+    def provenance(self) -> Provenance:
+        """What numbers got from it are: "measured", or "emulated" where it is imitated."""
+        return "emulated" if self.emulated else "measured"
+
+    @property
+    def how(self) -> dict[str, str]:
+        """What stands beside each such number: how the device was imitated, where it was."""
+        return {"emulated": self.emulated} if self.emulated else {}
+
     def runtime_for(self, format: str, scheme: str, *others: str) -> DeviceRuntime:
         """The first runtime for such a file; raises UnsupportedError saying what the device can run.
 
@@ -162,8 +174,9 @@ def open_session(profile: DeviceProfile) -> Session:
     if not profile.measurable:
         raise UnavailableError(profile.name, "nobody said where it is", f"give {profile.where}")
     build = registry.load("transports", profile.transport)
+    told = {"python": profile.python} if profile.python else {}
     try:
-        transport: Transport = build(host=profile.host, python=profile.python) if profile.host else build()
+        transport: Transport = build(host=profile.host, **told) if profile.host else build()
     except ValidationError as error:
         option, place = f"--{profile.transport}", PLACES.get(profile.transport, "HOST")
         raise InputError(option, f"no such host can be, got {profile.host!r}", f"give {place}") from error

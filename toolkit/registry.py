@@ -28,6 +28,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "litert": "toolkit.runtimes.litert:LiteRT",
         "tflite-runtime": "toolkit.runtimes.tflite_runtime:TFLiteRuntime",
         "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
+        "openvino": "toolkit.runtimes.openvino:OpenVINO",
         "tensorrt": "toolkit.runtimes.tensorrt:TensorRT",
     },
     "transports": {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from toolkit.checks.gate import Facts, gather, judge, run_outcome, statistical_gates
+from toolkit.checks.gate import JUDGED_ON, NAMES, Facts, gather, judge, run_outcome, statistical_gates
 from toolkit.core import Budget, Interval, Measurement, Verdict
 from toolkit.engine.statistics import Paired, bonferroni, paired_interval
 
@@ -124,6 +125,19 @@ def test_only_measured_latency_is_judged(measurement: Measurement, outcome: str,
     verdict = one({"max_latency_p50_ms": 5.0}, latency_p50=measurement)
     assert verdict.outcome == outcome
     assert verdict.reason.startswith(reason)
+
+
+def test_accuracy_on_an_imitated_device_is_judged_and_says_so() -> None:
+    found = replace(drop(8800, 30, 20, 1150), source="emulated")
+    verdict = one({"max_accuracy_drop": 0.01}, accuracy_drop=replace(found, how={**found.how, "emulated": "qemu-user"}))
+    assert verdict.outcome == "PASS"
+    assert verdict.reason.endswith(", budget 1.0; emulated: qemu-user")
+    assert "emulated" not in one({"max_accuracy_drop": 0.01}, accuracy_drop=drop(8800, 30, 20, 1150)).reason
+
+
+def test_every_gate_knows_the_number_it_is_judged_on() -> None:
+    assert set(JUDGED_ON) == set(Budget.model_fields) - {"confidence"}
+    assert set(JUDGED_ON.values()) == set(NAMES.values())
 
 
 # ---------------------------------------------------------------- exact numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 
 from toolkit.checks import latency
 from toolkit.core import Artifact, MeasureSpec, Progress, Signature
+from toolkit.devices import DeviceProfile, DeviceRuntime
 
 MS = 1_000_000
+LITERT = DeviceRuntime(use="litert", formats=("tflite",), schemes=("float32",))
+BOARD = DeviceProfile(name="board", arch="any", runtimes=(LITERT,))
 
 
 class Bench:
@@ -24,6 +28,9 @@ class Bench:
 
     def push(self, path: Path) -> str:
         return str(path)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         name = Path(job["model"]).name
@@ -45,13 +52,15 @@ def artifact(name: str) -> Artifact:
     return Artifact(name, Path(name), "tflite", "float32", 1, "0", Signature((), ()))
 
 
-def measure(bench: Bench, folder: Path, processes: int = 2) -> dict[tuple[str, str], Any]:
+def measure(
+    bench: Bench, folder: Path, processes: int = 2, profile: DeviceProfile = BOARD
+) -> dict[tuple[str, str], Any]:
     names = list(bench.left)
     found = latency.measure(
         [artifact(name) for name in names],
         bench,  # type: ignore[arg-type]
         MeasureSpec(processes=processes, threads=3),
-        "board",
+        profile,
         runtimes=dict.fromkeys(names, ("litert", "xnnpack")),
         samples=folder,
         emit=lambda progress: None,
@@ -107,12 +116,14 @@ def test_progress_is_shown(tmp_path: Path) -> None:
         [artifact("a")],
         bench,  # type: ignore[arg-type]
         MeasureSpec(processes=2),
-        "board",
+        BOARD,
         runtimes={"a": ("litert", "none")},
         samples=tmp_path,
         emit=seen.append,
     )
-    assert [progress.text for progress in seen] == ["timing a, process 1", "timing a, process 2"]
+    said = ["timing 1 file on board", "timing a, process 1", "timing a, process 2", "timed on board"]
+    assert [progress.text for progress in seen] == said
+    assert [progress.keep for progress in seen] == [True, False, False, True]
 
 
 def test_gpu_time_is_the_best_process_median_and_the_worst_p99(tmp_path: Path) -> None:
@@ -127,3 +138,10 @@ def test_gpu_time_is_the_best_process_median_and_the_worst_p99(tmp_path: Path) -
     assert found["a", "gpu_compute_p99_ms"].value == 4.01
     assert "CUDA events" in found["a", "gpu_compute_p50_ms"].how["estimator"]
     assert ("a", "gpu_compute_p50_ms") not in measure(Bench({"a": [4.0, 4.01]}), tmp_path)
+
+
+def test_every_number_of_an_imitated_device_is_emulated_and_says_by_what(tmp_path: Path) -> None:
+    found = measure(Bench({"a": [1.0, 1.0]}), tmp_path, profile=BOARD.model_copy(update={"emulated": "qemu-user"}))
+    assert {m.source for m in found.values()} == {"emulated"}
+    assert {m.how["emulated"] for m in found.values()} == {"qemu-user"}
+    assert "emulated" not in measure(Bench({"a": [1.0, 1.0]}), tmp_path)["a", "latency_p50_ms"].how

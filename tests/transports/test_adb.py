@@ -106,9 +106,18 @@ def test_closing_leaves_nothing_there(serial: str, phone: Android) -> None:
 def test_second_run_waits_for_the_lease_and_gives_up(
     session: RemoteSession, serial: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UnavailableError, match="another run has been measuring there for 1 s"):
+    with session.alone(), pytest.raises(UnavailableError, match="another run has been measuring there for 1 s"):
         RemoteSession(ADBLink(ADB(host=serial)), lease_seconds=1)
-    assert f"another run is measuring on {serial}; waiting for it" in caplog.text
+    assert f"another run is at work on {serial}; waiting for it" in caplog.text
+
+
+def test_runs_share_a_device_and_wait_to_have_it_alone(session: RemoteSession, serial: str) -> None:
+    with closing(RemoteSession(ADBLink(ADB(host=serial)), lease_seconds=1)) as second:
+        with pytest.raises(UnavailableError, match="another run"), second.alone():
+            pass
+        session.close()
+        with second.alone():
+            assert second.execute(["true"], timeout_s=10).returncode == 0
 
 
 def test_worker_runs_there(serial: str, phone: Android) -> None:

@@ -205,21 +205,33 @@ def test_worker_that_is_killed_says_by_what(device: Device, worker: Path) -> Non
     assert device.left() == []
 
 
-def test_two_runs_at_once_take_turns(device: Device, worker: Path) -> None:
-    first = device.open(python=sys.executable)
-    done: list[Any] = []
+def test_two_runs_at_once_measure_one_after_the_other(device: Device, worker: Path) -> None:
+    first, done = device.open(python=sys.executable), list[Any]()
 
     def second() -> None:
-        with closing(device.open(python=sys.executable)) as session:
+        with closing(device.open(python=sys.executable)) as session, session.alone():
             done.append(session.run({"kind": "ok", "pid": str(worker)}, timeout_s=50))
 
-    waiting = threading.Thread(target=second, daemon=True)
-    waiting.start()
-    time.sleep(1.5)
-    assert done == []
+    with first.alone():
+        waiting = threading.Thread(target=second, daemon=True)
+        waiting.start()
+        time.sleep(1.5)
+        assert done == []
     first.close()
     waiting.join(timeout=60)
     assert done == [{"did": "ok"}]
+    assert device.left() == []
+
+
+def test_measuring_that_is_cut_off_keeps_nobody_waiting(device: Device, worker: Path) -> None:
+    first = device.open(python=sys.executable)
+    with pytest.raises(UnavailableError), first.alone():
+        device.cut()
+        device.restore()
+        with closing(device.open(python=sys.executable)) as session, session.alone():
+            session.run({"kind": "ok", "pid": str(worker)}, timeout_s=50)
+        raise UnavailableError("first", "went away")
+    first.close()
     assert device.left() == []
 
 

@@ -95,9 +95,18 @@ def test_closing_removes_the_folder_and_the_connection(host: str, tmp_path: Path
 def test_second_run_waits_for_the_lease_and_gives_up(
     session: RemoteSession, host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UnavailableError, match="another run has been measuring there"):
+    with session.alone(), pytest.raises(UnavailableError, match="another run has been measuring there"):
         RemoteSession(SSHLink(SSH(host=host)), lease_seconds=1)
-    assert "another run is measuring on board-on-loopback; waiting for it" in caplog.text
+    assert "another run is at work on board-on-loopback; waiting for it" in caplog.text
+
+
+def test_runs_share_a_host_and_wait_to_have_it_alone(session: RemoteSession, host: str) -> None:
+    with closing(RemoteSession(SSHLink(SSH(host=host)), lease_seconds=1)) as second:
+        with pytest.raises(UnavailableError, match="another run"), second.alone():
+            pass
+        session.close()
+        with second.alone():
+            assert second.execute(["true"], timeout_s=10).returncode == 0
 
 
 def test_cut_connection_ends_the_program_and_is_one_clear_line(

@@ -15,8 +15,8 @@ import signal
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -41,18 +41,29 @@ wait "$p"; c=$?
 kill "$w" 2>/dev/null
 exit "$c"
 """
-# Takes the lock (or gives up after $2 s), makes the work folder ($3, or a new one in $1), says which, and removes it
-# when our end closes. The descriptor is opened on the subshell: mksh closes those of `exec` for the programs it starts.
+# Shares the device's lock (-s) or has it alone (-x), makes the work folder ($3, or a new one in $1), says which, and
+# changes between the two as its input says; gives up after $2 s. When our end closes the folder goes, unless another
+# has taken it over: after a cut the new one waits for the old one to notice, 20 s at most. The descriptor is opened on
+# the subshell: mksh closes those of `exec` for the programs it starts.
 LEASE = f"""t="${{TMPDIR:-$1}}"
-( n=0
-until flock -n 9; do
+lock() {{ n=0
+until flock -n "$1" 9; do
 [ "$n" = 0 ] && echo busy
-[ "$n" -ge "$2" ] && exit 1
-n=$((n + 1)); sleep 1
-done
-if [ -n "$3" ]; then d="$3"; mkdir -p -m 700 "$d"; else d="$(mktemp -d "$t/edgekit-XXXXXX")"; fi || exit {NO_FOLDER}
+[ "$n" -ge "$(($2 * 5))" ] && return 1
+n=$((n + 1)); sleep 0.2 || exit 1
+done; }}
+again() {{ n=0
+while [ -d "$1" ] && [ "$n" -lt 100 ]; do n=$((n + 1)); sleep 0.2; done
+rm -rf -- "$1"; mkdir -m 700 "$1"; }}
+( lock "$4" "$2" || exit 1
+if [ -n "$3" ]; then d="$3"; again "$d"; else d="$(mktemp -d "$t/edgekit-XXXXXX")"; fi || exit {NO_FOLDER}
+echo "$$" > "$d/.held" || exit {NO_FOLDER}
 echo "held $d"
-cat >/dev/null
+while read -r how; do
+[ "$how" = here ] || flock -u 9
+case "$how" in -[sx]) lock "$how" "$2" ;; esac && echo held || echo late
+done
+[ "$(cat "$d/.held")" = "$$" ] || exit 0
 rm -rf -- "$d" || {{ sleep 1; rm -rf -- "$d"; }}
 ) 9>"$t/edgekit-lease-$(id -u).lock"
 """
@@ -104,6 +115,7 @@ class RemoteSession:
         self._link, self._python, self._lease_seconds = link, python, lease_seconds
         self._pushed, self._jobs = dict[str, str](), 0
         self._folder = self._worker = ""
+        self._how = "-s"  # how the lock is held, as flock calls it
         self._lease: subprocess.Popen[str] | None = None
         try:
             self._hold()
@@ -171,8 +183,20 @@ class RemoteSession:
             found: dict[str, Any] = json.loads(result.read_text())
         if "error" in found:
             kind = UnavailableError if found.get("kind") == "unavailable" else InputError
-            raise kind(f"{self._link.place}: {what}", found["error"])
+            raise kind(f"{self._link.place}: {what}", found["error"], found.get("fix") or None)
         return found
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The device for oneself; UnavailableError when others keep it too long."""
+        self._hold()
+        self._lock("-x")
+        try:
+            yield
+        finally:
+            with suppress(UnavailableError):
+                self._lock("-u")  # the connection may be gone, and the lock with it
+        self._lock("-s")
 
     def close(self) -> None:
         """Give the lease back, with which the work folder goes, and end the connection."""
@@ -186,34 +210,65 @@ class RemoteSession:
 
     def _hold(self) -> None:
         """The lease and the work folder; both anew where the connection that held them was cut."""
-        if self._lease is not None and self._lease.poll() is None:
+        if self._lease is not None and self._asked(self._lease, "here") == "held":
             return
         self._pushed, self._worker = {}, ""
         if self._lease is not None:
             log.warning("the connection to %s was cut; a new one is made", self._link.place)
-            self._lease.communicate()
+            self._ended(self._lease)
         self._lease = self._take_lease()
 
     def _take_lease(self) -> subprocess.Popen[str]:
-        """A lock on the device, held while its program runs; UnavailableError when another run keeps it too long."""
-        seconds, place = self._lease_seconds, self._link.place
-        lease = self._link.start(["sh", "-c", LEASE, "sh", self._link.temporary, str(seconds), self._folder])
-        said = lease.stdout.readline().strip() if lease.stdout else ""
-        busy = said == "busy"
-        if lease.stdout and busy:
-            log.warning("another run is measuring on %s; waiting for it", place)
-            said = lease.stdout.readline().strip()
-        answer, _, folder = said.partition(" ")
+        """A lock on the device and a work folder, held while its program runs; UnavailableError when it takes long."""
+        start = ["sh", "-c", LEASE, "sh", self._link.temporary, str(self._lease_seconds), self._folder, self._how]
+        lease = self._link.start(start)
+        answer, _, folder = self._said(lease).partition(" ")
         if answer == "held":
             self._folder = folder
             return lease
+        raise self._refused(lease, answer)
+
+    def _lock(self, how: str) -> None:
+        """Have the lock another way."""
+        lease, self._how = self._lease, "-s" if how == "-u" else how
+        answer = self._asked(lease, how) if lease else "held"
+        if answer != "held":
+            self._how = "-s"
+            raise self._late() if answer == "late" or lease is None else self._refused(lease, answer)
+
+    def _asked(self, lease: subprocess.Popen[str], what: str) -> str:
+        """What the lease's program answers; "" when it ended."""
+        with suppress(BrokenPipeError, ValueError):  # ValueError: our end of it is closed
+            if lease.stdin:
+                lease.stdin.write(f"{what}\n")
+                lease.stdin.flush()
+            return self._said(lease)
+        return ""
+
+    def _said(self, lease: subprocess.Popen[str]) -> str:
+        """What the lease's program answers, when the wait for others is over; "" when it ended."""
+        said = lease.stdout.readline().strip() if lease.stdout else ""
+        if said == "busy":
+            log.warning("another run is at work on %s; waiting for it", self._link.place)
+            said = self._said(lease)
+            return said or "late"
+        return said
+
+    def _late(self) -> UnavailableError:
+        problem = f"another run has been measuring there for {self._lease_seconds} s"
+        return UnavailableError(self._link.place, problem, "wait for it, or end it")
+
+    def _refused(self, lease: subprocess.Popen[str], answer: str) -> UnavailableError:
+        """Why a lease that ended was not had."""
         _, errors = lease.communicate()
-        done = self._link.completed(lease.returncode, said, errors)
-        if busy and done.returncode == 1:
-            problem = f"another run has been measuring there for {seconds} s"
-            raise UnavailableError(place, problem, "wait for it, or end it")
+        try:
+            done = self._link.completed(lease.returncode, "", errors)
+        except UnavailableError as error:
+            return error
+        if answer == "late" and done.returncode == 1:
+            return self._late()
         what = "a work folder cannot be had there" if done.returncode == NO_FOLDER else "cannot be locked for measuring"
-        raise UnavailableError(place, f"{what}: {last(done.stderr)}")
+        return UnavailableError(self._link.place, f"{what}: {last(done.stderr)}")
 
     def _ended(self, lease: subprocess.Popen[str]) -> bool:
         """Whether the program that held the lease ended well when its input did, having removed the work folder."""
