@@ -116,9 +116,8 @@ def test_load_device_refuses_a_name_that_no_file_may_have(tmp_path: Path) -> Non
 def test_load_device_suggests_shipped_names() -> None:
     with pytest.raises(InputError) as error:
         load_device("raspbery-pi-4")
-    assert str(error.value) == (
-        "raspbery-pi-4: no such file, and no shipped device of that name. Fix: did you mean 'raspberry-pi-4'?"
-    )
+    words = "raspbery-pi-4: no such file, and no shipped device of that name. Fix: did you mean 'raspberry-pi-4' or "
+    assert str(error.value).startswith(words)
 
 
 @pytest.mark.parametrize("name", sorted(shipped("devices")))
@@ -147,6 +146,21 @@ def test_open_session_asks_for_the_host_of_a_device_over_ssh() -> None:
     with pytest.raises(UnavailableError) as error:
         open_session(profile)
     assert str(error.value) == "raspberry-pi-4: nobody said where it is. Fix: give --ssh raspberry-pi-4=USER@HOST."
+
+
+def test_device_of_either_way_is_reached_as_it_is_told_and_says_how_to_tell() -> None:
+    board, here = load_device("raspberry-pi-4"), load_device("this-machine")
+    planned = board.model_copy(update={"name": "planned", "transport": ""})
+    phone, same = reached([board, here], [], ["R58M123"])
+    assert (phone.transport, phone.host, phone.measurable, same is here) == ("adb", "R58M123", True, True)
+    assert (board.transport, board.host) == ("ssh", "")
+    both = reached([board, planned], ["planned=h"], ["raspberry-pi-4=R58M123"])
+    assert [(p.transport, p.host) for p in both] == [("adb", "R58M123"), ("ssh", "h")]
+    assert [p.where for p in (board, phone)] == ["--ssh raspberry-pi-4=USER@HOST", "--adb raspberry-pi-4=SERIAL"]
+    with pytest.raises(InputError, match="raspberry-pi-4 is said to be at two places"):
+        reached([board], ["h"], ["R58M123"])
+    with pytest.raises(InputError, match=r"--adb: 'x' could be any of raspberry-pi-4, planned"):
+        reached([board, planned], [], ["x"])
 
 
 def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
