@@ -52,6 +52,12 @@ ssh_option = click.option(
     metavar="[DEVICE=]HOST",
     help="Where a device is, as ssh takes it (USER@HOST); may be repeated.",
 )
+adb_option = click.option(
+    "--adb",
+    multiple=True,
+    metavar="[DEVICE=]SERIAL",
+    help="Which Android device it is, as `adb devices` lists it; may be repeated.",
+)
 
 
 def print_result(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:

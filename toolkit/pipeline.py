@@ -71,6 +71,7 @@ def run(  # the command's options, one by one
     overrides: Sequence[str] = (),
     allow_code: Sequence[str] = (),
     ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
     out: Path | None = None,
     resume: Path | None = None,
     emit: Emit = lambda progress: None,
@@ -92,7 +93,7 @@ def run(  # the command's options, one by one
         raise InputError("--out", "cannot stand beside --resume, which goes on in its own directory")
     invocation = {key: _plain(value) for key, value in invocation.items()}
     name, options = invocation["recipe"], {key: value for key, value in invocation.items() if key != "recipe"}
-    loaded = load_recipe(name, **options, ssh=ssh)  # hosts do not stand in a manifest
+    loaded = load_recipe(name, **options, ssh=ssh, adb=adb)  # hosts do not stand in a manifest
     loaded.require_runnable()
     plan = make_plan(loaded)
     plan.require_possible()

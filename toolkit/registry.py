@@ -35,6 +35,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "transports": {
         "local": "toolkit.transports.local:Local",
         "ssh": "toolkit.transports.ssh:SSH",
+        "adb": "toolkit.transports.adb:ADB",
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",
