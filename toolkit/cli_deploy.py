@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli_options import complete_names, json_option, print_result, ssh_option
+from toolkit.cli_options import adb_option, complete_names, json_option, print_result, ssh_option
 from toolkit.errors import InputError
 
 card_option = click.option(
@@ -43,6 +43,7 @@ def bundle(run: Path, artifact: str | None, as_json: bool, **options: Any) -> No
 @click.argument("artifact", required=False)
 @click.option("--device", required=True, shell_complete=complete_names("devices"), help="Device profile.")
 @ssh_option
+@adb_option
 @click.option("--rollback", is_flag=True, help="Make current there what was current before.")
 @click.option("--into", default="", metavar="FOLDER", help="Folder of the device. Default: edgekit in its home folder.")
 @click.option("--name", default="", help="What the deployment is called there. Default: the recipe's name.")
@@ -61,7 +62,7 @@ def deploy(run: Path | None, artifact: str | None, as_json: bool, rollback: bool
         raise InputError("deploy", "no run is given", "name a run's directory; --rollback does with --name")
     with shown() as emit:
         if rollback:
-            known = {key: options[key] for key in ("device", "ssh", "into", "smoke")}
+            known = {key: options[key] for key in ("device", "ssh", "adb", "into", "smoke")}
             name = options["name"] or deploying.name_of(run or Path())
             done = deploying.roll_back(name=name, emit=emit, **known)
         else:

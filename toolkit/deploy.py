@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +70,7 @@ def deploy(
     *,
     device: str,
     ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
     into: str = "",
     name: str = "",
     keep: int = KEPT,
@@ -83,17 +84,16 @@ def deploy(
     Raises GateError for a file with a failed gate (unless `allow_failed`), and where its answers there are not those
     of here; the old version then stays. smoke: false leaves that test out. keep: versions that stay there.
     """
-    (profile,) = reached([load_device(device)], ssh)
+    (profile,) = reached([load_device(device)], ssh, adb)
     if any(runtime.use == MICRO for runtime in profile.runtimes):
         fix = f"pack it with `edgekit bundle {run} --device {device}` and build what is in {MICRO}/ into the program"
         raise UnsupportedError(profile.name, "is a microcontroller, whose program holds the file", fix)
     packed = pack(run, artifact, profile=profile, card=card, allow_failed=allow_failed, emit=emit)
     _require_fit(profile, packed.bundle)
+    _require_python(profile, smoke)
     place = _place(profile, into, name or safe_name(packed.bundle.name))
-    with closing(open_session(profile)) as session, tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        shelf = Deployed(session, profile.name, place.root, place.name, profile.python)
-        state = shelf.look()
-        work = _Work(place, session, shelf, Path(scratch), emit)
+    with _working(place, emit) as work:
+        state = work.shelf.look()
         if state.current.endswith(f"-{packed.sha256[:12]}"):
             sound = work.sound(state, packed)
             if sound is None:
@@ -107,16 +107,17 @@ def roll_back(
     device: str,
     name: str,
     ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
     into: str = "",
     smoke: bool = True,
     emit: Emit = lambda progress: None,
 ) -> Deployment:
     """Make current what was current before; its files are checked and tried first. name: of the deployment."""
-    (profile,) = reached([load_device(device)], ssh)
+    (profile,) = reached([load_device(device)], ssh, adb)
     place = _place(profile, into, name)
-    with closing(open_session(profile)) as session, tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        shelf = Deployed(session, profile.name, place.root, place.name, profile.python)
-        return _Work(place, session, shelf, Path(scratch), emit).back(shelf.look(), smoke=smoke)
+    _require_python(profile, smoke)
+    with _working(place, emit) as work:
+        return work.back(work.shelf.look(), smoke=smoke)
 
 
 def name_of(run: Path) -> str:
@@ -282,6 +283,16 @@ class _InPlace:
         return getattr(self._session, name)
 
 
+@contextmanager
+def _working(place: Place, emit: Emit) -> Iterator[_Work]:
+    """A connection, and the device for oneself: two deployments at once would clean up each other's beginnings."""
+    profile = place.profile
+    temporary = tempfile.TemporaryDirectory(prefix="edgekit-")
+    with temporary as scratch, closing(open_session(profile)) as session, session.alone():
+        shelf = Deployed(session, profile.name, place.root, place.name, profile.python)
+        yield _Work(place, session, shelf, Path(scratch), emit)
+
+
 def _place(profile: DeviceProfile, into: str, name: str) -> Place:
     if into and (not into.startswith("/") or not into.isprintable()):
         raise InputError("--into", f"is no whole path of the device, got {into!r}", "give one like /opt/models")
@@ -295,6 +306,11 @@ def _require_fit(profile: DeviceProfile, bundle: Bundle) -> None:
     if profile.storage_kib is not None and bundle.size_bytes > 1024 * profile.storage_kib:
         problem = f"{bundle.artifact} has {bundle.size_bytes / 1024:,.0f} KiB, it has room for {profile.storage_kib:,}"
         raise InputError(profile.name, problem, "deliver a smaller file")
+
+
+def _require_python(profile: DeviceProfile, smoke: bool) -> None:
+    if smoke and not profile.python:
+        raise UnsupportedError(profile.name, "has no Python, which the smoke test needs", "--no-smoke leaves it out")
 
 
 def _hashes(packed: Packed) -> dict[str, str]:
