@@ -132,8 +132,8 @@ class RemoteSession:
         if not path.is_file():
             raise InputError(str(path), "no such file")
         self._hold()
-        digest = _sha256(path)
-        remote = f"{self._folder}/{digest[:16]}{_suffix(path)}"
+        digest = sha256(path)
+        remote = f"{self._folder}/{digest[:16]}{suffix(path)}"
         if self._pushed.get(remote) != digest:
             self._send(path, remote, digest)
             self._pushed[remote] = digest
@@ -146,7 +146,7 @@ class RemoteSession:
             found = self._link.fetch(remote, partial)
             if found.returncode:
                 raise StageError(self._link.place, f"{remote} cannot be read: {last(found.stderr)}")
-            if self._digest(remote) != _sha256(partial):
+            if self._digest(remote) != sha256(partial):
                 raise StageError(self._link.place, f"{remote} changed on its way here", "run it again")
             partial.replace(path)
         finally:
@@ -408,13 +408,14 @@ def _ending(code: int) -> str:
     return f"ended with exit code {code} and no result"
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
     import hashlib
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _suffix(path: Path) -> str:
+def suffix(path: Path) -> str:
     """The last suffix, which runtimes look at, unless it holds what a shell or a file system might read otherwise."""
     return path.suffix if path.suffix[1:].isalnum() and path.suffix.isascii() else ""
