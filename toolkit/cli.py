@@ -27,6 +27,8 @@ from toolkit.cli_options import (
     model_option,
     print_result,
     recipe_argument,
+    record_option,
+    replay_option,
     set_option,
     ssh_option,
 )
@@ -71,6 +73,8 @@ def cli() -> None:
 @code_option
 @ssh_option
 @adb_option
+@replay_option
+@record_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -118,6 +122,7 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 @code_option
 @ssh_option
 @adb_option
+@replay_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
@@ -199,6 +204,8 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
 @ssh_option
 @adb_option
+@replay_option
+@record_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -268,6 +275,8 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
 @code_option
 @ssh_option
 @adb_option
+@replay_option
+@record_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""

@@ -26,7 +26,11 @@ def _file_safe(name: str) -> str:
     return name
 
 
-PLACES = {"ssh": "USER@HOST", "adb": "SERIAL"}  # transport -> how its option calls where a device is
+PLACES = {
+    "ssh": "USER@HOST",
+    "adb": "SERIAL",
+    "replay": "FOLDER",
+}  # transport -> how its option calls where a device is
 Name = Annotated[str, AfterValidator(_file_safe)]  # becomes part of file names
 
 
@@ -103,6 +107,7 @@ class DeviceProfile(Component):
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
     """Runtimes, the preferred ones first."""
 
+    _record: Path | None = PrivateAttr(default=None)  # folder that its sessions are written to
     _host: str = PrivateAttr(default="")  # where this one is: the command line's to say, never the profile's
 
     @property
@@ -112,8 +117,19 @@ class DeviceProfile(Component):
 
     def at(self, host: str, transport: str = "") -> DeviceProfile:
         """The same profile of the device at this host, or of this serial number; transport: its own by default."""
-        reached = self.model_copy(update={"transport": transport} if transport else None)
+        told: dict[str, str] = {"transport": transport} if transport else {}
+        if transport == "replay":
+            from toolkit.transports.replay import recorded_of
+
+            told["emulated"] = recorded_of(Path(host))
+        reached = self.model_copy(update=told)
         reached._host = host
+        return reached
+
+    def recorded(self, folder: Path) -> DeviceProfile:
+        """The same profile, with what is done on the device written to a folder of its name."""
+        reached = self.model_copy()
+        reached._record = folder / self.name
         return reached
 
     @property
@@ -187,25 +203,43 @@ def open_session(profile: DeviceProfile) -> Session:
     except ValidationError as error:
         option, place = f"--{profile.transport}", PLACES.get(profile.transport, "HOST")
         raise InputError(option, f"no such host can be, got {profile.host!r}", f"give {place}") from error
-    return transport.open()
+    session = transport.open()
+    if profile._record is None:
+        return session
+    from toolkit.transports.replay import RecordedSession
+
+    try:
+        return RecordedSession(session, profile._record, device=profile.name, place=profile.host)
+    except BaseException:
+        session.close()
+        raise
 
 
-def reached(profiles: Sequence[DeviceProfile], ssh: Sequence[str], adb: Sequence[str] = ()) -> list[DeviceProfile]:
-    """The profiles, told where their devices are; each "DEVICE=HOST" (ssh) or "DEVICE=SERIAL" (adb), or the place
-    alone where one device needs one. A device that is reached either way, or by nothing, is reached as it is told.
+def reached(
+    profiles: Sequence[DeviceProfile],
+    ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
+    replay: Sequence[str] = (),
+    record: Path | None = None,
+) -> list[DeviceProfile]:
+    """The profiles, told where their devices are; each "DEVICE=HOST" (ssh), "DEVICE=SERIAL" (adb) or "DEVICE=FOLDER"
+    (replay: of a recording, in the place of any device), or the place alone where one device needs one. A device that
+    is reached one of these ways, or by nothing, is reached as it is told. record: folder that recordings are made in.
 
     Raises InputError for a device that is not among them or needs no host, for a place that could be of several, and
     for a device of two places.
     """
+    every = list(dict.fromkeys(profile.name for profile in profiles))
     waiting = list(dict.fromkeys(profile.name for profile in profiles if profile.needs_host or not profile.transport))
     found: dict[str, tuple[str, str]] = {}
-    for transport, items in (("ssh", ssh), ("adb", adb)):
+    for transport, items in (("ssh", ssh), ("adb", adb), ("replay", replay)):
         for item in items:
-            name, place = _placed(item, f"--{transport}", waiting)
+            name, place = _placed(item, f"--{transport}", every if transport == "replay" else waiting)
             if name in found:
                 raise InputError(f"--{transport}", f"{name} is said to be at two places", "give one of them")
             found[name] = place, transport
-    return [profile.at(*found[profile.name]) if profile.name in found else profile for profile in profiles]
+    placed = [profile.at(*found[profile.name]) if profile.name in found else profile for profile in profiles]
+    return [profile.recorded(record) for profile in placed] if record else placed
 
 
 def _placed(item: str, option: str, waiting: Sequence[str]) -> tuple[str, str]:

@@ -51,19 +51,18 @@ def bench_files(
     sustained: float | None = None,
     layers: bool = False,
     samples: Path | None = None,
-    ssh: Sequence[str] = (),
-    adb: Sequence[str] = (),
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> dict[str, Any]:
     """Latency of files on a device, interleaved. Options that are None are the profile's.
 
     threads: several are swept over. sustained: minutes that each file is run for without pause, instead of the short
     processes. layers: each layer's share too. samples: folder for raw samples and series, else they go.
     Returns {"device", "measurements": [...], "notes": [...]} and of sustained runs "series": {file: {"units", "rows"}};
-    see `core.Measurement` for their fields.
+    see `core.Measurement` for their fields. places: ssh, adb, replay, record, as `devices.reached` takes them.
     """
 
-    (profile,) = reached([load_device(device)], ssh, adb)
+    (profile,) = reached([load_device(device)], **places)
     sweep = (threads,) if isinstance(threads, int) else tuple(threads or ())
     given = {"processes": processes, "seconds": seconds, "batch": batch, "cores": cores}
     given |= {"threads": sweep[0] if sweep else None}
@@ -98,9 +97,8 @@ def evaluate_file(
     layout: Layout | None = None,
     device: str = "this-machine",
     allow_code: Sequence[str] = (),
-    ssh: Sequence[str] = (),
-    adb: Sequence[str] = (),
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> dict[str, Any]:
     """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras or .h5
     file, TensorFlow for a SavedModel folder).
@@ -120,7 +118,7 @@ def evaluate_file(
             reader = _source(file, asked, allow_code)
             found = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
         else:
-            (profile,) = reached([load_device(device)], ssh, adb)
+            (profile,) = reached([load_device(device)], **places)
             found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
             source = profile.provenance
     outputs, dataset, meaning, how, where = found

@@ -31,7 +31,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def session(board: Loopback) -> Iterator[Session]:
     with closing(open_session(load_device(DEVICE).at(HOST))) as opened:
         yield opened
@@ -130,21 +130,6 @@ def test_capture_writes_its_profile(board: Loopback, tmp_path: Path) -> None:
     assert {runtime.use for runtime in profile.runtimes} == {"litert", "onnxruntime"}
     assert "Cortex-A72" in path.read_text()
     assert "Raspberry Pi 4 Model B" in path.read_text()
-
-
-def test_deploy_and_rollback(finished: Any, board: Loopback) -> None:
-    pytest.importorskip("toolkit.deploy")
-    arguments = ("deploy", finished.folder, "int8.tflite", "--device", DEVICE, "--ssh", HOST)
-    first, second = invoke(*arguments), invoke(*arguments)
-    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
-    (deployed,) = [path for path in (board.folder / "home/edgekit").iterdir() if not path.name.startswith(".")]
-    now = (deployed / "current").readlink()
-    done = invoke("deploy", finished.folder, "--device", DEVICE, "--ssh", HOST, "--rollback")
-    assert done.exit_code == 0, done.output
-    assert (deployed / "current").readlink() != now
-    assert (deployed / "current" / "int8.tflite").read_bytes() == (
-        finished.folder / "artifacts" / "int8.tflite"
-    ).read_bytes()
 
 
 def test_nothing_is_left_there(board: Loopback, session: Session) -> None:
