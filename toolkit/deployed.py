@@ -60,10 +60,14 @@ UNPACK = 'mkdir -- "$2" && tar -xof "$1" -C "$2" && { (cd "$2" && find . -exec s
 KEEP = 'cp -- "$1" "$2/$3" && [ ! -e "$4" ] && mv -- "$2" "$4" && rmdir -- "${2%/*}"'
 PACK = 'cd -- "$2" && archive=$1 && shift 2 && tar -cf "$archive" -- "$@"'
 HASH = 'cd -- "$1" && shift && sha256sum -- "$@"'
-# $1: base; $2: version. The first `mv` that replaces a link to a folder, rather than moving into that folder.
+# $1: base; $2: version; $3: Python. Replaces a link to a folder by one rename: coreutils' `mv -T` does. Toybox's 0.8.9
+# does not, but its `ln -f` makes a link of another name and renames it (seen with strace); else Python's os.replace.
 SWITCH = r"""ln -s "versions/$2" "$1/.next" || exit 1
-mv -fT "$1/.next" "$1/current" 2>/dev/null || "$3" -c 'import os, sys; os.replace(sys.argv[1], sys.argv[2])' \
-  "$1/.next" "$1/current" || { rm -f "$1/.next"; exit 1; }
+mv -fT "$1/.next" "$1/current" 2>/dev/null ||
+{ case "$(ln --help 2>&1)" in *oybox* | *"[-sfnv]"*) ;; *) false ;; esac &&
+  ln -sfn "versions/$2" "$1/current" && rm -f "$1/.next"; } ||
+{ [ -n "$3" ] && "$3" -c 'import os, sys; os.replace(sys.argv[1], sys.argv[2])' "$1/.next" "$1/current"; } ||
+{ rm -f "$1/.next"; exit 1; }
 sync "$1" "$1/versions" 2>/dev/null || sync
 readlink "$1/current"
 """
