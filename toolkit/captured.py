@@ -13,7 +13,9 @@ from toolkit.capture import Cores, Machine
 if TYPE_CHECKING:
     from toolkit.tensorrt.detection import Detected
 
-TFLITE = ("float32", "float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4")
+TFLITE = ("float32", "float16", "dynamic", "int8", "weight_int8", "weight_int4")
+WIDE = ("float32", "int8", "int16x8")  # on the built-in kernels: XNNPACK has none of 16 bits
+NO_INT4 = ("tflite-runtime",)  # its DEQUANTIZE reads no int4 (compat.TYPED)
 ONNX = ("float32", "float16", "dynamic", "int8", "weight_int8")
 ENGINES = ("float32", "float16", "int8")
 NO_INT8 = ("5.3", "6.2")  # compute capabilities without int8 tensor or dot-product kernels in TensorRT's support matrix
@@ -48,11 +50,7 @@ def profile_text(machine: Machine, name: str, reached: Reached, *, system: Detec
         f"title = {_value(title)}",
         "",
         f"transport = {_value(reached.transport)}",
-        *(
-            [f"python = {_value(reached.python)}"]
-            if reached.python != "python3" and reached.transport != "local"
-            else []
-        ),
+        *_python(machine, reached),
         f"arch = {_value(machine.arch or 'any')}",
         *_nvidia(machine, system),
         *_limits(machine),
@@ -62,6 +60,14 @@ def profile_text(machine: Machine, name: str, reached: Reached, *, system: Detec
         *_tables("facts", _facts(machine, system), ""),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _python(machine: Machine, reached: Reached) -> Iterator[str]:
+    if reached.transport == "adb" and not machine.python:
+        yield "# There is none: TFLite's benchmark_model does the measuring."
+        yield 'python = ""'
+    elif reached.python != "python3" and reached.transport != "local":
+        yield f"python = {_value(reached.python)}"
 
 
 def _nvidia(machine: Machine, system: Detected | None) -> Iterator[str]:
@@ -90,7 +96,7 @@ def _notes(machine: Machine, system: Detected | None) -> str:
 def _advice(machine: Machine, reached: Reached, system: Detected | None) -> str:
     if found(machine, reached) or system:
         return "Runtimes that were found there, the preferred one first."
-    return f"No runtime was found there, so none has a version: {install(machine)}"
+    return f"No runtime was found there, so none has a version: {install(machine, reached.transport)}"
 
 
 def found(machine: Machine, reached: Reached) -> list[str]:
@@ -100,9 +106,9 @@ def found(machine: Machine, reached: Reached) -> list[str]:
     ]
 
 
-def install(machine: Machine) -> str:
+def install(machine: Machine, transport: str) -> str:
     """What to do where no runtime was found."""
-    if machine.system.startswith("Android"):
+    if machine.system.startswith("Android") or transport == "adb":
         return "put TFLite's benchmark_model into /data/local/tmp"
     package = "'tflite-runtime' 'numpy<2'" if machine.arch == "armv7l" else "ai-edge-litert"
     return f"pip install {package}"
@@ -119,7 +125,11 @@ def _runtimes(machine: Machine, reached: Reached, system: Detected | None) -> It
     for package in found(machine, reached) or ([] if system else ["tflite-runtime" if narrow else "ai-edge-litert"]):
         use, formats, schemes, delegates = RUNTIMES[package]
         entry: dict[str, Any] = {"use": use, "formats": formats, "schemes": schemes, "delegates": delegates}
-        yield {**entry, "version": machine.packages.get(package, ""), "kernels": _kernels(machine, use)}
+        entry["schemes"] = tuple(each for each in schemes if use not in NO_INT4 or each != "weight_int4")
+        about = {"version": machine.packages.get(package, ""), "kernels": _kernels(machine, use)}
+        yield {**entry, **about}
+        if "xnnpack" in delegates:
+            yield {**entry, "schemes": WIDE, "delegates": ("none",), **about}
 
 
 def _kernels(machine: Machine, use: str) -> list[dict[str, str]]:

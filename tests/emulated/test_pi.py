@@ -49,6 +49,21 @@ def test_it_says_that_it_is_a_raspberry_pi(session: Session) -> None:
     assert (model, cores, memory.split()[1]) == (pi.MODEL, "4", "3884360")
 
 
+@pytest.mark.usefixtures("board")
+def test_its_profile_is_captured_from_it(tmp_path: Path) -> None:
+    out = tmp_path / "pi.toml"
+    result = invoke("device", "capture", "--ssh", HOST, "--out", out)
+    assert result.exit_code == 0, result.output
+    profile = load_device(out)
+    facts = {fact.name: fact.value for fact in profile.facts}
+    assert (profile.title, profile.arch, facts["memory"]) == (pi.MODEL, "aarch64", 3884360)
+    assert facts["core types"].startswith("4 x Cortex-A72")
+    assert [(each.use, each.version) for each in profile.runtimes if "xnnpack" in each.delegates] == [
+        ("litert", load_device(DEVICE).runtimes[0].version)
+    ]
+    assert any("thermal_zone" in str(value) for name, value in facts.items() if name == "temperature sensors")
+
+
 def test_it_is_no_root_and_cannot_change_what_others_use(session: Session) -> None:
     assert session.execute(["sh", "-c", "id -u; touch /usr/local/x"], timeout_s=60).stdout == "1000\n"
     assert not (pi.ROOT / "usr/local/x").exists()
