@@ -36,6 +36,29 @@ def estimate(artifact: Path, profile: str, as_json: bool, **options: Any) -> Non
     )
 
 
+@device.command(short_help="Learn a device's speed from latencies measured on it.")
+@click.argument("profile", shell_complete=complete_names("devices"))
+@click.option(
+    "--from",
+    "sources",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A run directory, or what `edgekit bench --json` printed; may be repeated.",
+)
+@click.option("--models", type=click.Path(path_type=Path), help="Folder of the files that `bench` timed.")
+@click.option("--processor", default="", help="Name of the processor that was timed. Default: the profile's first.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .toml file to write.")
+@json_option
+def calibrate(profile: str, as_json: bool, **options: Any) -> None:
+    """Learn what the processor of PROFILE reaches from latencies measured on it, and write a copy of the profile whose
+    estimates rest on that."""
+    from toolkit.calibrating import calibrate_profile
+
+    found = calibrate_profile(profile, **options)
+    print_result(as_json, found.as_dict, found.lines)
+
+
 @device.command(short_help="Write what a microcontroller's program needs of a .tflite file.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make, for the array and its headers.")
