@@ -1,4 +1,4 @@
-"""Estimates against what others published: each latency of the shipped profiles predicted with itself left out of the fit.
+"""Estimates against what others published: each latency of the shipped profiles predicted with itself left out.
 
     python benchmarks/estimates.py            the table, the shares that all of them together give, and the error
     python benchmarks/estimates.py --write    also into docs/devices.md and toolkit/estimates/factors.py
