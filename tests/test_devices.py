@@ -125,12 +125,13 @@ def test_shipped_profiles_are_whole(name: str) -> None:
     profile = load_device(name)
     assert profile.name == name
     assert profile.title
-    engines, micro = bool(profile.compute_capability), profile.arch == "cortex-m"
-    for scheme in (
-        ("float32", "float16") if engines else ("float32", "int8") if micro else ("float32", "dynamic", "int8")
-    ):
-        use = profile.runtime_for("onnx" if engines else "tflite", scheme).use
-        assert use == "tensorrt" if engines else use in ("litert", "tflite-runtime", "tflite-micro")
+    if profile.compute_capability:
+        format, uses, schemes = "onnx", {"tensorrt"}, ("float32", "float16")
+    elif profile.arch == "cortex-m":
+        format, uses, schemes = "tflite", {"tflite-micro"}, ("float32", "int8", "int16x8")
+    else:
+        format, uses, schemes = "tflite", {"litert", "tflite-runtime", "openvino"}, ("float32", "int8")
+    assert {profile.runtime_for(format, scheme).use for scheme in schemes} <= uses
 
 
 def test_open_session_refuses_a_device_that_nothing_reaches() -> None:

@@ -13,7 +13,9 @@ from toolkit.capture import Cores, Machine
 if TYPE_CHECKING:
     from toolkit.tensorrt.detection import Detected
 
-TFLITE = ("float32", "float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4")
+TFLITE = ("float32", "float16", "dynamic", "int8", "weight_int8", "weight_int4")
+WIDE = ("float32", "int8", "int16x8")  # on the built-in kernels: XNNPACK has none of 16 bits
+NO_INT4 = ("tflite-runtime",)  # its DEQUANTIZE reads no int4 (compat.TYPED)
 ONNX = ("float32", "float16", "dynamic", "int8", "weight_int8")
 ENGINES = ("float32", "float16", "int8")
 NO_INT8 = ("5.3", "6.2")  # compute capabilities without int8 tensor or dot-product kernels in TensorRT's support matrix
@@ -119,7 +121,11 @@ def _runtimes(machine: Machine, reached: Reached, system: Detected | None) -> It
     for package in found(machine, reached) or ([] if system else ["tflite-runtime" if narrow else "ai-edge-litert"]):
         use, formats, schemes, delegates = RUNTIMES[package]
         entry: dict[str, Any] = {"use": use, "formats": formats, "schemes": schemes, "delegates": delegates}
-        yield {**entry, "version": machine.packages.get(package, ""), "kernels": _kernels(machine, use)}
+        entry["schemes"] = tuple(each for each in schemes if use not in NO_INT4 or each != "weight_int4")
+        about = {"version": machine.packages.get(package, ""), "kernels": _kernels(machine, use)}
+        yield {**entry, **about}
+        if "xnnpack" in delegates:
+            yield {**entry, "schemes": WIDE, "delegates": ("none",), **about}
 
 
 def _kernels(machine: Machine, use: str) -> list[dict[str, str]]:

@@ -162,17 +162,23 @@ def show(name: str, as_json: bool) -> None:
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
-@click.option("--device", shell_complete=complete_names("devices"), help="With --for: the NVIDIA device it is for.")
+@click.option("--device", shell_complete=complete_names("devices"), help="Whether its runtimes read the file.")
 @code_option
 @json_option
 def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
     """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
     from toolkit.inspection import inspect_file, inspection_lines
-    from toolkit.linting import lint_file, lint_lines
+    from toolkit.linting import has_tensorrt, lint_file, lint_lines
+    from toolkit.profiles import read_by
 
-    report = lint_file(model, runtime, device) if runtime or device else None
+    report = lint_file(model, runtime, device) if runtime or (device and has_tensorrt(model, device)) else None
     found = inspect_file(model, allow_code=allow_code) | (report.as_dict() if report else {})
-    print_result(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
+    reads = {"read_by": read_by(model, device)} if device and not report else {}
+    print_result(
+        as_json,
+        lambda: found | reads,
+        lambda: (*inspection_lines(found), *reads.get("read_by", ()), *(lint_lines(report) if report else ())),
+    )
 
 
 @cli.command(short_help="Measure the latency of files.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from toolkit import cli_estimates
 from toolkit.cli_options import complete_names, json_option, print_result
 
 
@@ -66,6 +67,10 @@ def capture(as_json: bool, **options: Any) -> None:
 
     found = captured(**options)
     print_result(as_json, found.as_dict, found.lines)
+
+
+for command in cli_estimates.COMMANDS:
+    device.add_command(command)
 
 
 def _rows(found: list[dict[str, Any]]) -> Iterable[str]:

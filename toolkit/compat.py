@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import tflite_versions
+from toolkit.core import QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
+from toolkit.errors import UnsupportedError
 from toolkit.tensorrt.lint_target import wants
 from toolkit.tensorrt.types import Target
 
@@ -54,28 +56,34 @@ def refusals(path: Path, runtime: DeviceRuntime, version: str = "") -> tuple[str
 
     version: what is really installed there; else that of the profile.
     """
-    release = version or runtime.version
+    return _unread(path, runtime.use, version or runtime.version)
+
+
+def require_read(path: Path, device: str, use: str, version: str | None) -> None:
+    """Raise UnsupportedError, before it is run, for a file that the runtime installed on a device cannot read."""
+    if wrong := _unread(path, use, version or ""):
+        more = f"; {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        fix = f"install a later {PACKAGES.get(use, use)} there, or choose another scheme or operator set"
+        raise UnsupportedError(path.name, f"{device} cannot read it: {wrong[0]}{more}", fix)
+
+
+def _unread(path: Path, use: str, version: str) -> tuple[str, ...]:
     if path.suffix.lower() == ".tflite":
-        return tuple(_operators(runtime.use, release, tflite_operators(path)))
+        return tuple(_operators(use, version, tflite_operators(path)))
     if path.suffix.lower() == ".onnx":
-        ir, opset = onnx_versions(path)
-        return tuple(_onnx(runtime.use, release, ir, opset))
+        return tuple(_onnx(use, version, *onnx_versions(path)))
     return ()
 
 
-def expected(
-    component: Any, schemes: Sequence[str], targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]
-) -> list[str]:
-    """Notes, before any work, on what the exporter may write for these schemes and a device does not read."""
-    known: Mapping[str, Mapping[str, int]] = getattr(component, "operator_versions", {})
+def expected(component: Any, quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]) -> list[str]:
+    """Notes, before any work, on what the exporter may write for this request and a device does not read."""
+    ask = getattr(component, "operator_versions", None)
+    versions: Mapping[str, int] = ask(quant) if ask else {}
     opset = getattr(component, "opset", 0)
     notes = []
     for profile, runtime in targets:
-        for scheme in schemes:
-            what = f"{scheme} files with {{}}"
-            lines = _operators(runtime.use, runtime.version, known.get(scheme, {}), what)
-            notes += [f"{profile.name}: {line}" for line in lines]
-        notes += [f"{profile.name}: {line}" for line in _onnx(runtime.use, runtime.version, 0, opset)]
+        lines = [*_operators(runtime.use, runtime.version, versions, f"{quant.scheme} files with {{}}")]
+        notes += [f"{profile.name}: {line}" for line in (*lines, *_onnx(runtime.use, runtime.version, 0, opset))]
     return notes
 
 

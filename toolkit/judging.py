@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import registry, runs
+from toolkit import compat, registry, runs
 from toolkit.checks import details, gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.chance import chance_warning
@@ -110,6 +110,7 @@ class Judge:
         key = runs.content_key("answers", artifact.sha256, test.fingerprint, device, settings, check.measure.threads)
 
         def work() -> dict[str, Array]:
+            compat.require_read(artifact.path, device, check.runtime, version)
             self.emit(Progress(f"checking {artifact.name} on {device}: {len(test)} test images", keep=True))
             answer = inference.run(
                 artifact,

@@ -165,7 +165,7 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
         quant, told = kernels.adapted(tip.quant, running)
         notes += [f"variant {variant.name}: {note}" for note in told]
         problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
-        notes += [f"variant {variant.name}: {note}" for note in compat.expected(step.component, quant.schemes, running)]
+        notes += [f"variant {variant.name}: {note}" for note in compat.expected(step.component, quant, running)]
         refusal = step.component.refusal(quant, kind) if kind != "keras" else step.component.refusal(quant)
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import compat, registry
+from toolkit.core import QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime, load_device, shipped
 from toolkit.errors import InputError
 from toolkit.hardware import FAMILIES
@@ -52,7 +53,7 @@ def planned(profile: DeviceProfile) -> Iterator[str]:
         delegates = f" ({', '.join(runtime.delegates)})" if runtime.delegates else ""
         yield f"{formats} as {schemes}: {runtime.use}{version}{delegates}"
         yield from (f"{runtime.use}: {known.fact} ({known.source})" for known in runtime.kernels)
-        yield from (line.removeprefix(f"{profile.name}: ") for line in _versions(profile, runtime))
+        yield from dict.fromkeys(line.removeprefix(f"{profile.name}: ") for line in _versions(profile, runtime))
     yield from (f"its {each.name} {each.why}: not measured" for each in profile.no_runtime)
 
 
@@ -72,8 +73,24 @@ def _versions(profile: DeviceProfile, runtime: DeviceRuntime) -> Iterator[str]:
     for name in registry.names("exporters"):
         exporter = registry.load("exporters", name)
         if exporter.format in runtime.formats and name != "tensorrt":
-            schemes = [scheme for scheme in exporter.schemes if scheme in runtime.schemes]
-            yield from compat.expected(exporter(), schemes, [(profile, runtime)])
+            for scheme in exporter.schemes:
+                if scheme in runtime.schemes:
+                    yield from compat.expected(exporter(), QuantSpec(scheme), [(profile, runtime)])
+
+
+def read_by(path: Path, device: str | Path) -> list[str]:
+    """A line for each runtime of a device that takes such files: that it reads this one, or what of it it does not."""
+    profile = load_device(device)
+    runtimes = [each for each in profile.runtimes if path.suffix.lower().removeprefix(".") in each.formats]
+    if not runtimes:
+        return [f"{profile.name}: none of its runtimes takes {path.suffix} files"]
+    lines: list[str] = []
+    for runtime in runtimes:
+        wrong = compat.refusals(path, runtime)
+        unknown = "" if runtime.version else ", as far as is known without its version"
+        name = " ".join(filter(None, (runtime.use, runtime.version)))
+        lines += [f"{profile.name}: {line}" for line in wrong] or [f"{profile.name}: {name} reads it{unknown}"]
+    return list(dict.fromkeys(lines))
 
 
 def shown_lines(found: dict[str, Any]) -> Iterator[str]:

@@ -6,7 +6,6 @@ operator. Pages: ai.google.dev/edge/litert, "Post-training quantization"; github
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -59,11 +58,6 @@ class TFLite(Component):
         "weight_int8",
         "weight_int4",
     )
-    # what files of a scheme ask of a runtime beyond tflite-runtime 2.7: read from files that were written
-    operator_versions: ClassVar[Mapping[Scheme, Mapping[str, int]]] = {
-        "dynamic": {"FULLY_CONNECTED": 12},
-        "weight_int4": {"DEQUANTIZE": 6},
-    }
 
     input_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Height and width in pixels, for a model that leaves them open."""
@@ -71,6 +65,11 @@ class TFLite(Component):
     """Take uint8 pixels, RGB or gray, of the input's size: colour order, scale and offset are inside the file."""
     metadata: bool = False
     """Write class names, preprocessing and provenance into the file, as TFLite Metadata."""
+
+    def operator_versions(self, quant: QuantSpec) -> dict[str, int]:
+        """Operators that files of such a request may have in versions that tflite-runtime 2.7 does not read."""
+        dense = {"FULLY_CONNECTED": 12} if "dynamic" in quant.schemes and quant.granularity == "per_channel" else {}
+        return dense | ({"DEQUANTIZE": 6} if "weight_int4" in quant.schemes else {})
 
     def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
         """Why this request cannot be written, or None."""

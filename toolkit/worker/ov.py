@@ -128,7 +128,7 @@ class Runner:
         """Rows of data as the file takes them."""
         layout = self.job.get("layouts", {}).get(name)
         return common.fit(
-            name, array, list(port.shape), port.get_element_type().to_dtype(), layout, common.batch(self.job)
+            name, array, list(port.shape), port.get_element_type().to_dtype(), layout, size=common.batch(self.job)
         )
 
     def arena_bytes(self) -> None:
