@@ -34,8 +34,9 @@ def documented(table: str) -> str:
 def main() -> None:
     """Print the table; with --write also keep it."""
     known = published.quoted()
-    rows, shares = published.left_out(known), published.shares(known)
-    table = "\n".join((published.summary(rows), "", *published.table(rows)))
+    rows, strangers = (published.left_out(known, devices=devices) for devices in (False, True))
+    shares = published.shares(known)
+    table = "\n".join((published.summary(rows, strangers), "", *published.table(rows)))
     print(table)
     print(factors(shares))
     if "--write" in sys.argv[1:]:

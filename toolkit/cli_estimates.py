@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from toolkit.cli_device import device
 from toolkit.cli_options import complete_names, json_option, print_result
 
 
-@device.command(short_help="Estimate a file's latency on a device that is not there.")
+@click.command(short_help="Estimate a file's latency on a device that is not there.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--device", "profile", required=True, shell_complete=complete_names("devices"), help="Device profile.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads the runtime may use. Default: the profile's.")
@@ -36,7 +35,7 @@ def estimate(artifact: Path, profile: str, as_json: bool, **options: Any) -> Non
     )
 
 
-@device.command(short_help="Learn a device's speed from latencies measured on it.")
+@click.command(short_help="Learn a device's speed from latencies measured on it.")
 @click.argument("profile", shell_complete=complete_names("devices"))
 @click.option(
     "--from",
@@ -59,7 +58,7 @@ def calibrate(profile: str, as_json: bool, **options: Any) -> None:
     print_result(as_json, found.as_dict, found.lines)
 
 
-@device.command(short_help="Write what a microcontroller's program needs of a .tflite file.")
+@click.command(short_help="Write what a microcontroller's program needs of a .tflite file.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make, for the array and its headers.")
 @json_option
@@ -79,3 +78,6 @@ def micro(artifact: Path, out: Path | None, as_json: bool) -> None:
         for name, text in micros.sources(artifact).items():
             (out / name).write_text(text, encoding="utf-8")
     print_result(as_json, lambda: {**asdict(found), "calls": found.calls}, lambda: found.lines(artifact.name))
+
+
+COMMANDS = (estimate, calibrate, micro)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ def read_onnx(path: Path) -> tuple[Layer, ...]:
     check_scheme(str(path), scheme)
     try:
         return _layers(path, proto, scheme)
-    except UnsupportedError:  # sizes that the graph computes itself, of constants alone
-        return _layers(path, _folded(proto), scheme)
+    except UnsupportedError:
+        with suppress(UnsupportedError):  # sizes that the graph computes itself, of constants alone
+            return _layers(path, _folded(proto), scheme)
+        raise
 
 
 def _layers(path: Path, proto: Any, scheme: str) -> tuple[Layer, ...]:

@@ -43,12 +43,20 @@ def quoted() -> list[tuple[DeviceProfile, Published]]:
     return [(profile, item) for profile in profiles for item in profile.published if item.model in MODELS]
 
 
-def left_out(known: Sequence[tuple[DeviceProfile, Published]]) -> tuple[Predicted, ...]:
-    """Each predicted by a fit to all others, shares of the families of processors included."""
+def left_out(known: Sequence[tuple[DeviceProfile, Published]], *, devices: bool = False) -> tuple[Predicted, ...]:
+    """Each predicted by a fit to all others, shares of the families of processors included.
+
+    devices: all figures of its device are left out with it, as of a device of which nothing was published.
+    """
     seen = [observation(*pair) for pair in known]
+    groups = [profile.name if devices else str(i) for i, (profile, _) in enumerate(known)]
+    learned = {
+        group: learn(Knowledge(shares={}), [each for each, of in zip(seen, groups, strict=True) if of != group])
+        for group in dict.fromkeys(groups)
+    }
     return tuple(
-        _predicted(profile, item, seen[i], learn(Knowledge(shares={}), [*seen[:i], *seen[i + 1 :]]))
-        for i, (profile, item) in enumerate(known)
+        _predicted(profile, item, each, learned[group])
+        for (profile, item), each, group in zip(known, seen, groups, strict=True)
     )
 
 
@@ -91,13 +99,18 @@ def table(rows: Sequence[Predicted]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def summary(rows: Sequence[Predicted]) -> str:
-    """The errors of the table in a sentence."""
+def summary(rows: Sequence[Predicted], strangers: Sequence[Predicted]) -> str:
+    """The errors in words: of figures left out alone, and with all others of their device."""
+    return (
+        f"Of {len(rows)} published latencies, each left out of the fit, {_errors(rows)}. With all figures of its device left"
+        f" out, {_errors(strangers)}."
+    )
+
+
+def _errors(rows: Sequence[Predicted]) -> str:
     errors = sorted(abs(math.log(row.ratio)) for row in rows)
     median = math.exp(errors[len(errors) // 2])
     nine = math.exp(errors[max(0, math.ceil(0.9 * len(errors)) - 1)])
     within = sum(row.within for row in rows)
-    return (
-        f"Of {len(rows)} published latencies, each left out of the fit, half were within a factor {median:.2f} of their"
-        f" estimate and nine of ten within {nine:.2f}; {within} lay in their range."
-    )
+    half = f"half were within a factor {median:.2f} of their estimate and nine of ten within {nine:.2f}"
+    return f"{half}; {within} lay in their range"
