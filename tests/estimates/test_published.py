@@ -16,9 +16,6 @@ from toolkit.estimates.published import Predicted
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "devices.md"
 
 
-pytestmark = pytest.mark.slow  # some forty fits
-
-
 @pytest.fixture(scope="module")
 def rows() -> tuple[Predicted, ...]:
     return published.left_out(published.quoted())
@@ -34,12 +31,14 @@ def test_shares_are_those_that_the_shipped_profiles_give() -> None:
     assert published.shares(published.quoted()) == SHARES, "run benchmarks/estimates.py --write"
 
 
+@pytest.mark.slow  # some forty fits
 def test_table_of_the_docs_is_that_of_the_shipped_profiles(rows: tuple[Predicted, ...]) -> None:
     strangers = published.left_out(published.quoted(), devices=True)
     table = "\n".join((published.summary(rows, strangers), "", *published.table(rows)))
     assert table in DOCS.read_text(encoding="utf-8"), "run benchmarks/estimates.py --write"
 
 
+@pytest.mark.slow
 def test_left_out_latencies_are_mostly_near_their_estimates_and_within_their_ranges(
     rows: tuple[Predicted, ...],
 ) -> None:

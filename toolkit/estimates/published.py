@@ -101,10 +101,8 @@ def table(rows: Sequence[Predicted]) -> Iterator[str]:
 
 def summary(rows: Sequence[Predicted], strangers: Sequence[Predicted]) -> str:
     """The errors in words: of figures left out alone, and with all others of their device."""
-    return (
-        f"Of {len(rows)} published latencies, each left out of the fit, {_errors(rows)}. With all figures of its device left"
-        f" out, {_errors(strangers)}."
-    )
+    alone = f"Of {len(rows)} published latencies, each left out of the fit, {_errors(rows)}."
+    return f"{alone} With all figures of its device left out, {_errors(strangers)}."
 
 
 def _errors(rows: Sequence[Predicted]) -> str:
