@@ -155,6 +155,7 @@ def test_phone_has_three_kinds_of_cores_the_fastest_first_and_no_python() -> Non
         Cores("Cortex-A510", 4, 1.704),
     )
     assert phone.isa == ("neon", "fp16", "dotprod", "i8mm", "bf16", "sve", "sve2")
+    assert tomllib.loads(profile_text(phone, "phone", Reached("adb")))["python"] == ""
     assert "Python: there is none of that name, so the worker cannot run" in phone.missing
 
 

@@ -151,6 +151,21 @@ def test_open_session_asks_for_the_host_of_a_device_over_ssh() -> None:
     assert str(error.value) == "raspberry-pi-4: nobody said where it is. Fix: give --ssh raspberry-pi-4=USER@HOST."
 
 
+def test_device_of_either_way_is_reached_as_it_is_told_and_says_how_to_tell() -> None:
+    board, here = load_device("raspberry-pi-4"), load_device("this-machine")
+    planned = board.model_copy(update={"name": "planned", "transport": ""})
+    phone, same = reached([board, here], [], ["R58M123"])
+    assert (phone.transport, phone.host, phone.measurable, same is here) == ("adb", "R58M123", True, True)
+    assert (board.transport, board.host) == ("ssh", "")
+    both = reached([board, planned], ["planned=h"], ["raspberry-pi-4=R58M123"])
+    assert [(p.transport, p.host) for p in both] == [("adb", "R58M123"), ("ssh", "h")]
+    assert [p.where for p in (board, phone)] == ["--ssh raspberry-pi-4=USER@HOST", "--adb raspberry-pi-4=SERIAL"]
+    with pytest.raises(InputError, match="raspberry-pi-4 is said to be at two places"):
+        reached([board], ["h"], ["R58M123"])
+    with pytest.raises(InputError, match=r"--adb: 'x' could be any of raspberry-pi-4, planned"):
+        reached([board, planned], [], ["x"])
+
+
 def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
     board, here = load_device("raspberry-pi-4"), load_device("this-machine")
     other = board.model_copy(update={"name": "other"})
@@ -164,8 +179,8 @@ def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
     ("ssh", "problem"),
     [
         ("pi@board", "'pi@board' could be any of raspberry-pi-4, other. Fix: give raspberry-pi-4=pi@board."),
-        ("nothing=h", "'nothing' is no device of this command that is reached over SSH. Fix: name one of"),
-        ("this-machine=h", "'this-machine' is no device of this command that is reached over SSH."),
+        ("nothing=h", "'nothing' is no device of this command that is reached so. Fix: name one of"),
+        ("this-machine=h", "'this-machine' is no device of this command that is reached so."),
     ],
 )
 def test_host_that_fits_no_device_is_refused(ssh: str, problem: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests import loopback
+from tests.android import android
 from toolkit.cli import cli
 from toolkit.devices import load_device, shipped
 from toolkit.profiles import planned, reach
@@ -140,6 +141,23 @@ def test_capture_over_ssh_asks_the_other_end_and_names_no_host(tmp_path: Path, m
     profile = load_device(out)
     assert (profile.transport, profile.python) == ("ssh", "python3")
     assert loopback.HOST not in out.read_text()
+
+
+def test_capture_over_adb_needs_no_python_and_writes_that_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real client against the stand-in; in the arm64 root file system it is mksh and toybox that answer."""
+    (tmp_path / "adb").mkdir()
+    out = tmp_path / "phone.toml"
+    with android(tmp_path / "adb") as phone:
+        monkeypatch.setenv("PATH", f"{phone.binaries}:{os.environ['PATH']}")
+        result = invoke("capture", "--adb", phone.serial, "--python", "no-such-python", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "no runtime was found there. Fix: put TFLite's benchmark_model into /data/local/tmp" in result.output
+    profile = load_device(out)
+    assert (profile.transport, profile.python) == ("adb", "")
+    assert phone.serial not in out.read_text()
+    assert {"system", "kernel", "cores", "memory"} <= {fact.name for fact in profile.facts}
 
 
 # ---------------------------------------------------------------- the page

@@ -84,3 +84,62 @@ def test_run_is_judged_on_the_device_and_keeps_no_host(
     assert there["int8.tflite", "top1"] == here["int8.tflite", "top1"]  # the same machine, after all
     assert {v["device"] for v in manifest["verdicts"]} == {"board"}
     assert (tmp_path / "run" / "manifest.json").read_text().count(f'{HOST}"') == 0
+
+
+def boards(board: Path, count: int) -> list[Path]:
+    """As many profiles of that host, each a device of its own name."""
+    made = [board.with_name(f"board-{number}.toml") for number in range(count)]
+    for path in made:
+        path.write_text(board.read_text())
+    return made
+
+
+def options(paths: list[Path]) -> list[Any]:
+    return [part for path in paths for part in ("--device", path, "--ssh", f"{path.stem}={HOST}")]
+
+
+@pytest.fixture
+def again(finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path) -> list[Any]:
+    """The command that takes up a copy of the finished run, to be told the devices."""
+    import shutil
+
+    shutil.copytree(finished.folder, tmp_path / "run")
+    return ["run", recipe_file, "--model", digits_model, "--resume", tmp_path / "run"]
+
+
+def test_several_devices_work_at_once_and_are_timed_one_after_the_other(again: list[Any], board: Path) -> None:
+    result = invoke(*again, *options(boards(board, 4)), "--set", "budget.max_latency_p50_ms=1000", "--json")
+    assert result.exit_code == 0, result.stderr
+    said = [line for line in result.stderr.splitlines() if line.startswith(("timing ", "timed on"))]
+    assert len(said) == 8
+    for begun, ended in zip(said[::2], said[1::2], strict=True):  # one physical host: never two at once
+        assert (begun.rpartition(" on ")[2], begun[:7]) == (ended.rpartition(" on ")[2], "timing ")
+    manifest = json.loads(result.stdout)
+    verdicts = {(v["device"], v["gate"], v["outcome"]) for v in manifest["verdicts"]}
+    assert {(f"board-{n}", "max_latency_p50_ms", "PASS") for n in range(4)} <= verdicts
+    agreed = [m for m in manifest["measurements"] if m["name"] == "host_agreement"]
+    assert {m["device"] for m in agreed} == {f"board-{n}" for n in range(4)}
+    assert {m["value"] for m in agreed} == {1.0}  # the same machine, after all
+    assert all("kernels" in m["how"] and "kernels" in m["how"]["host"] for m in agreed)
+
+
+def test_a_device_that_fails_is_inconclusive_and_does_not_stop_the_others(again: list[Any], board: Path) -> None:
+    good, bad = boards(board, 2)
+    bad.write_text(bad.read_text().replace(sys.executable, "/no/such/python"))
+    result = invoke(*again, *options([good, bad]), "--set", "budget.max_latency_p50_ms=1000", "--json")
+    assert result.exit_code == 4, result.stderr
+    manifest = json.loads(result.stdout)
+    assert {v["outcome"] for v in manifest["verdicts"] if v["device"] == "board-0"} == {"PASS"}
+    timed = next(v for v in manifest["verdicts"] if v["device"] == "board-1" and "latency" in v["gate"])
+    assert timed["outcome"] == "INCONCLUSIVE"
+    assert "/no/such/python: is not there" in timed["reason"]
+    assert not [m for m in manifest["measurements"] if m["device"] == "board-1"]
+
+
+def test_where_every_device_fails_the_run_does(again: list[Any], board: Path) -> None:
+    bad = boards(board, 2)
+    for path in bad:
+        path.write_text(path.read_text().replace(sys.executable, "/no/such/python"))
+    result = invoke(*again, *options(bad))
+    assert result.exit_code == 3
+    assert "/no/such/python: is not there" in result.stderr

@@ -50,11 +50,7 @@ def profile_text(machine: Machine, name: str, reached: Reached, *, system: Detec
         f"title = {_value(title)}",
         "",
         f"transport = {_value(reached.transport)}",
-        *(
-            [f"python = {_value(reached.python)}"]
-            if reached.python != "python3" and reached.transport != "local"
-            else []
-        ),
+        *_python(machine, reached),
         f"arch = {_value(machine.arch or 'any')}",
         *_nvidia(machine, system),
         *_limits(machine),
@@ -64,6 +60,14 @@ def profile_text(machine: Machine, name: str, reached: Reached, *, system: Detec
         *_tables("facts", _facts(machine, system), ""),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _python(machine: Machine, reached: Reached) -> Iterator[str]:
+    if reached.transport == "adb" and not machine.python:
+        yield "# There is none: TFLite's benchmark_model does the measuring."
+        yield 'python = ""'
+    elif reached.python != "python3" and reached.transport != "local":
+        yield f"python = {_value(reached.python)}"
 
 
 def _nvidia(machine: Machine, system: Detected | None) -> Iterator[str]:
@@ -92,7 +96,7 @@ def _notes(machine: Machine, system: Detected | None) -> str:
 def _advice(machine: Machine, reached: Reached, system: Detected | None) -> str:
     if found(machine, reached) or system:
         return "Runtimes that were found there, the preferred one first."
-    return f"No runtime was found there, so none has a version: {install(machine)}"
+    return f"No runtime was found there, so none has a version: {install(machine, reached.transport)}"
 
 
 def found(machine: Machine, reached: Reached) -> list[str]:
@@ -102,9 +106,9 @@ def found(machine: Machine, reached: Reached) -> list[str]:
     ]
 
 
-def install(machine: Machine) -> str:
+def install(machine: Machine, transport: str) -> str:
     """What to do where no runtime was found."""
-    if machine.system.startswith("Android"):
+    if machine.system.startswith("Android") or transport == "adb":
         return "put TFLite's benchmark_model into /data/local/tmp"
     package = "'tflite-runtime' 'numpy<2'" if machine.arch == "armv7l" else "ai-edge-litert"
     return f"pip install {package}"

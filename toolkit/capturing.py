@@ -42,7 +42,7 @@ class Captured:
         yield from (f"  not found out: {line}" for line in self.machine.missing)
         yield from (f"  not found out: {line}" for line in (self.system.missing if self.system else ()))
         if not found(self.machine, self.reached) and not self.system:
-            yield f"  no runtime was found there. Fix: {install(self.machine)}"
+            yield f"  no runtime was found there. Fix: {install(self.machine, self.reached.transport)}"
         where = "" if self.reached.transport == "local" else f" --{self.reached.transport} ..."
         yield f"next: edgekit device show {self.path}; edgekit bench FILE --device {self.path}{where}"
 

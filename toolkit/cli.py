@@ -16,6 +16,7 @@ import click
 from toolkit import __version__
 from toolkit.cli_device import device
 from toolkit.cli_options import (
+    adb_option,
     code_option,
     complete_names,
     data_option,
@@ -24,6 +25,8 @@ from toolkit.cli_options import (
     model_option,
     print_result,
     recipe_argument,
+    record_option,
+    replay_option,
     set_option,
     ssh_option,
 )
@@ -67,6 +70,9 @@ def cli() -> None:
 @set_option
 @code_option
 @ssh_option
+@adb_option
+@replay_option
+@record_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -113,6 +119,8 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 @set_option
 @code_option
 @ssh_option
+@adb_option
+@replay_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
@@ -180,13 +188,28 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: st
     )
 
 
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value is not None else None
+    except ValueError:
+        raise click.BadParameter(f"give whole numbers with commas between them, got {value!r}") from None
+
+
 @cli.command(short_help="Measure the latency of files.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
-@click.option("--threads", type=int, help="Threads the runtime may use.")
+@click.option("--threads", callback=_numbers, metavar="N[,N...]", help="Threads the runtime may use; several: a sweep.")
+@click.option("--batch", type=int, help="Images in one inference, of a file whose batch is free or this one.")
+@click.option("--cores", callback=_numbers, metavar="N[,N...]", help="Cores of the device to stay on.")
+@click.option("--sustained", type=click.FloatRange(0.05, 600), metavar="MINUTES", help="Run each file for so long.")
+@click.option("--layers", is_flag=True, help="Also each layer's share of the time, where the runtime tells.")
+@click.option("--samples", type=click.Path(path_type=Path), help="Folder for raw samples and series.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
 @ssh_option
+@adb_option
+@replay_option
+@record_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -255,6 +278,9 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
 @code_option
 @ssh_option
+@adb_option
+@replay_option
+@record_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""

@@ -22,6 +22,8 @@ from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of thi
 from toolkit.quantization import Statistics as Statistics  # noqa: PLC0414  (part of this page)
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -298,7 +300,10 @@ class Completed:
 
 
 class Session(Protocol):
-    """An open connection to a device with a work folder of its own; closing it leaves nothing behind."""
+    """An open connection to a device with a work folder of its own; closing it leaves nothing behind.
+
+    Runs share a host while they work there, and have it alone while they measure.
+    """
 
     def push(self, path: Path) -> str:
         """The file's path on the device, its hash checked."""
@@ -310,6 +315,10 @@ class Session(Protocol):
 
     def execute(self, command: Sequence[str], *, timeout_s: float) -> Completed:
         """Run a program of the device in the work folder; whatever its exit code, its output as text."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """The host for oneself, for measuring: waits until nobody else works there, and keeps others waiting."""
         ...
 
     def pull(self, remote: str, path: Path) -> None: ...

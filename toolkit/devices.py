@@ -26,6 +26,11 @@ def _file_safe(name: str) -> str:
     return name
 
 
+PLACES = {
+    "ssh": "USER@HOST",
+    "adb": "SERIAL",
+    "replay": "FOLDER",
+}  # transport -> how its option calls where a device is
 Name = Annotated[str, AfterValidator(_file_safe)]  # becomes part of file names
 
 
@@ -67,8 +72,10 @@ class DeviceProfile(Component):
     """What kind of device it is, for `edgekit device list`."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
-    python: Annotated[str, Field(min_length=1)] = "python3"
-    """Python that has the runtimes there, where the device is reached from another machine."""
+    python: str = "python3"
+    """Python that has the runtimes there, where it is reached from another machine; "" where there is none."""
+    benchmark_model: Annotated[str, Field(min_length=1)] = "benchmark_model"
+    """TFLite's benchmark_model there: it times .tflite files where there is no Python."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
     compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
@@ -100,6 +107,7 @@ class DeviceProfile(Component):
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
     """Runtimes, the preferred ones first."""
 
+    _record: Path | None = PrivateAttr(default=None)  # folder that its sessions are written to
     _host: str = PrivateAttr(default="")  # where this one is: the command line's to say, never the profile's
 
     @property
@@ -107,11 +115,29 @@ class DeviceProfile(Component):
         """Where it is, as its transport takes it; "" where that was not said."""
         return self._host
 
-    def at(self, host: str) -> DeviceProfile:
-        """The same profile of the device at this host."""
-        reached = self.model_copy()
+    def at(self, host: str, transport: str = "") -> DeviceProfile:
+        """The same profile of the device at this host, or of this serial number; transport: its own by default."""
+        told: dict[str, str] = {"transport": transport} if transport else {}
+        if transport == "replay":
+            from toolkit.transports.replay import recorded_of
+
+            told["emulated"] = recorded_of(Path(host))
+        reached = self.model_copy(update=told)
         reached._host = host
         return reached
+
+    def recorded(self, folder: Path) -> DeviceProfile:
+        """The same profile, with what is done on the device written to a folder of its name."""
+        reached = self.model_copy()
+        reached._record = folder / self.name
+        return reached
+
+    @property
+    def where(self) -> str:
+        """The option that says where it is: "--ssh NAME=USER@HOST"."""
+        return (
+            f"--{'adb' if self.transport == 'adb' else 'ssh'} {self.name}={PLACES.get(self.transport, PLACES['ssh'])}"
+        )
 
     @property
     def needs_host(self) -> bool:
@@ -169,32 +195,63 @@ def open_session(profile: DeviceProfile) -> Session:
         problem = "has no transport, so nothing can be measured on it"
         raise UnavailableError(profile.name, problem, "use `edgekit plan`, or another device")
     if not profile.measurable:
-        raise UnavailableError(profile.name, "nobody said where it is", f"give --ssh {profile.name}=USER@HOST")
+        raise UnavailableError(profile.name, "nobody said where it is", f"give {profile.where}")
     build = registry.load("transports", profile.transport)
+    told = {"python": profile.python} if profile.python else {}
     try:
-        transport: Transport = build(host=profile.host, python=profile.python) if profile.host else build()
+        transport: Transport = build(host=profile.host, **told) if profile.host else build()
     except ValidationError as error:
-        raise InputError("--ssh", f"no such host can be, got {profile.host!r}", "give HOST or USER@HOST") from error
-    return transport.open()
+        option, place = f"--{profile.transport}", PLACES.get(profile.transport, "HOST")
+        raise InputError(option, f"no such host can be, got {profile.host!r}", f"give {place}") from error
+    session = transport.open()
+    if profile._record is None:
+        return session
+    from toolkit.transports.replay import RecordedSession
+
+    try:
+        return RecordedSession(session, profile._record, device=profile.name, place=profile.host)
+    except BaseException:
+        session.close()
+        raise
 
 
-def reached(profiles: Sequence[DeviceProfile], ssh: Sequence[str]) -> list[DeviceProfile]:
-    """The profiles, told where their devices are; ssh: "DEVICE=HOST", or "HOST" where one device needs one.
+def reached(
+    profiles: Sequence[DeviceProfile],
+    ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
+    replay: Sequence[str] = (),
+    record: Path | None = None,
+) -> list[DeviceProfile]:
+    """The profiles, told where their devices are; each "DEVICE=HOST" (ssh), "DEVICE=SERIAL" (adb) or "DEVICE=FOLDER"
+    (replay: of a recording, in the place of any device), or the place alone where one device needs one. A device that
+    is reached one of these ways, or by nothing, is reached as it is told. record: folder that recordings are made in.
 
-    Raises InputError for a device that is not among them or needs no host, and for a host that could be of several.
+    Raises InputError for a device that is not among them or needs no host, for a place that could be of several, and
+    for a device of two places.
     """
-    waiting = [profile.name for profile in profiles if profile.needs_host]
-    hosts: dict[str, str] = {}
-    for item in ssh:
-        name, given, host = item.rpartition("=")
-        if not given and len(set(waiting)) > 1:
-            raise InputError("--ssh", f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
-        if (given and name not in waiting) or not waiting:
-            problem = f"{name or item!r} is no device of this command that is reached over SSH"
-            fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh"'
-            raise InputError("--ssh", problem, fix)
-        hosts[name or waiting[0]] = host
-    return [profile.at(hosts[profile.name]) if profile.name in hosts else profile for profile in profiles]
+    every = list(dict.fromkeys(profile.name for profile in profiles))
+    waiting = list(dict.fromkeys(profile.name for profile in profiles if profile.needs_host or not profile.transport))
+    found: dict[str, tuple[str, str]] = {}
+    for transport, items in (("ssh", ssh), ("adb", adb), ("replay", replay)):
+        for item in items:
+            name, place = _placed(item, f"--{transport}", every if transport == "replay" else waiting)
+            if name in found:
+                raise InputError(f"--{transport}", f"{name} is said to be at two places", "give one of them")
+            found[name] = place, transport
+    placed = [profile.at(*found[profile.name]) if profile.name in found else profile for profile in profiles]
+    return [profile.recorded(record) for profile in placed] if record else placed
+
+
+def _placed(item: str, option: str, waiting: Sequence[str]) -> tuple[str, str]:
+    """Of "DEVICE=PLACE", or of a place where one device waits for one: which device, and where."""
+    name, given, place = item.rpartition("=")
+    if not given and len(waiting) > 1:
+        raise InputError(option, f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
+    if (given and name not in waiting) or not waiting:
+        problem = f"{name or item!r} is no device of this command that is reached so"
+        fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh" or "adb"'
+        raise InputError(option, problem, fix)
+    return name or waiting[0], place
 
 
 def _version(text: str) -> tuple[int, ...]:

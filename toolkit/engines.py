@@ -138,9 +138,10 @@ def _timed(  # noqa: PLR0917  (what `_opened` gave, handed on)
     notes: tuple[str, ...] = system.notes
     if timed is not None:
         emit(Progress(f"timing {out.name} on {profile.name}", keep=True))
-        found, told = measure_engine(
-            session, system, engine, name=out.name, device=profile, spec=engine.spec, timed=timed
-        )
+        with session.alone():
+            found, told = measure_engine(
+                session, system, engine, name=out.name, device=profile, spec=engine.spec, timed=timed
+            )
         notes = (*notes, *told)
     return Built(out, engine.record, profile.name, system.missing, found, notes)
 

@@ -1,17 +1,19 @@
 """Runs every artifact on every device, measures, and lets the gate speak.
 
 The test split is prepared once; the original and each stage answer on it in Keras, each artifact in the runtime
-that the device would use. Answers and raw latency samples stay in the run's `samples/`.
+that the device would use, all devices at once. What a device answers is compared with what this machine does.
+Answers and raw latency samples stay in the run's `samples/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit import compat, registry, runs
 from toolkit.checks import details, gate
@@ -19,13 +21,24 @@ from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
 from toolkit.checks.installed import installed
-from toolkit.checks.parity import measure_parity
+from toolkit.checks.parity import beside_host, measure_parity
 from toolkit.checks.size import measure_size
-from toolkit.core import Artifact, Dataset, Kind, Meaning, Measurement, Progress, Session, Signature, Verdict
+from toolkit.core import (
+    Artifact,
+    Dataset,
+    Kind,
+    Meaning,
+    Measurement,
+    Progress,
+    Session,
+    Signature,
+    Verdict,
+)
 from toolkit.devices import DeviceProfile, load_device, open_session
-from toolkit.errors import UnavailableError, UnsupportedError
+from toolkit.errors import EdgekitError, UnavailableError, UnsupportedError
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
+from toolkit.together import on_each
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -43,6 +56,16 @@ RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
 EXAMPLE_IDS = "example ids"  # array beside the outputs in samples/*.answers.npz; no output is called so
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Outputs in the original's order. kernels: what computed them, "" where the runtime does not say."""
+
+    outputs: list[Array]
+    kernels: str
+    seconds: float
+    reused: bool
+
+
 class Judge:
     """The checks of one run."""
 
@@ -53,6 +76,9 @@ class Judge:
         self.confidence = plan.recipe.budget.confidence
         self.original: Predictions | None = None
         self.evidence: dict[tuple[str, str], Evidence] = {}  # (subject, device) -> what its gates are judged on
+        self._answered: dict[tuple[str, str], Predictions] = {}  # (artifact, device) -> its first output
+        self._failed: dict[str, EdgekitError] = {}  # device -> why nothing was found out there
+        self._recording = Lock()  # one device at a time writes down what it found
         self._ids: tuple[str, ...] = ()
         self._versions: dict[tuple[str, str], str] = {}  # (device, runtime) -> what is installed there
 
@@ -68,11 +94,20 @@ class Judge:
         for artifact in artifacts.values():
             self.run.add_measurements(measure_size(artifact.name, artifact.path))
             self._inherit_macs(artifact)
-        for profile, checks in self._by_device():
-            with closing(open_session(profile)) as session:
-                for check in checks:
-                    self._artifact(check, artifacts[check.artifact], session, test)
-                self._latency(profile, checks, artifacts, session)
+        for pixels in {artifact.pixels for artifact in artifacts.values()}:
+            self._inputs.paths(pixels=pixels)  # before threads ask for them
+        checks = self._by_device()
+
+        def work(profile: DeviceProfile, session: Session) -> None:
+            for check in checks[profile.name]:
+                self._artifact(check, artifacts[check.artifact], session, test)
+            self._latency(profile, checks[profile.name], artifacts, session)
+
+        self._failed = on_each([own[0].device for own in checks.values()], work)
+        for device, error in self._failed.items():
+            self.run.forget_device(device)
+            self._warn(f"{device}: nothing of it is judged: {error}")
+        self._beside_host([check for own in checks.values() for check in own], artifacts, test)
         self._estimates(artifacts)
         self._gate()
 
@@ -85,22 +120,28 @@ class Judge:
         versions = {k: v for k, v in self.run.manifest.versions.items() if k in packages}
         key = runs.content_key("answers", digest, test.fingerprint, versions)
 
-        def work() -> dict[str, Array]:
+        def work() -> tuple[dict[str, Array], str]:
             import numpy as np
 
             found = self.executor.call("predict", model=path, inputs=self._inputs.paths(), folder=self.scratch / name)
-            return {output: np.load(file) for output, file in found.items()}
+            return {output: np.load(file) for output, file in found.items()}, ""
 
-        outputs, seconds, reused = self._answers(name, "", key, work)
+        answers = self._answers(name, "", key, work)
         head = self._head()
         how = {"runtime": runtime, "version": versions.get(packages[0], "")}
-        predictions = Predictions(name, outputs[0], head, source="measured", how=how)
+        predictions = Predictions(name, answers.outputs[0], head, source="measured", how=how)
         if self.original is None:
             self.original = predictions
         self._compare(predictions, test)
-        self._record(f"answers:{name}", runtime, parent=name, key=key, seconds=seconds, reused=reused)
+        self._record(f"answers:{name}", runtime, parent=name, key=key, answers=answers)
 
     def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Split) -> None:
+        """What a file answers on a device, beside the original's answers."""
+        predictions = self._predictions(check, artifact, session, test)
+        with self._recording:
+            self._compare(predictions, test)
+
+    def _predictions(self, check: Check, artifact: Artifact, session: Session, test: Split) -> Predictions:
         """What a file answers on a device."""
         from toolkit.checks import inference
 
@@ -109,7 +150,7 @@ class Judge:
         device = check.device.name
         key = runs.content_key("answers", artifact.sha256, test.fingerprint, device, settings, check.measure.threads)
 
-        def work() -> dict[str, Array]:
+        def work() -> tuple[dict[str, Array], str]:
             compat.require_read(artifact.path, device, check.runtime, version)
             self.emit(Progress(f"checking {artifact.name} on {device}: {len(test)} test images", keep=True))
             answer = inference.run(
@@ -118,33 +159,39 @@ class Judge:
                 runtime=check.runtime,
                 delegate=check.delegate,
                 prepared=self._inputs.paths(pixels=artifact.pixels),
-                folder=self.scratch / artifact.name,
+                folder=self.scratch / f"{artifact.name}@{device}",
                 threads=check.measure.threads,
             )
-            return {spec.name: answer.outputs[spec.name] for spec in self._signature().outputs}
+            found = {spec.name: answer.outputs[spec.name] for spec in self._signature().outputs}
+            return found, answer.kernel_path
 
-        outputs, seconds, reused = self._answers(artifact.name, device, key, work)
+        answers = self._answers(artifact.name, device, key, work)
         how = {**{k: str(v) for k, v in settings.items()}, "threads": check.measure.threads}
+        how |= {"kernels": answers.kernels} if answers.kernels else {}
         how |= check.device.how
-        source = check.device.provenance
-        self._compare(Predictions(artifact.name, outputs[0], self._head(), device, source, how), test)
-        what = f"answers:{artifact.name}@{device}"
-        self._record(what, check.runtime, parent=artifact.name, key=key, seconds=seconds, reused=reused)
+        predictions = Predictions(artifact.name, answers.outputs[0], self._head(), device, check.device.provenance, how)
+        with self._recording:
+            self._answered[artifact.name, device] = predictions
+            what = f"answers:{artifact.name}@{device}"
+            self._record(what, check.runtime, parent=artifact.name, key=key, answers=answers)
+        return predictions
 
     def _answers(
-        self, subject: str, device: str, key: str, work: Callable[[], dict[str, Array]]
-    ) -> tuple[list[Array], float, bool]:
-        """Outputs in order, from the earlier run if they are those; else from `work`, and kept."""
+        self, subject: str, device: str, key: str, work: Callable[[], tuple[dict[str, Array], str]]
+    ) -> Answers:
+        """From the earlier run if they are those; else from `work`, and kept."""
         import numpy as np
 
         file = self.run.folder / "samples" / f"{subject}{f'@{device}' if device else ''}.answers.npz"
-        if self.run.reusable(f"answers:{subject}{f'@{device}' if device else ''}", key) and file.is_file():
+        before = self.run.reusable(f"answers:{subject}{f'@{device}' if device else ''}", key)
+        if before and file.is_file():
             with np.load(file) as stored:
-                return [stored[name] for name in stored.files if name != EXAMPLE_IDS], 0.0, True
+                outputs = [stored[name] for name in stored.files if name != EXAMPLE_IDS]
+            return Answers(outputs, before.parameters.get("kernels", ""), 0.0, True)
         started = perf_counter()
-        found = work()
+        found, kernels = work()
         np.savez(file, allow_pickle=False, **found, **{EXAMPLE_IDS: np.array(self._ids)})
-        return list(found.values()), perf_counter() - started, False
+        return Answers(list(found.values()), kernels, perf_counter() - started, False)
 
     def _compare(self, predictions: Predictions, test: Dataset) -> None:
         """Measure one model's answers, beside the original's, and keep what gates and pictures need of them."""
@@ -170,8 +217,39 @@ class Judge:
         """Say so when the original itself guesses: labels or preprocessing are wrong then, not the compression."""
         warning = chance_warning(score, test)
         if warning:
-            self.emit(Progress(f"warning: {warning}", keep=True))
-            self.run.update(warnings=(*self.run.manifest.warnings, warning))
+            self._warn(warning)
+
+    def _warn(self, warning: str) -> None:
+        self.emit(Progress(f"warning: {warning}", keep=True))
+        self.run.update(warnings=(*self.run.manifest.warnings, warning))
+
+    # ------------------------------------------------------------ this machine beside the devices
+
+    def _beside_host(self, checks: list[Check], artifacts: Mapping[str, Artifact], test: Split) -> None:
+        """How far each other device's answers are from those of this machine on the same file and images."""
+        answered = [check for check in checks if (check.artifact, check.device.name) in self._answered]
+        others = [check for check in answered if check.device.needs_host or check.device.emulated]
+        if not others:
+            return
+        with closing(open_session(load_device(HERE))) as session:
+            for check in others:
+                there = self._answered[check.artifact, check.device.name]
+                try:
+                    here = self._answered.get((check.artifact, HERE)) or self._predictions(
+                        self._here(check), artifacts[check.artifact], session, test
+                    )
+                except EdgekitError as error:
+                    self._warn(f"{check.artifact} on {check.device.name} is not compared with this machine: {error}")
+                else:
+                    self.run.add_measurements(beside_host(there, here, test, confidence=self.confidence))
+
+    def _here(self, check: Check) -> Check:
+        """The same check on this machine: by the same runtime where it is installed, else by its own for such files."""
+        here, quant = load_device(HERE), self._kind(check.artifact)
+        same = next((runtime for runtime in here.runtimes if runtime.use == check.runtime), None)
+        runtime = same if same and quant[0] in same.formats else here.runtime_for(*quant)
+        delegate = runtime.delegates[0] if runtime.delegates else "none"
+        return replace(check, device=here, runtime=runtime.use, delegate=delegate)
 
     # ------------------------------------------------------------ latency
 
@@ -183,7 +261,8 @@ class Judge:
 
         spec = checks[0].measure
         if not spec.processes:
-            self.run.forget_latency(profile.name)
+            with self._recording:
+                self.run.forget_latency(profile.name)
             return
         chosen = [artifacts[check.artifact] for check in checks]
         runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
@@ -194,16 +273,16 @@ class Judge:
         name = f"latency@{profile.name}"
         reused = self.run.reusable(name, key)
         if reused:
-            self.run.add_stage(reused)
+            with self._recording:
+                self.run.add_stage(reused)
             return
         started = perf_counter()
-        self.emit(Progress(f"timing {len(chosen)} files on {profile.name}", keep=True))
         samples = self.run.folder / "samples"
         found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=self.emit)
-        self.run.add_measurements(found)
-        seconds = perf_counter() - started
-        parameters = spec.model_dump(mode="json")
-        self._record(name, "latency", parent="", key=key, seconds=seconds, reused=False, parameters=parameters)
+        with self._recording:
+            self.run.add_measurements(found)
+            seconds, parameters = round(perf_counter() - started, 3), spec.model_dump(mode="json")
+            self.run.add_stage(runs.StageRecord(name, "latency", "check", "", key, parameters, seconds))
 
     # ------------------------------------------------------------ what was not timed
 
@@ -220,8 +299,7 @@ class Judge:
                 continue
             self.run.add_measurements(found)
             for problem in expected.too_large(check.device, artifact, (*known, *found)):
-                self.emit(Progress(f"warning: {problem}", keep=True))
-                self.run.update(warnings=(*self.run.manifest.warnings, problem))
+                self._warn(problem)
 
     # ------------------------------------------------------------ verdicts
 
@@ -237,7 +315,15 @@ class Judge:
                 facts=self._facts(check),
                 comparisons=comparisons,
             )
+        verdicts = [self._with_reason(verdict) for verdict in verdicts]
         self.run.update(verdicts=tuple(verdicts), outcome=gate.run_outcome(verdicts))
+
+    def _with_reason(self, verdict: Verdict) -> Verdict:
+        """Why a device has no numbers, where its connection or its runtime failed."""
+        error = self._failed.get(verdict.device)
+        if error is None or verdict.outcome != "INCONCLUSIVE":
+            return verdict
+        return replace(verdict, reason=f"{verdict.reason}: {error}")
 
     def _facts(self, check: Check) -> gate.Facts:
         """What a check is judged on: a device that cannot be reached borrows the answers' numbers from this machine."""
@@ -263,22 +349,22 @@ class Judge:
             self._versions[profile.name, runtime] = installed(session, profile, runtime)
         return self._versions[profile.name, runtime]
 
-    def _by_device(self) -> list[tuple[DeviceProfile, list[Check]]]:
+    def _by_device(self) -> dict[str, list[Check]]:
         """Checks by the device that carries them out; what cannot be reached is answered, not timed, here."""
-        found: dict[str, tuple[DeviceProfile, list[Check]]] = {}
+        found: dict[str, list[Check]] = {}
         for check in self.plan.checks:
             if check.device.measurable:
-                found.setdefault(check.device.name, (check.device, []))[1].append(check)
+                found.setdefault(check.device.name, []).append(check)
         if not found:
             here = load_device(HERE)
             for check in self.plan.checks:
                 runtime = here.runtime_for(*self._kind(check.artifact))
                 delegate = runtime.delegates[0] if runtime.delegates else "none"
                 local = Check(check.artifact, here, runtime.use, delegate, check.measure, check.budget)
-                known = found.setdefault(here.name, (here, []))[1]
+                known = found.setdefault(here.name, [])
                 if check.artifact not in [each.artifact for each in known]:
                     known.append(local)
-        return list(found.values())
+        return found
 
     def _kind(self, artifact: str) -> tuple[str, str]:
         record = next(record for record in self.run.manifest.artifacts if record.name == artifact)
@@ -310,25 +396,9 @@ class Judge:
         path = store.path_of(self.run.folder / "artifacts", REFERENCE, self.plan.kind)
         return store.read_contract(path).signature
 
-    def _record(
-        self,
-        name: str,
-        use: str,
-        *,
-        parent: str,
-        key: str,
-        seconds: float,
-        reused: bool,
-        parameters: dict[str, Any] | None = None,
-    ) -> None:
-        record = runs.StageRecord(
-            name=name,
-            use=use,
-            kind="check",
-            parent=parent,
-            key=key,
-            parameters=parameters or {},
-            seconds=round(seconds, 3),
-            reused=reused,
+    def _record(self, name: str, use: str, *, parent: str, key: str, answers: Answers) -> None:
+        parameters = {"kernels": answers.kernels} if answers.kernels else {}
+        seconds = round(answers.seconds, 3)
+        self.run.add_stage(
+            runs.StageRecord(name, use, "check", parent, key, parameters, seconds, reused=answers.reused)
         )
-        self.run.add_stage(record)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
+from toolkit.bench import Bench
 from toolkit.checks import fit
 from toolkit.checks.installed import installed
 from toolkit.contract import Contract, contract_beside, contract_path
@@ -42,20 +43,29 @@ def bench_files(
     files: Sequence[Path],
     *,
     device: str = "this-machine",
-    threads: int | None = None,
+    threads: int | Sequence[int] | None = None,
     processes: int | None = None,
     seconds: float | None = None,
-    ssh: Sequence[str] = (),
+    batch: int | None = None,
+    cores: Sequence[int] | None = None,
+    sustained: float | None = None,
+    layers: bool = False,
+    samples: Path | None = None,
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> dict[str, Any]:
     """Latency of files on a device, interleaved. Options that are None are the profile's.
 
-    Returns {"device", "measurements": [...]}; see `core.Measurement` for their fields.
+    threads: several are swept over. sustained: minutes that each file is run for without pause, instead of the short
+    processes. layers: each layer's share too. samples: folder for raw samples and series, else they go.
+    Returns {"device", "measurements": [...], "notes": [...]} and of sustained runs "series": {file: {"units", "rows"}};
+    see `core.Measurement` for their fields. places: ssh, adb, replay, record, as `devices.reached` takes them.
     """
-    from toolkit.checks import latency
 
-    (profile,) = reached([load_device(device)], ssh)
-    given = {"threads": threads, "processes": processes, "seconds": seconds}
+    (profile,) = reached([load_device(device)], **places)
+    sweep = (threads,) if isinstance(threads, int) else tuple(threads or ())
+    given = {"processes": processes, "seconds": seconds, "batch": batch, "cores": cores}
+    given |= {"threads": sweep[0] if sweep else None}
     settings = {**profile.measure.model_dump(), **{k: v for k, v in given.items() if v is not None}}
     artifacts = [read_artifact(path) for path in files]
     if len({artifact.name for artifact in artifacts}) < len(artifacts):
@@ -66,8 +76,15 @@ def bench_files(
         if not spec.processes:
             raise InputError("bench --processes", "0 processes measure nothing", "ask for 1 or more")
         _look_for(session, profile, runtimes.values())
-        found = latency.measure(artifacts, session, spec, profile, runtimes=runtimes, samples=Path(folder), emit=emit)
-    return {"device": profile.name, "measurements": [asdict(measurement) for measurement in found]}
+        for count in sweep:
+            _checked("bench", MeasureSpec, {**settings, "threads": count})
+        if samples is not None:
+            samples.mkdir(parents=True, exist_ok=True)
+        asked = Bench(session, profile, spec, runtimes, samples or Path(folder), emit)
+        found = asked.sustained(artifacts, sustained) if sustained else asked.timed(artifacts, sweep)
+        if layers:
+            asked.layers(artifacts, found)
+    return {"device": profile.name, **found}
 
 
 def evaluate_file(
@@ -80,8 +97,8 @@ def evaluate_file(
     layout: Layout | None = None,
     device: str = "this-machine",
     allow_code: Sequence[str] = (),
-    ssh: Sequence[str] = (),
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> dict[str, Any]:
     """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras or .h5
     file, TensorFlow for a SavedModel folder).
@@ -101,7 +118,7 @@ def evaluate_file(
             reader = _source(file, asked, allow_code)
             found = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
         else:
-            (profile,) = reached([load_device(device)], ssh)
+            (profile,) = reached([load_device(device)], **places)
             found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
             source = profile.provenance
     outputs, dataset, meaning, how, where = found
@@ -122,6 +139,7 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
     """What `bench` and `eval` print: one line a number, with its interval and how it was got."""
     from toolkit.report.numbers import plain, show
 
+    swept = len({row["how"].get("threads") for row in found["measurements"]}) > 1
     for row in found["measurements"]:
         measurement = Measurement(**{**row, "interval": None})
         value = plain(show(measurement.name, measurement.value, measurement.unit))
@@ -130,10 +148,12 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
             sure = f" at {100 * span['confidence']:g}%" if span["confidence"] else ""
             low, high = (plain(show(measurement.name, span[end], measurement.unit)) for end in ("low", "high"))
             value += f"  ({low} .. {high}{sure})"
-        yield f"{row['subject']}  {row['name']}  {value}  [{row['source']}]"
+        threads = f"  {row['how']['threads']} threads" if swept and "threads" in row["how"] else ""
+        yield f"{row['subject']}{threads}  {row['name']}  {value}  [{row['source']}]"
     if found["measurements"]:
         how = found["measurements"][0]["how"]
         yield "how: " + ", ".join(f"{key} {value}" for key, value in how.items())
+    yield from (f"note: {note}" for note in found.get("notes", ()))
     for name, why in found.get("left_out", {}).items():
         yield f"left out of {name}: {why}"
 

@@ -350,7 +350,7 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
         delegate = runtime.delegates[0] if runtime.delegates else "none"
         note = ""
         if not profile.measurable:
-            why = f"give --ssh {profile.name}=USER@HOST" if profile.needs_host else "no transport"
+            why = f"give {profile.where}" if profile.needs_host else "no transport"
             note = f"{profile.name} cannot be measured from here ({why}): its latency gates will be INCONCLUSIVE"
             notes.append(note)
         use = runtime.use if profile.measurable else ""

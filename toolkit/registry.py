@@ -35,6 +35,8 @@ FAMILIES: dict[str, dict[str, str]] = {
     "transports": {
         "local": "toolkit.transports.local:Local",
         "ssh": "toolkit.transports.ssh:SSH",
+        "adb": "toolkit.transports.adb:ADB",
+        "replay": "toolkit.transports.replay:Replay",
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",

@@ -226,6 +226,11 @@ class Run:
         stages = tuple(s for s in self.manifest.stages if s.name not in timed)
         self.update(measurements=kept, stages=stages)
 
+    def forget_device(self, device: str) -> None:
+        """Drop every number got on a device, as those of an earlier run must not stand for one that failed."""
+        kept = tuple(m for m in self.manifest.measurements if m.device != device)
+        self.update(measurements=kept)
+
     def keep_only(self, names: Container[str]) -> None:
         """Drop stages, files and numbers of an earlier run that are no part of this one (check stages stay)."""
         stages = tuple(s for s in self.manifest.stages if s.name in names or (s.kind == "check" and s.parent in names))

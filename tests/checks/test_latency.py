@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ class Bench:
 
     def push(self, path: Path) -> str:
         return str(path)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         name = Path(job["model"]).name
@@ -117,7 +121,9 @@ def test_progress_is_shown(tmp_path: Path) -> None:
         samples=tmp_path,
         emit=seen.append,
     )
-    assert [progress.text for progress in seen] == ["timing a, process 1", "timing a, process 2"]
+    said = ["timing 1 file on board", "timing a, process 1", "timing a, process 2", "timed on board"]
+    assert [progress.text for progress in seen] == said
+    assert [progress.keep for progress in seen] == [True, False, False, True]
 
 
 def test_gpu_time_is_the_best_process_median_and_the_worst_p99(tmp_path: Path) -> None:

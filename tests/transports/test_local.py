@@ -112,11 +112,17 @@ def test_closing_removes_the_work_folder() -> None:
 def test_second_run_waits_for_the_lease_and_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local.tempfile, "gettempdir", lambda: str(tmp_path))
     first = LocalSession()
-    with pytest.raises(UnavailableError, match="another run has been measuring here"):
+    with first.alone(), pytest.raises(UnavailableError, match="another run has been measuring here"):
         LocalSession(lease_seconds=0.1)
-    threading.Timer(0.3, first.close).start()
-    second = LocalSession(lease_seconds=30)
+    second = LocalSession(lease_seconds=0.1)  # they share it while nobody measures
+    with pytest.raises(UnavailableError), second.alone():
+        pass
     second.close()
+    threading.Timer(0.3, first.close).start()
+    third = LocalSession(lease_seconds=30)
+    with third.alone():
+        pass
+    third.close()
 
 
 def test_program_gives_its_exit_code_and_output(session: LocalSession) -> None:

@@ -5,6 +5,7 @@ With few images this says more than accuracy: every image counts, not only those
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toolkit.checks.accuracy import Predictions, as_interval
@@ -34,6 +35,22 @@ def measure_parity(
         found.append(_agreement(predictions, original, data, confidence))
     gap = numeric.difference(original.outputs, predictions.outputs, original.head)
     return (*found, *_numbers(predictions, gap, data))
+
+
+def beside_host(
+    there: Predictions, here: Predictions, data: Dataset, *, confidence: float = 0.95
+) -> tuple[Measurement, ...]:
+    """host_agreement and host_max_abs_diff: one file on a device and on this machine, whose kernels `how` names.
+
+    Kernels round differently, so that the numbers differ a little between devices where nothing is wrong.
+    """
+    known = {key: here.how[key] for key in ("runtime", "version", "kernels") if here.how.get(key)}
+    host = ", ".join(f"{key} {value}" for key, value in known.items())
+    return tuple(
+        replace(found, name=f"host_{found.name}", how={**found.how, "host": host})
+        for found in measure_parity(there, here, data, confidence=confidence)
+        if found.name in ("agreement", "max_abs_diff")
+    )
 
 
 def _check(predictions: Predictions, original: Predictions, data: Dataset) -> None:

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +34,7 @@ class Local(Component):
     """This machine: the worker runs in a fresh process of the same Python."""
 
     def open(self) -> LocalSession:
-        """Take the machine's lease and make a work folder."""
+        """Take a share in the machine's lease and make a work folder."""
         return LocalSession()
 
 
@@ -42,9 +42,26 @@ class LocalSession:
     """One lease on this machine, and a work folder that goes when it closes."""
 
     def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
-        self._lease = _take_lease(lease_seconds)
+        self._lease_seconds = lease_seconds
+        self._lease = (Path(tempfile.gettempdir()) / f"edgekit-lease-{os.getuid()}.lock").open("w")
+        try:
+            _lock(self._lease, fcntl.LOCK_SH, lease_seconds)
+        except BaseException:
+            self._lease.close()
+            raise
         self._folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
         self._jobs = 0
+        self._running: set[subprocess.Popen[str]] = set()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """This machine for oneself; UnavailableError when others keep it too long."""
+        _lock(self._lease, fcntl.LOCK_EX, self._lease_seconds)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lease, fcntl.LOCK_UN)
+        _lock(self._lease, fcntl.LOCK_SH, self._lease_seconds)
 
     def folder(self) -> str:
         """The work folder."""
@@ -84,6 +101,7 @@ class LocalSession:
     def _process(self, request: Path, timeout_s: float) -> tuple[int | None, str]:
         """Exit code (None for a timeout) and stderr; the process and all it started end with us."""
         environment = {key: value for key, value in os.environ.items() if key not in DROPPED}
+        environment["TMPDIR"] = str(self._folder)  # what runtimes leave in it goes too
         process = subprocess.Popen(
             [sys.executable, str(WORKER), str(request)],
             stdin=subprocess.DEVNULL,
@@ -95,6 +113,7 @@ class LocalSession:
             env=environment,
             start_new_session=True,
         )
+        self._running.add(process)
         try:
             _, errors = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -102,10 +121,15 @@ class LocalSession:
         except BaseException:
             _end(process)
             raise
+        finally:
+            self._running.discard(process)
         return process.returncode, errors
 
     def close(self) -> None:
-        """Remove the work folder and give the lease back."""
+        """End what still runs, remove the work folder and give the lease back."""
+        for process in tuple(self._running):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lease.close()
 
@@ -136,21 +160,17 @@ def run_program(command: Sequence[str], *, folder: Path | None = None, timeout_s
     return Completed(process.returncode, stdout, stderr)
 
 
-def _take_lease(seconds: float) -> IO[str]:
-    """A lock on this host, held while the file is open; UnavailableError when another run keeps it too long."""
-    path = Path(tempfile.gettempdir()) / f"edgekit-lease-{os.getuid()}.lock"
-    lease = path.open("w")
+def _lock(lease: IO[str], kind: int, seconds: float) -> None:
+    """Share this host, or have it alone, giving up what was held; UnavailableError when it takes too long."""
     stop, waiting = time.monotonic() + seconds, False
     while True:
         with suppress(BlockingIOError):
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lease
+            return fcntl.flock(lease, kind | fcntl.LOCK_NB)
         if time.monotonic() >= stop:
-            lease.close()
             problem = f"another run has been measuring here for {seconds:.0f} s"
-            raise UnavailableError("this-machine", problem, f"wait for it, or end it (lock {path})")
+            raise UnavailableError("this-machine", problem, f"wait for it, or end it (lock {lease.name})")
         if not waiting:
-            log.warning("another run is measuring on this machine; waiting for it")
+            log.warning("another run is at work on this machine; waiting for it")
             waiting = True
         time.sleep(min(0.2, seconds))
 

@@ -102,6 +102,9 @@ def release(version: str) -> Tuple[int, ...]:
 def bench(job: Job) -> Job:
     """Load, first inference, warm-up, then as many timed inferences as fit into the job's seconds (two at least)."""
     runtime_module(job["runtime"])  # importing it is no loading of the file
+    import common
+
+    before_kib = common.peak_rss_kib()
     started = time.perf_counter_ns()
     runner = open_runner(job)
     loaded = time.perf_counter_ns()
@@ -126,7 +129,8 @@ def bench(job: Job) -> Job:
         samples.append(now - before)
     result: Job = runner.facts()
     load_ms = (loaded - started) / 1e6 - 1e3 * getattr(runner, "build_seconds", 0.0)  # building an engine is no loading
-    result.update(load_ms=load_ms, first_inference_ms=first / 1e6, samples_ns=samples)
+    result.update(load_ms=load_ms, first_inference_ms=first / 1e6, samples_ns=samples, batch=int(job.get("batch", 1)))
+    result["rss_before_kib"] = before_kib
     result["arena_bytes"] = runner.arena_bytes()
     return result
 
@@ -164,7 +168,50 @@ def build(job: Job) -> Job:
     return runtime_module(job["runtime"]).build(job)  # type: ignore[no-any-return]
 
 
-KINDS = {"bench": bench, "eval": evaluate, "info": info, "build": build}
+def sustain(job: Job) -> Job:
+    """Inferences for as long as the job says, with clocks, temperatures and power beside them."""
+    runtime_module(job["runtime"])
+    started = time.perf_counter_ns()
+    runner = open_runner(job)
+    loaded = time.perf_counter_ns()
+    import sustained
+
+    result: Job = sustained.with_facts(runner, job)
+    result["load_ms"] = (loaded - started) / 1e6
+    return result
+
+
+def layers(job: Job) -> Job:
+    """Each layer's share of the time, where the runtime tells; {"layers": [], "why": ...} where it does not."""
+    runtime_module(job["runtime"])
+    runner = open_runner(job)
+    if not hasattr(runner, "layers"):
+        return {"layers": [], "why": "%s has no profile by layer" % job["runtime"]}
+    runner.set_inputs({})
+    result: Job = runner.layers()
+    return result
+
+
+def bind(job: Job) -> List[int]:
+    """Keep this process, and all it starts, on the job's cores; the cores it may run on then."""
+    if not hasattr(os, "sched_setaffinity"):
+        if job.get("cores"):
+            raise JobError("this system binds no process to cores", "unavailable")
+        return []
+    if job.get("cores"):
+        try:
+            os.sched_setaffinity(0, job["cores"])
+        except OSError as error:
+            words = "cannot run on cores %s: %s; it has %s"
+            able = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+            raise JobError(words % (", ".join(map(str, job["cores"])), error.strerror, able))
+        bound = sorted(os.sched_getaffinity(0))
+        if bound != sorted(set(job["cores"])):  # Linux leaves out in silence what it has not
+            raise JobError("has no core %s" % ", ".join(map(str, sorted(set(job["cores"]) - set(bound)))))
+    return sorted(os.sched_getaffinity(0))
+
+
+KINDS = {"bench": bench, "eval": evaluate, "info": info, "build": build, "sustain": sustain, "layers": layers}
 
 
 def main(path: str) -> int:
@@ -173,7 +220,8 @@ def main(path: str) -> int:
         job = json.load(file)
     code = 0
     try:
-        result = KINDS[job["kind"]](job)
+        cores = bind(job)
+        result = dict(KINDS[job["kind"]](job), cores=cores)
     except JobError as error:
         result, code = {"error": str(error), "kind": error.kind, "fix": error.fix}, 1
     except (RuntimeError, ValueError) as error:  # what the runtimes raise when an inference fails
