@@ -119,7 +119,10 @@ def test_operator_without_a_kernel_is_named(session: LocalSession, tmp_path: Pat
         bench(session, file)
 
 
-@pytest.mark.parametrize(("asked", "said"), [({"threads": 2}, "one thread"), ({"delegate": "xnnpack"}, "no delegate")])
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"threads": 2}, "one thread"), ({"delegate": "xnnpack"}, "no delegate"), ({"batch": 4}, "one image at a time")],
+)
 def test_what_it_has_not_is_refused(session: LocalSession, tmp_path: Path, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         bench(session, network(tmp_path / "net.tflite", int8=True), **asked)
