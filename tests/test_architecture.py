@@ -59,6 +59,7 @@ FLOORS = {
     "capture": 8,
     "captured": 8,
     "capturing": 8,
+    "calibrating": 8,
     "bench": 8,
     "catalogue": 8,
     "compare": 8,

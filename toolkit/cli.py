@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit import __version__
-from toolkit import cli_estimates as cli_estimates  # noqa: PLC0414  (adds its commands to the group `device`)
 from toolkit.cli_deploy import COMMANDS as DEPLOYING
 from toolkit.cli_device import device
 from toolkit.cli_options import (

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from toolkit.cli_device import device
 from toolkit.cli_options import complete_names, json_option, print_result
 
 
-@device.command(short_help="Estimate a file's latency on a device that is not there.")
+@click.command(short_help="Estimate a file's latency on a device that is not there.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--device", "profile", required=True, shell_complete=complete_names("devices"), help="Device profile.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Threads the runtime may use. Default: the profile's.")
@@ -36,7 +35,30 @@ def estimate(artifact: Path, profile: str, as_json: bool, **options: Any) -> Non
     )
 
 
-@device.command(short_help="Write what a microcontroller's program needs of a .tflite file.")
+@click.command(short_help="Learn a device's speed from latencies measured on it.")
+@click.argument("profile", shell_complete=complete_names("devices"))
+@click.option(
+    "--from",
+    "sources",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A run directory, or what `edgekit bench --json` printed; may be repeated.",
+)
+@click.option("--models", type=click.Path(path_type=Path), help="Folder of the files that `bench` timed.")
+@click.option("--processor", default="", help="Name of the processor that was timed. Default: the profile's first.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .toml file to write.")
+@json_option
+def calibrate(profile: str, as_json: bool, **options: Any) -> None:
+    """Learn what the processor of PROFILE reaches from latencies measured on it, and write a copy of the profile whose
+    estimates rest on that."""
+    from toolkit.calibrating import calibrate_profile
+
+    found = calibrate_profile(profile, **options)
+    print_result(as_json, found.as_dict, found.lines)
+
+
+@click.command(short_help="Write what a microcontroller's program needs of a .tflite file.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make, for the array and its headers.")
 @json_option
@@ -56,3 +78,6 @@ def micro(artifact: Path, out: Path | None, as_json: bool) -> None:
         for name, text in micros.sources(artifact).items():
             (out / name).write_text(text, encoding="utf-8")
     print_result(as_json, lambda: {**asdict(found), "calls": found.calls}, lambda: found.lines(artifact.name))
+
+
+COMMANDS = (estimate, calibrate, micro)

@@ -299,8 +299,7 @@ class Judge:
                 continue
             self.run.add_measurements(found)
             for problem in expected.too_large(check.device, artifact, (*known, *found)):
-                self.emit(Progress(f"warning: {problem}", keep=True))
-                self.run.update(warnings=(*self.run.manifest.warnings, problem))
+                self._warn(problem)
 
     # ------------------------------------------------------------ verdicts
 

@@ -92,8 +92,12 @@ def test_scheme_that_is_not_estimated_is_refused_with_the_reason(tmp_path: Path)
 def test_bench_of_a_microcontroller_gives_its_arena_and_no_latency(tmp_path: Path) -> None:
     pytest.importorskip("tflite_micro", reason="pip install 'edgekit[mcu]'")
     file = network(tmp_path / "net.tflite", int8=True)
-    (row,) = bench_files([file], device=str(micro(tmp_path)))["measurements"]
+    found = bench_files([file], device=str(micro(tmp_path)))
+    (row,), (note,) = found["measurements"], found["notes"]
     assert (row["name"], row["source"]) == ("arena_kib", "emulated")
+    assert "`edgekit device estimate net.tflite --device micro` does" in note
+    with pytest.raises(UnsupportedError, match="no latency: tflite-micro on this machine says nothing"):
+        bench_files([file], device=str(micro(tmp_path)), sustained=0.05)
     assert row["how"]["estimator"].startswith("least arena in which tflite-micro loads the file")
 
 

@@ -32,7 +32,6 @@ def estimate_file(
         if told:
             problem = f"is for an Ethos-U, and {chosen.name} of {profile.name} is none"
             raise InputError(f"--{next(iter(told)).replace('_', '-')}", problem, "leave it out")
-        _require(path)
         return roofline.estimate(profile, workload.read(path), threads=threads, processor=processor)
     return vela.compile_file(path, chosen.vela.model_copy(update=dict(told or {})))
 
@@ -48,8 +47,3 @@ def as_dict(found: Estimate | Compiled, subject: str, device: str) -> dict[str, 
     """An estimate as data."""
     rows = found.measurements(subject, device)
     return {"device": device, "measurements": [asdict(row) for row in rows], "estimate": asdict(found)}
-
-
-def _require(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(str(path), "is a folder, not a file" if path.is_dir() else "no such file")

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import InputError, StageError, UnsupportedError
+from toolkit.estimates.workload import readable
 from toolkit.exporters import tflite_file
 from toolkit.runtimes.tflite_micro import TFLiteMicro
+from toolkit.sources import opening
 from toolkit.transports.local import WORKER, run_program, tail
 
 ARRAY = "g_model"
@@ -65,11 +67,10 @@ class Needs:
 
 def needs(path: Path) -> Needs:
     """Operators, size and arena of a .tflite file; raises UnsupportedError for an operator tflite-micro has not."""
-    if not path.is_file():
-        raise InputError(str(path), "no such file")
     if path.suffix.lower() != ".tflite":
         raise InputError(str(path), "is no .tflite file, and microcontrollers run no other here", "export it as tflite")
-    kinds = tuple(sorted({operator.kind for operator in tflite_file.read(path).operators}))
+    opening.check_kind(path, "a .tflite file")
+    kinds = tuple(sorted({operator.kind for operator in readable(path, tflite_file.read).operators}))
     for kind in kinds:
         _method(kind, str(path))
     if TFLiteMicro().version() is None:
