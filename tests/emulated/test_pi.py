@@ -67,12 +67,9 @@ def test_answers_agree_with_this_machine(finished: Any, session: Session, tmp_pa
         ours, theirs = (answers(each, artifact, inputs, tmp_path / where)
                         for each, where in ((here, "here.npy"), (session, "there.npy")))  # fmt: skip
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
-    if "int8" in file:  # steps of the output's own grid
-        step = np.diff(np.unique(np.concatenate([ours, theirs]))).min()
-        assert (ours != theirs).mean() <= 0.02
-        assert np.abs(ours - theirs).max() <= 2 * step
-    else:
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    apart = np.abs(ours - theirs)
+    assert (apart > 1e-4).mean() <= (0.02 if "int8" in file else 0)
+    assert apart.max() <= 2 / 256  # two steps of an int8 softmax
 
 
 def answers(session: Session, artifact: Any, inputs: Path, out: Path) -> Any:
