@@ -105,7 +105,9 @@ def test_run_judges_answers_there_and_leaves_latency_open(
 ) -> None:
     shutil.copytree(finished.folder, tmp_path / "run")
     arguments = ("run", recipe_file, "--model", digits_model, "--resume", tmp_path / "run", "--device", DEVICE)
-    result = invoke(*arguments, "--ssh", HOST, "--set", "budget.max_latency_p50_ms=100000", "--json")
+    result = invoke(
+        *arguments, "--ssh", HOST, "--set", "budget.max_latency_p50_ms=100000", "--set", "measure.processes=1", "--json"
+    )
     assert result.exit_code == 4, result.stderr  # inconclusive: a gate was asked for
     manifest = json.loads(result.stdout)
     outcomes = {(v["gate"], v["outcome"]) for v in manifest["verdicts"] if v["device"] == DEVICE}
