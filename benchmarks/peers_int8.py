@@ -9,7 +9,7 @@ of another environment comes by its interpreter; its seconds begin with its proc
 
 One command is one run, of all models. A tool that fails, or is not done in --limit seconds, has a line that says why.
 --out is written anew after each file. --files keeps the files and their answers: the same command goes on after what a
-run that was cut short has left there.
+run that was cut short has left there, and the table says which rows those are.
 
     python benchmarks/peers_int8.py --data DIR [--models NAME ...] [--images N] [--calibration N]
                                     [--ours 'ranges = "mse"'] [--peer nncf=PYTHON ...] [--limit SECONDS]
@@ -56,6 +56,7 @@ CALIBRATION = 500
 SELECTION = 2000  # test images that choices may be made on; judging begins behind them
 CONFIDENCE = 0.95
 LIMIT = 1200.0  # seconds for a tool of another environment
+WORDS = 160  # characters of a reason
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Row:
-    """One file and what came of it. failed: why there is none."""
+    """One file and what came of it. failed: why there is none. kept: an earlier run has made it."""
 
     peer: here.Peer | None
     name: str
@@ -79,6 +80,7 @@ class Row:
     outputs: Any = None
     best_ms: float = float("nan")
     failed: str = ""
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def made(peer: here.Peer, given: here.Given, path: Path) -> Row:
     try:
         spent = peer.make(given, path) or 0.0
     except Exception as error:  # whatever a tool makes of the model: told in its line
-        failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        failed = reason(error, path)
     seconds = time.perf_counter() - started + spent
     print(f"  {peer.name} {peer.suffix}: {seconds:.1f} s {failed}", file=sys.stderr)
     return Row(peer, peer.name, peer.suffix, path, seconds, failed=failed)
@@ -192,16 +194,22 @@ def judged(row: Row, data: Data) -> Row:
     try:
         row = replace(row, outputs=answers(row.path, data.images))
     except Exception as error:  # a file that its runtime cannot run is a result
-        return replace(row, failed=f"does not run: {str(error)[:160]}")
+        return replace(row, failed=f"does not run: {reason(error, row.path)}")
     print(f"    judged in {time.perf_counter() - started:.1f} s", file=sys.stderr)
     return row
 
 
+def reason(error: Exception, path: Path) -> str:
+    """Its first line, fit for a cell of a table."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.replace(f"{path.parent}{os.sep}", "").replace("|", "/")[:WORDS]
+
+
 def keep(row: Row, mark: str) -> None:
-    """What came of a file, beside it."""
+    """A file's answers and seconds, beside it."""
     if not row.failed:
         np.save(f"{row.path}.npy", row.outputs)
-    Path(f"{row.path}.json").write_text(json.dumps({"mark": mark, "seconds": row.seconds, "failed": row.failed}))
+        Path(f"{row.path}.json").write_text(json.dumps({"mark": mark, "seconds": row.seconds}))
 
 
 def kept(peer: here.Peer, path: Path, mark: str) -> Row | None:
@@ -210,8 +218,7 @@ def kept(peer: here.Peer, path: Path, mark: str) -> Row | None:
     if not told.is_file() or (facts := json.loads(told.read_text()))["mark"] != mark:
         return None
     print(f"  {peer.name} {peer.suffix}: there already", file=sys.stderr)
-    outputs = None if facts["failed"] else np.load(f"{path}.npy")
-    return Row(peer, peer.name, peer.suffix, path, facts["seconds"], outputs, failed=facts["failed"])
+    return Row(peer, peer.name, peer.suffix, path, facts["seconds"], np.load(f"{path}.npy"), kept=True)
 
 
 # ---------------------------------------------------------------- tables
@@ -221,6 +228,8 @@ def table(found: Found) -> list[str]:
     """Markdown."""
     lines = [f"### {found.name}", ""]
     lines += [f"{len(found.data.calibration)} calibration images, {len(found.data.labels)} judged, head: {found.head}."]
+    if earlier := [row.name + row.suffix for row in found.rows if row.kept]:
+        lines[-1] += f" Made by an earlier run: {', '.join(earlier)}."
     lines += ["", "| tool | file | top-1 % | lost to float, points | lost to Edgekit, points | agreement % "]
     lines[-1] += "| logit SQNR dB | KiB | best ms | made in s |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
@@ -281,7 +290,10 @@ def overview(all_found: list[Found]) -> list[str]:
     lines = ["### Points lost to float (paired), SQNR of logits", "", *_wide(all_found, tops, _loss)]
     lines += ["", "### Agreement with float, KiB, milliseconds, seconds to make"]
     lines += ["", *_wide(all_found, [found.name for found in all_found], _cost), ""]
-    return [*lines, *(line for found in all_found for line in verdicts(found)), ""]
+    for found in all_found:
+        lines += verdicts(found)
+        lines += [f"- {found.name}, {row.name} ({row.suffix}): {row.failed}" for row in found.rows if row.failed]
+    return [*lines, ""]
 
 
 def _wide(all_found: list[Found], tops: list[str], cell: Callable[[Found, Row], str]) -> list[str]:
@@ -291,7 +303,7 @@ def _wide(all_found: list[Found], tops: list[str], cell: Callable[[Found, Row], 
         cells = []
         for found in all_found:
             row = next((row for row in found.rows if (row.name, row.suffix) == (name, suffix)), None)
-            cells += ["" if row is None else f"no file: {row.failed}" if row.failed else cell(found, row)]
+            cells += ["" if row is None else "no file" if row.failed else cell(found, row)]
         lines += [f"| {name} `{suffix}` | " + " | ".join(cells) + " |"]
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 import tomllib
@@ -190,9 +191,10 @@ def elsewhere(name: str, python: Path, limit: float | None = None) -> Peer:
         raise SystemExit(f"--peer {name}: there is no {script}. Fix: write one, as by_nncf.py is.")
 
     def make(given: Given, path: Path) -> None:
-        images = path.with_suffix(".npz")
+        images, source = path.with_suffix(".npz"), path.with_suffix(".source.onnx")
         np.savez(images, images=given.images, input=given.input)
-        command = [str(python), str(script.resolve()), str(given.float_onnx), str(images), str(path)]
+        shutil.copyfile(given.float_onnx, source)  # nvidia-modelopt writes into what it is given
+        command = [str(python), str(script.resolve()), str(source), str(images), str(path)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=limit, cwd=path.parent, env=_plain()
@@ -201,6 +203,7 @@ def elsewhere(name: str, python: Path, limit: float | None = None) -> Peer:
             raise RuntimeError(f"not done in {limit:.0f} s") from None
         finally:
             images.unlink()
+            source.unlink()
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"signal {-done.returncode}" if done.returncode < 0 else reason)
