@@ -109,6 +109,14 @@ def test_power_is_summed_by_trapezoids(sensors: Any, tmp_path: Path, monkeypatch
     assert sensors.described(meter)["millijoules"] == pytest.approx(9000.0)
 
 
+def test_rail_of_current_and_voltage_is_their_product(sensors: Any, tmp_path: Path) -> None:
+    for name, text in (("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1200")):
+        put(tmp_path, f"sys/class/hwmon/hwmon4/{name}", text)
+    meter = sensors.meter(str(tmp_path))
+    assert meter.name == "hwmon ina3221 VDD_IN"
+    assert meter.read() == pytest.approx(6000.0)  # 5 V x 1.2 A
+
+
 def test_power_sensor_that_fails_on_the_way_is_lost(sensors: Any, tmp_path: Path) -> None:
     power = put(tmp_path, "sys/class/hwmon/hwmon0/power1_input", "2000000")
     meter = sensors.meter(str(tmp_path))
