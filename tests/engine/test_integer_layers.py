@@ -82,8 +82,7 @@ def test_sums_beyond_what_float32_has_are_exact() -> None:
     assert np.asarray(inner(np.eye(1, 1040).reshape(1, 1, 1, 1040) + 128)).item() == 16_906_367  # odd: not in float32
 
 
-@pytest.fixture(scope="module")
-def network() -> Any:
+def squeezed() -> Any:
     keras.utils.set_random_seed(5)
     image = keras.Input((12, 12, 3), name="image")
     first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
@@ -99,9 +98,21 @@ def network() -> Any:
     return keras.Model(image, layers.Dense(7, name="classes")(x))
 
 
-def test_exact_simulation_gives_the_integers_of_the_file(network: Any, tmp_path: Path) -> None:
+def pooled() -> Any:
+    """Average pooling of parts, and of the whole: 6 x 6 places, so that a step of the mean is no power of two."""
+    keras.utils.set_random_seed(6)
+    image = keras.Input((12, 12, 3), name="image")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
+    x = layers.Conv2D(24, 3, padding="same", activation="relu", name="last")(layers.AveragePooling2D(2, name="part")(x))
+    x = layers.Flatten(name="flat")(layers.AveragePooling2D(6, name="whole")(x))
+    return keras.Model(image, layers.Dense(7, name="classes")(x))
+
+
+@pytest.mark.parametrize("build", [squeezed, pooled])
+def test_exact_simulation_gives_the_integers_of_the_file(build: Any, tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
+    network = build()
     graph = prepare(network).graph
     ranges = calibrate(graph, [{"image": IMAGES}]).ranges("minmax")
     ends = [

@@ -182,3 +182,41 @@ def test_prepare_keeps_an_added_number_where_something_else_reads_the_layer() ->
     x = layers.Conv2D(5, 1, name="first")(image)
     model = keras.Model(image, layers.Multiply(name="product")([x, layers.ReLU(6.0)(x + 3.0)]))
     assert "Add" in [call.kind for call in walk(prepare(model).graph).calls]
+
+
+@pytest.mark.parametrize(
+    ("pool", "whole"),
+    [
+        (layers.AveragePooling2D((4, 6), name="pool"), True),
+        (layers.AveragePooling2D((4, 6), strides=1, name="pool"), True),
+        (layers.AveragePooling2D(7, padding="same", name="pool"), True),  # zeros around an image count for nothing
+        (layers.AveragePooling2D(4, name="pool"), False),  # one place comes out, of 4 of 6 columns
+        (layers.AveragePooling2D((4, 3), name="pool"), False),
+        (layers.AveragePooling2D((4, 6), strides=3, padding="same", name="pool"), False),  # several windows
+        (layers.MaxPooling2D((4, 6), name="pool"), False),
+    ],
+)
+def test_prepare_makes_pooling_a_mean_where_its_window_is_the_whole_image(pool: Any, whole: bool) -> None:
+    image = keras.Input((4, 6, 3), name="image")
+    model = keras.Model(image, layers.Flatten()(pool(image)))
+    prepared = prepare(model)
+    assert (type(prepared.graph.get_layer("pool")).__name__ == "GlobalAveragePooling2D") == whole
+    assert [rewrite.layer for rewrite in prepared.rewrites] == ["pool"] * whole
+    images = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(prepared.graph(images), model(images), rtol=1e-5, atol=1e-6)
+    if whole:
+        np.testing.assert_allclose(prepared.graph(images), images.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    assert not prepare(prepared.graph).rewrites
+
+
+@pytest.mark.parametrize("sides", [(None, None), (1, 1)])
+def test_prepare_keeps_pooling_of_unknown_sides_and_of_one_place(sides: tuple[Any, Any]) -> None:
+    image = keras.Input((*sides, 3), name="image")
+    model = keras.Model(image, layers.AveragePooling2D(1)(image))
+    assert prepare(model).graph is model
+
+
+def test_prepare_keeps_pooling_that_is_called_on_several_sizes() -> None:
+    pool, image = layers.AveragePooling2D(2, name="pool"), keras.Input((4, 4, 3), name="image")
+    model = keras.Model(image, pool(pool(image)))
+    assert prepare(model).graph is model

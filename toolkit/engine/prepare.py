@@ -3,8 +3,9 @@
 BatchNormalization goes into the weights before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2) or, where there is
 none, becomes a 1x1 depthwise convolution; a number added to what a layer gives goes into its bias (as TensorFlow's
 converter has it); a separable convolution becomes its two; activations inside layers become layers of their own; swish
-becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution. What the graph
-computes stays; preparing twice changes nothing.
+becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution; average pooling
+whose window is the whole image the mean it is, which has a scale of its own, where pooling keeps that of its input
+("LiteRT 8-bit quantization specification"). What the graph computes stays; preparing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -142,6 +143,9 @@ class _Preparer(Builder):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), "BatchNormalization", affine)
         if self._scalings and isinstance(layer, layers.Rescaling | layers.Normalization):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), type(layer).__name__, _scaling)
+        if _is_whole(layer, tuple(node.input_tensors[0].shape)) and id(layer) not in self._shared:
+            self._tell(layer, "AveragePooling2D over the whole image", "its mean, with a range of its own")
+            return (layers.GlobalAveragePooling2D(keepdims=True, name=layer.name),)
         if _is_swish(layer):
             self._tell(layer, "swish", "sigmoid, then a product")
             return (_swish(self.new(f"{layer.name}_sigmoid"), layer.name),)
@@ -309,6 +313,15 @@ def _takes_norm(call: Call) -> bool:
 
 def _is_linear(layer: Any) -> bool:
     return getattr(layer, "activation", None) in (None, keras.activations.linear)
+
+
+def _is_whole(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether a pooling gives the one average of a whole image of several places."""
+    if not isinstance(layer, layers.AveragePooling2D) or layer.data_format != "channels_last" or None in shape[1:3]:
+        return False
+    one = tuple(layer.compute_output_shape(shape))[1:3] == (1, 1)
+    covered = all(window >= side for window, side in zip(layer.pool_size, shape[1:3], strict=True))
+    return one and covered and shape[1:3] != (1, 1)
 
 
 def _is_swish(layer: Any) -> bool:
