@@ -82,11 +82,13 @@ def test_sums_beyond_what_float32_has_are_exact() -> None:
     assert np.asarray(inner(np.eye(1, 1040).reshape(1, 1, 1, 1040) + 128)).item() == 16_906_367  # odd: not in float32
 
 
-@pytest.fixture(scope="module")
-def network() -> Any:
+@pytest.fixture(scope="module", params=["plain", "enlarged"])
+def network(request: Any) -> Any:
     keras.utils.set_random_seed(5)
-    image = keras.Input((12, 12, 3), name="image")
-    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
+    x = image = keras.Input((12, 12, 3), name="image")
+    if request.param == "enlarged":
+        x = layers.Rescaling(0.5, offset=-0.25, name="scaling")(layers.Resizing(36, 36, name="larger")(image))
+    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(x)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
     x = layers.Conv2D(16, 1, name="project")(x)
     x = layers.ReLU(name="after")(layers.Add(name="sum")([x, first]))

@@ -3,8 +3,8 @@
 BatchNormalization goes into the weights before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2) or, where there is
 none, becomes a 1x1 depthwise convolution; a number added to what a layer gives goes into its bias (as TensorFlow's
 converter has it); a separable convolution becomes its two; activations inside layers become layers of their own; swish
-becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution. What the graph
-computes stays; preparing twice changes nothing.
+becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution, before a Resizing
+that makes the image larger. What the graph computes stays; preparing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Array = NDArray[Any]
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense)
 OFFSET = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # whose bias takes in a number added
 SWISH = ("silu", "swish")
+SCALING = (layers.Rescaling, layers.Normalization)
+AVERAGING = ("bilinear", "nearest")  # interpolations that give means of pixels: resize(a x + b) = a resize(x) + b
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,14 @@ class _Preparer(Builder):
         self._norms = {id(conv): bn for conv, bn in folds}
         self._offsets = _offsets(graph, self._shared)
         self._offset_layers = {id(add) for add, _ in self._offsets.values()}
+        self._ahead = _ahead(graph, self._shared) if scalings else {}
+        self._moved = {id(scaling) for moved in self._ahead.values() for scaling in moved}
         self._made: dict[int, tuple[Any, ...]] = {}
 
     def call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
         operation = node.operation
         tensors = [values[id(tensor)] for tensor in node.input_tensors]
-        if id(operation) in self._folds or id(operation) in self._offset_layers:
+        if id(operation) in self._folds or id(operation) in self._offset_layers or id(operation) in self._moved:
             return tensors
         if id(operation) not in self._made:
             self._made[id(operation)] = self._replacement(operation, node)
@@ -140,8 +144,10 @@ class _Preparer(Builder):
             return self._separated(layer)
         if isinstance(layer, layers.BatchNormalization):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), "BatchNormalization", affine)
-        if self._scalings and isinstance(layer, layers.Rescaling | layers.Normalization):
+        if self._scalings and isinstance(layer, SCALING):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), type(layer).__name__, _scaling)
+        if id(layer) in self._ahead:
+            return self._scaled_before(layer, tuple(node.input_tensors[0].shape))
         if _is_swish(layer):
             self._tell(layer, "swish", "sigmoid, then a product")
             return (_swish(self.new(f"{layer.name}_sigmoid"), layer.name),)
@@ -201,16 +207,22 @@ class _Preparer(Builder):
         second.set_weights([pointwise, bias] if bias is not None else [pointwise])
         return (first, second, *self._activation(layer))
 
+    def _scaled_before(self, layer: Any, shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+        """The scalings that stand behind a Resizing, and then the Resizing."""
+        scalings = self._ahead[id(layer)]
+        self._tell(layer, "Resizing", f"behind {', '.join(scaling.name for scaling in scalings)}")
+        made = [self._standalone(scaling, shape, type(scaling).__name__, _scaling) for scaling in scalings]
+        return (*(step for steps in made for step in steps), self._clone(layer, ""))
+
     def _standalone(
         self, layer: Any, shape: tuple[int | None, ...], kind: str, found: Callable[[Any, int], tuple[Array, Array]]
     ) -> tuple[Any, ...]:
         """A scale and an offset with no weights before it, over the channels of an image: one rounding, not two."""
-        if len(shape) != 4 or shape[-1] is None or getattr(layer, "axis", -1) not in (-1, 3, (), (-1,), (3,)):
-            return ()
-        if getattr(layer, "invert", False):
+        channels = shape[-1] if _is_of_channels(layer, shape) else None
+        if channels is None:
             return ()
         self._tell(layer, kind, "a 1x1 depthwise convolution")
-        scale, offset = found(layer, shape[-1])
+        scale, offset = found(layer, channels)
         twin = layers.DepthwiseConv2D(1, name=layer.name)
         twin.build(shape)
         twin.set_weights([scale[None, None, :, None], offset])
@@ -246,6 +258,12 @@ def _scaling(layer: Any, channels: int) -> tuple[Array, Array]:
         scale, offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
     wide = (np.broadcast_to(values, (channels,)).astype(np.float32) for values in (scale, offset))
     return tuple(wide)  # type: ignore[return-value]
+
+
+def _is_of_channels(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether a scaling of what has this shape is one of the channels of images."""
+    last = getattr(layer, "axis", -1) in (-1, 3, (), (-1,), (3,))
+    return len(shape) == 4 and shape[-1] is not None and last and not getattr(layer, "invert", False)
 
 
 def _folded(layer: Any, kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
@@ -299,6 +317,34 @@ def _offsets(graph: Graph, shared: set[int]) -> dict[int, tuple[Any, float]]:
         if free and not {id(layer), id(call.layer)} & shared and isinstance(layer, OFFSET) and _is_linear(layer):
             found[id(layer)] = (call.layer, float(numbers[0]))
     return found
+
+
+def _ahead(graph: Graph, shared: set[int]) -> dict[int, list[Any]]:
+    """id of a Resizing that enlarges -> the scalings behind it, which cost less in front of it, in their order."""
+    outputs = {edge.call for edge in graph.outputs}
+    resizing: dict[int, Any] = {}  # by index of a call that only the next one reads: it, or the one before its scalings
+    found: dict[int, list[Any]] = {}
+    for call in graph.calls:
+        if id(call.layer) in shared or call.index in outputs:
+            continue
+        start = call.layer if _enlarges(call) else None
+        if isinstance(call.layer, SCALING) and _is_of_channels(call.layer, call.input_shapes[0]):
+            start = resizing.get(call.inputs[0].call)
+            if start is not None:
+                found.setdefault(id(start), []).append(call.layer)
+        if start is not None and len(call.consumers) == 1:
+            resizing[call.index] = start
+    return found
+
+
+def _enlarges(call: Call) -> bool:
+    """Whether a call is a Resizing to more pixels, each a mean of old ones."""
+    layer = call.layer
+    if not isinstance(layer, layers.Resizing) or layer.data_format != "channels_last" or layer.pad_to_aspect_ratio:
+        return False
+    sides = [side for side in call.input_shapes[0][1:3] if side]
+    larger = len(sides) == 2 and sides[0] * sides[1] < layer.height * layer.width
+    return larger and layer.interpolation in AVERAGING
 
 
 def _takes_norm(call: Call) -> bool:
