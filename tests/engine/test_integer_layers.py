@@ -82,12 +82,14 @@ def test_sums_beyond_what_float32_has_are_exact() -> None:
     assert np.asarray(inner(np.eye(1, 1040).reshape(1, 1, 1, 1040) + 128)).item() == 16_906_367  # odd: not in float32
 
 
-@pytest.fixture(scope="module", params=["plain", "enlarged"])
+@pytest.fixture(scope="module", params=["plain", "enlarged", "scaled"])
 def network(request: Any) -> Any:
     keras.utils.set_random_seed(5)
     x = image = keras.Input((12, 12, 3), name="image")
     if request.param == "enlarged":
         x = layers.Rescaling(0.5, offset=-0.25, name="scaling")(layers.Resizing(36, 36, name="larger")(image))
+    if request.param == "scaled":
+        x = layers.Rescaling(0.37, offset=1.3, name="scaling")(image)
     first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(x)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
     x = layers.Conv2D(16, 1, name="project")(x)

@@ -154,6 +154,31 @@ def test_prepare_makes_scalings_of_images_a_convolution(layer: Any) -> None:
     np.testing.assert_allclose(graph(images), model(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("behind", ["conv", "pad", "larger", "smaller"])
+def test_prepare_keeps_one_rescaling_of_pixels(behind: str) -> None:
+    """Of all channels alike, before what puts zeros around the image, or before a Resizing."""
+    x = image = keras.Input((6, 6, 3), name="image")
+    x = layers.Resizing(9, 9, name="larger")(x) if behind == "larger" else x
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(x)
+    x = layers.ZeroPadding2D(name="pad")(x) if behind == "pad" else x
+    x = layers.Resizing(3, 3, name="smaller")(x) if behind == "smaller" else x
+    model = keras.Model(image, layers.Conv2D(2, 3, padding="valid" if behind == "pad" else "same", name="conv")(x))
+    graph = prepare(model).graph
+    assert type(graph.get_layer("scaling")).__name__ == "Rescaling"
+    assert order(graph)[1] == "scaling"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(graph(images), model(images), rtol=1e-4, atol=1e-5)
+    assert prepare(graph).graph is graph
+
+
+@pytest.mark.parametrize("numbers", [(1 / 255, 0.0), (1.0, -127.5), (-1.0, 255.0)])
+def test_prepare_keeps_no_rescaling_that_is_not_a_product_and_a_sum(numbers: tuple[float, float]) -> None:
+    image = keras.Input((6, 6, 3), name="image")
+    x = layers.Rescaling(numbers[0], offset=numbers[1], name="scaling")(image)
+    graph = prepare(keras.Model(image, layers.Conv2D(2, 3, padding="same", name="conv")(x))).graph
+    assert type(graph.get_layer("scaling")).__name__ == "DepthwiseConv2D"
+
+
 def order(graph: Any) -> list[str]:
     return [call.name for call in walk(graph).calls]
 
