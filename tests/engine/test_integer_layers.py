@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,14 @@ def test_sums_beyond_what_float32_has_are_exact() -> None:
     assert np.asarray(inner(np.eye(1, 1040).reshape(1, 1, 1, 1040) + 128)).item() == 16_906_367  # odd: not in float32
 
 
-def squeezed() -> Any:
+def squeezed(front: str = "plain") -> Any:
     keras.utils.set_random_seed(5)
-    image = keras.Input((12, 12, 3), name="image")
-    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
+    x = image = keras.Input((12, 12, 3), name="image")
+    if front == "enlarged":
+        x = layers.Rescaling(0.5, offset=-0.25, name="scaling")(layers.Resizing(36, 36, name="larger")(image))
+    if front == "scaled":
+        x = layers.Rescaling(0.37, offset=1.3, name="scaling")(image)
+    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(x)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
     x = layers.Conv2D(16, 1, name="project")(x)
     x = layers.ReLU(name="after")(layers.Add(name="sum")([x, first]))
@@ -108,7 +113,7 @@ def pooled() -> Any:
     return keras.Model(image, layers.Dense(7, name="classes")(x))
 
 
-@pytest.mark.parametrize("build", [squeezed, pooled])
+@pytest.mark.parametrize("build", [squeezed, partial(squeezed, "enlarged"), partial(squeezed, "scaled"), pooled])
 def test_exact_simulation_gives_the_integers_of_the_file(build: Any, tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
