@@ -234,6 +234,18 @@ def test_device_with_no_room_for_the_file_is_refused_before_anything_is_sent(
     assert not (tmp_path / "root").exists()
 
 
+def test_runtime_there_that_is_too_old_for_the_file_is_told_before_anything_is_sent(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(tmp_path / "run", ir_version=9)
+    monkeypatch.setattr("toolkit.deploy.installed", lambda session, profile, runtime: "1.14.0")
+    with pytest.raises(InputError, match=r"this-machine: cannot read good.onnx: .*1\.14"):
+        put(run, root)
+    assert not root.exists()
+    monkeypatch.setattr("toolkit.deploy.installed", lambda session, profile, runtime: "1.18.0")
+    assert put(run, root).switched
+
+
 # ---------------------------------------------------------------- interrupted
 
 
