@@ -132,6 +132,16 @@ def test_old_versions_go_and_those_that_rollback_needs_stay(versions: dict[str, 
         back(root)
 
 
+def test_lost_record_keeps_old_versions_and_is_told(versions: dict[str, Path], root: Path) -> None:
+    first, told = put(versions["a"], root, smoke=False), []
+    (root / "colors" / "versions" / first.version / "deployed.json").unlink()
+    put(versions["b"], root, smoke=False, keep=2, emit=told.append)
+    assert put(versions["c"], root, smoke=False, keep=3, emit=told.append).switched
+    assert any("no old version is removed" in progress.text for progress in told)
+    assert current(root) == model(versions["c"])
+    assert len(list((root / "colors" / "versions").iterdir())) == 3
+
+
 # ---------------------------------------------------------------- refusals
 
 

@@ -249,7 +249,7 @@ class _Work:
             while name in state.versions and len(chain) < keep and name not in chain:
                 chain.append(name)
                 name = self.shelf.record(state, name).previous
-        except InputError as error:
+        except EdgekitError as error:
             self.emit(Progress(f"warning: no old version is removed: {error}", keep=True))
             return
         self.shelf.drop(state, [f"versions/{each}" for each in state.versions if each not in chain])

@@ -132,11 +132,11 @@ def make(artifact: Artifact, contract: Contract, folder: Path) -> Reference:
     images = _draw(contract, folder)
     here = load_device("this-machine")
     runtime = here.runtime_for(artifact.format, artifact.scheme)
-    delegates = (*runtime.delegates[:1], *OTHER_KERNELS.get(artifact.format, ()))
+    delegates = dict.fromkeys((*(runtime.delegates[:1] or ("none",)), *OTHER_KERNELS.get(artifact.format, ())))
     answers = []
     with closing(open_session(here)) as session, tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         prepared = inputs(artifact, contract, [folder / name for name in images], Path(scratch))
-        for delegate in delegates or ("none",):
+        for delegate in delegates:
             found = inference.run(
                 artifact,
                 session,
