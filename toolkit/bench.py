@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit import registry
 from toolkit.core import Artifact, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile
+from toolkit.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,25 @@ class Bench:
             emit=self.emit,
             threads=sweep,
         )
-        return {"measurements": [asdict(measurement) for measurement in found], "notes": list(_fastest(found))}
+        notes = [*_fastest(found), *(f"{name}: {self._untimed(name)}" for name in self.runtimes if self._untimed(name))]
+        return {"measurements": [asdict(measurement) for measurement in found], "notes": notes}
+
+    def _untimed(self, name: str) -> str:
+        """Why a file's latency is not taken here, or ""."""
+        use = self.runtimes[name][0]
+        if getattr(registry.load("runtimes", use), "timed", True):
+            return ""
+        estimate = f"edgekit device estimate {name} --device {self.profile.name}"
+        return f"no latency: {use} on this machine says nothing of {self.profile.name}'s; `{estimate}` does"
 
     def sustained(self, artifacts: Sequence[Artifact], minutes: float) -> dict[str, Any]:
         """One after another, each for so many minutes."""
         from toolkit.checks import sustained
 
         rows, notes, series = [], [], {}
+        for name in self.runtimes:
+            if self._untimed(name):
+                raise UnsupportedError(name, self._untimed(name))
         for artifact in artifacts:
             self.emit(Progress(f"running {artifact.name} for {minutes:g} minutes", keep=True))
             found = sustained.measure(

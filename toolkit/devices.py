@@ -150,6 +150,11 @@ class DeviceProfile(Component):
         return bool(self.transport) and bool(self.host or not self.needs_host)
 
     @property
+    def answers(self) -> bool:
+        """Whether files can be asked for their answers there; without Python they are timed, and nothing else."""
+        return self.measurable and bool(self.python)
+
+    @property
     def provenance(self) -> Provenance:
         """What numbers got from it are: "measured", or "emulated" where it is imitated."""
         return "emulated" if self.emulated else "measured"

@@ -18,6 +18,7 @@ from toolkit.checks import fit, gate
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.estimates import expected
 from toolkit.recipe import Recipe, Step, Variant
 
 REFERENCE = "original"  # the variant of files written from the original, float32, to compare with; no gate judges it
@@ -99,6 +100,7 @@ def make_plan(recipe: Recipe) -> Plan:
     for stage in stages:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
+    notes += expected.to_plan((check.device for check in checks), recipe.model.source)
     problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
     problems += _head_problems(recipe)
@@ -161,6 +163,8 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
         kind = model_kind(recipe)
         running = list(_running(recipe, variant, step.component.format, tip.quant))
         quant, told = kernels.adapted(tip.quant, running)
+        if quant.reduce_range and getattr(tip.component, "corrections", None):
+            told.append("corrections are for 8-bit weights and may cost accuracy in 7: compare with corrections = []")
         notes += [f"variant {variant.name}: {note}" for note in told]
         problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
         notes += [f"variant {variant.name}: {note}" for note in compat.expected(step.component, quant, running)]

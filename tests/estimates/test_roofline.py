@@ -39,7 +39,7 @@ def test_layers_add_up_to_the_estimate(tmp_path: Path) -> None:
 
 
 def test_estimate_is_marked_and_never_passes_a_latency_gate(tmp_path: Path) -> None:
-    number = estimate(load_device(board(tmp_path)), MOBILE).measurement("a.tflite", "board")
+    (number,) = estimate(load_device(board(tmp_path)), MOBILE).measurements("a.tflite", "board")
     assert number.source == "estimated"
     assert number.interval is not None and number.interval.confidence == 0
     facts = gate.gather([number], "a.tflite", "board")

@@ -73,6 +73,36 @@ def test_free_size_is_refused(tmp_path: Path) -> None:
         read(onnx_net(tmp_path / "net.onnx", size="h"))
 
 
+def test_size_that_the_graph_computes_of_constants_is_worked_out(tmp_path: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Cast", ["half"], ["sizes"], to=TensorProto.INT64),  # no shape inference looks through it
+        helper.make_node("Pad", ["x", "sizes"], ["padded"]),
+        helper.make_node("Relu", ["padded"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, None, None])],
+        [numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.float32), "half")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    assert [(layer.operator, layer.operations) for layer in read(tmp_path / "net.onnx")][-1] == ("Relu", 3 * 6 * 6)
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_damaged_file_is_refused_in_a_line(tmp_path: Path, suffix: str) -> None:
+    whole = network(tmp_path / "net.tflite", int8=True) if suffix == ".tflite" else onnx_net(tmp_path / "net.onnx")
+    (tmp_path / f"cut{suffix}").write_bytes(whole.read_bytes()[:200])
+    with pytest.raises(InputError, match=rf"cut\{suffix}: is not a readable \{suffix} file"):
+        read(tmp_path / f"cut{suffix}")
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither a \.tflite nor an \.onnx"):
         read(tmp_path / "model.keras")

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from toolkit import benchmark_model
+from toolkit import benchmark_model, registry
 from toolkit.core import Artifact, Interval, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 P50_RANGE = "range: least p5 to second smallest median of a process"
 BOOTSTRAP = "bootstrap of processes"
 CONFIDENCE = 0.95
+ARENA = "span of the tensors under the built-in kernels"
 MORE = 2  # times as many processes at most, for an artifact that is not stable
 TIMEOUT_S = 300.0  # beside the job's own seconds: loading, first inference
 BUILDING_S = 3600.0  # ... where the worker builds an engine first: many minutes on a small Jetson
@@ -144,8 +145,13 @@ class _Timed:
             **self.profile.how,
         }
         source, device = self.profile.provenance, self.profile.name
+        timed = getattr(registry.load("runtimes", self.runtime[0]), "timed", True)
         rows = [*_times(raw, found, self.spec.batch), *_beside(self.results), *_gpu(self.results)]
+        if not getattr(registry.load("runtimes", self.runtime[0]), "timed", True):
+            rows = [row for row in rows if row[0] == "arena_kib"]
         for title, value, unit, interval, estimator in rows:
+            if not timed and title != "arena_kib":
+                continue
             told = {**how, "estimator": estimator}
             yield Measurement(self.artifact.name, title, value, unit, source, device, interval, told)
 
@@ -170,7 +176,7 @@ def _beside(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         yield name, min(result[name] for result in results), "ms", None, "smallest of the processes"
     arena = results[0].get("arena_bytes")
     if arena:
-        yield "arena_kib", arena / 1024, "KiB", None, "span of the tensors under the built-in kernels"
+        yield "arena_kib", arena / 1024, "KiB", None, results[0].get("arena_how", ARENA)
     peaks = [result["peak_rss_kib"] for result in results if result.get("peak_rss_kib")]
     if peaks:
         before = max(result.get("rss_before_kib", 0) for result in results)

@@ -29,9 +29,10 @@ MEMORY = (0.5, 0.5)
 DEVICE = 0.4  # of a device: clocks and memory that the profile does not tell
 OWN = 0.3  # of a device for one kind of layer
 SETUP = 0.5  # of what was timed there
-MODEL = 0.2  # of what a model's latency differs by, whatever is known of the device
-ROUNDS = 30
-CLOSE = 1e-6  # largest step of a log share that still counts as moving
+MODEL = 0.3  # of what a model's latency differs by, whatever is known of the device
+ROUNDS = 40
+SETTLING = 10  # rounds after which steps are halved: a layer at the edge of both limits would keep a fit swinging
+CLOSE = 1e-3  # largest step of a log share that no longer counts, next to errors of tens of percent
 
 
 @dataclass(frozen=True)
@@ -109,35 +110,49 @@ class Knowledge:
 
     def time(self, place: Place, layers: Sequence[Layer]) -> Spent:
         """The likeliest time of layers somewhere."""
-        spent: dict[Key, float] = {}
+        rates = {key: self._rate(place, *key) for key in {(layer.kind, layer.arithmetic) for layer in layers}}
+        memory = keys_of(place, "memory")
+        moved = (place.bandwidth_gb_s or math.inf) * 1e6 * math.exp(sum(map(self.value, memory)))  # bytes a millisecond
+        spent: dict[tuple[Key, ...], float] = {}
         each = []
         for layer in layers:
-            found = place.peak(layer.arithmetic)
-            if found is None:
-                raise ValueError(f"{place.processor.name} has no {layer.arithmetic} rate")
-            arithmetic, peak = found
-            keys = keys_of(place, f"{layer.kind}/{arithmetic}")
-            ms, limited = layer.operations / (peak * math.exp(sum(map(self.value, keys)))), False
-            if place.bandwidth_gb_s is not None:
-                memory = keys_of(place, "memory")
-                moving = layer.bytes / (place.bandwidth_gb_s * 1e6 * math.exp(sum(map(self.value, memory))))
-                if moving > ms:
-                    ms, keys, limited = moving, memory, True
-            each.append((ms, limited))
-            for key in keys:
-                spent[key] = spent.get(key, 0.0) + ms
-        total = sum(ms for ms, _ in each)
-        return Spent(math.log(total), {key: ms / total for key, ms in spent.items()}, tuple(each))
+            rate, keys = rates[layer.kind, layer.arithmetic]
+            computing, moving = layer.operations / rate, layer.bytes / moved
+            limited = moving > computing
+            each.append((max(computing, moving), limited))
+            of = memory if limited else keys
+            spent[of] = spent.get(of, 0.0) + each[-1][0]
+        total = sum(spent.values())
+        shares: dict[Key, float] = {}
+        for keys, ms in spent.items():
+            shares |= {key: shares.get(key, 0.0) + ms / total for key in keys}
+        return Spent(math.log(total), shares, tuple(each))
+
+    def _rate(self, place: Place, kind: str, arithmetic: Arithmetic) -> tuple[float, tuple[Key, ...]]:
+        """Operations a millisecond of such layers, and the parameters that scale it."""
+        found = place.peak(arithmetic)
+        if found is None:
+            raise ValueError(f"{place.processor.name} has no {arithmetic} rate")
+        keys = keys_of(place, f"{kind}/{found[0]}")
+        return found[1] * math.exp(sum(map(self.value, keys))), keys
 
     def width(self, spent: Spent) -> float:
         """Width of the log of an estimate: what its factors leave open, and what models differ by."""
-        variance = sum((share * self.prior(key)[1]) ** 2 for key, share in spent.shares.items() if key not in self.mean)
+        return math.hypot(self._open(spent.shares), MODEL)
+
+    def spread(self, keys: Sequence[Key]) -> float:
+        """Width of the log of a share that is made of these factors."""
+        return self._open(dict.fromkeys(keys, 1.0))
+
+    def _open(self, weights: Mapping[Key, float]) -> float:
+        """Width of a weighted sum of log factors."""
+        variance = sum((part * self.prior(key)[1]) ** 2 for key, part in weights.items() if key not in self.mean)
         if self.covariance is not None:
             import numpy as np
 
-            row = np.array([spent.shares.get(key, 0.0) for key in self.keys])
+            row = np.array([weights.get(key, 0.0) for key in self.keys])
             variance += float(row @ self.covariance @ row)
-        return math.sqrt(variance + MODEL**2)
+        return math.sqrt(variance)
 
 
 def keys_of(place: Place, what: str) -> tuple[Key, Key, Key, Key]:
@@ -157,14 +172,15 @@ def learn(known: Knowledge, seen: Iterable[Observation]) -> Knowledge:
     prior = np.array([known.prior(key) for key in keys])
     theta = prior[:, 0].copy()
     precision = np.diag(1 / prior[:, 1] ** 2)
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         now = Knowledge(keys, dict(zip(keys, theta, strict=True)), None, known.shares)
         times = [now.time(each.place, each.layers) for each in seen]
         slope = np.array([[-spent.shares.get(key, 0.0) for key in keys] for spent in times])
         left = np.array([math.log(each.milliseconds) - t.log_ms for each, t in zip(seen, times, strict=True)])
         hessian = precision + slope.T @ slope / MODEL**2
         step = np.linalg.solve(hessian, slope.T @ left / MODEL**2 - precision @ (theta - prior[:, 0]))
-        theta = theta + np.clip(step, -0.5, 0.5)  # what limits a layer changes on the way, so steps stay short
+        short = np.clip(step, -0.5, 0.5)  # what limits a layer changes on the way
+        theta = theta + (short if turn < SETTLING else short / 2)
         if float(np.abs(step).max()) < CLOSE:
             break
     return Knowledge(keys, dict(zip(keys, map(float, theta), strict=True)), np.linalg.inv(hessian), known.shares)

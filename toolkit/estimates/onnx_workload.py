@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import UnsupportedError
 from toolkit.estimates.workload import Kind, Layer, check_scheme, fixed
 from toolkit.exporters import onnx_file, onnx_scan
 from toolkit.exporters.onnx_scan import QUANTIZERS
+from toolkit.exporters.onnx_session import runnable, session
 from toolkit.hardware import Arithmetic
 
 DENSE = ("Gemm", "MatMul")
@@ -20,11 +24,47 @@ AFTER = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 def read_onnx(path: Path) -> tuple[Layer, ...]:
     """The layers of a file at batch 1, a free batch taken as 1."""
-    file = onnx_file.read(path)
-    scheme = onnx_scan.scheme_of(file)
+    proto = _at_batch_one(onnx_file.read(path).proto)
+    scheme = onnx_scan.scheme_of(onnx_file.File(proto))
     check_scheme(str(path), scheme)
+    try:
+        return _layers(path, proto, scheme)
+    except UnsupportedError:
+        with suppress(UnsupportedError):  # sizes that the graph computes itself, of constants alone
+            return _layers(path, _folded(proto), scheme)
+        raise
+
+
+def _layers(path: Path, proto: Any, scheme: str) -> tuple[Layer, ...]:
+    file = onnx_file.File(proto)
     reading = _Reading(str(path), file, scheme)
     return tuple(reading.layer(node) for node in file.nodes if node.op_type not in FREE and not reading.fused(node))
+
+
+def _folded(proto: Any) -> Any:
+    """The graph with what depends on constants alone worked out by ONNX Runtime."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, runnable():
+        target = str(Path(folder) / "folded.onnx")
+        level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        session(proto.SerializeToString(), graph_optimization_level=level, optimized_model_filepath=target)
+        return onnx.shape_inference.infer_shapes(onnx.load(target), data_prop=True)
+
+
+def _at_batch_one(proto: Any) -> Any:
+    """The graph with the free batch of its inputs set to 1, so that shapes computed from it are known too."""
+    import onnx
+
+    for value in proto.graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        if len(sizes) > 1 and not sizes[0].HasField("dim_value"):
+            sizes[0].dim_value = 1
+    del proto.graph.value_info[:]  # said of the batch that was free
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
 class _Reading:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from toolkit.core import Interval, Measurement
 from toolkit.devices import DeviceProfile
@@ -47,7 +46,7 @@ class Estimate:
     based_on: str
     layers: tuple[LayerTime, ...]
 
-    def measurement(self, subject: str, device: str) -> Measurement:
+    def measurements(self, subject: str, device: str) -> tuple[Measurement, ...]:
         """As a number of a run: estimated, with its range."""
         how = {
             "method": "roofline of its layers",
@@ -57,7 +56,17 @@ class Estimate:
             "limited by memory": f"{100 * self.share_of('memory'):.0f}% of the time",
         }
         span = Interval(self.low, self.high, 0.0, RANGE)
-        return Measurement(subject, "latency_p50_ms", self.milliseconds, "ms", "estimated", device, span, how)
+        return (Measurement(subject, "latency_p50_ms", self.milliseconds, "ms", "estimated", device, span, how),)
+
+    def lines(self, subject: str, device: str) -> Iterator[str]:
+        """For a person."""
+        span = f"({self.low:.3g} .. {self.high:.3g})"
+        yield f"{subject} on {device}: {self.milliseconds:.3g} ms  {span}  [estimated]"
+        yield f"how: roofline of {len(self.layers)} layers on {self.threads} x {self.processor}; {self.based_on}"
+        for kind in dict.fromkeys(layer.kind for layer in self.layers):
+            spent = sum(layer.milliseconds for layer in self.layers if layer.kind == kind)
+            yield f"  {kind:<12} {100 * spent / self.milliseconds:3.0f}% of the time"
+        yield f"  limited by memory: {100 * self.share_of('memory'):.0f}% of the time"
 
     def share_of(self, limit: str) -> float:
         """Share of the time in layers with that limit."""
@@ -146,20 +155,3 @@ def own_shares(
 def share_name(item: Efficiency) -> str:
     """As `fit.keys_of` names what a share is of."""
     return item.layers if item.layers == "memory" else f"{item.layers}/{item.arithmetic or 'float32'}"
-
-
-def lines(found: Estimate, subject: str, device: str) -> Iterator[str]:
-    """An estimate for a person."""
-    yield f"{subject} on {device}: {found.milliseconds:.3g} ms  ({found.low:.3g} .. {found.high:.3g})  [estimated]"
-    yield f"how: roofline of {len(found.layers)} layers on {found.threads} x {found.processor}; {found.based_on}"
-    for kind in dict.fromkeys(layer.kind for layer in found.layers):
-        spent = sum(layer.milliseconds for layer in found.layers if layer.kind == kind)
-        yield f"  {kind:<12} {100 * spent / found.milliseconds:3.0f}% of the time"
-    yield f"  limited by memory: {100 * found.share_of('memory'):.0f}% of the time"
-
-
-def as_dict(found: Estimate, subject: str, device: str) -> dict[str, Any]:
-    """An estimate as data."""
-    from dataclasses import asdict
-
-    return {"device": device, "measurements": [asdict(found.measurement(subject, device))], "estimate": asdict(found)}

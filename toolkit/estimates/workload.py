@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.exporters import tflite_file, tflite_scan
 from toolkit.exporters.tflite_operators import EDGES
 from toolkit.hardware import Arithmetic
+from toolkit.sources import opening
 
+T = TypeVar("T")
 Kind = Literal["convolution", "depthwise", "dense", "other"]
 KINDS: tuple[Kind, ...] = ("convolution", "depthwise", "dense", "other")
 ESTIMATED = ("float32", "float16", "int8")  # schemes whose arithmetic the file itself settles
@@ -53,13 +55,26 @@ def read(path: Path) -> tuple[Layer, ...]:
 
     Raises UnsupportedError for a scheme whose arithmetic the runtime chooses, and for shapes that are not fixed.
     """
-    if path.suffix.lower() == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix not in (".tflite", ".onnx"):
+        raise InputError(str(path), "is neither a .tflite nor an .onnx file", "export the model first")
+    opening.check_kind(path, f"a{'n' * (suffix == '.onnx')} {suffix} file")
+    if suffix == ".onnx":
         from toolkit.estimates.onnx_workload import read_onnx
 
-        return read_onnx(path)
-    if path.suffix.lower() != ".tflite":
-        raise InputError(str(path), "is neither a .tflite nor an .onnx file", "export the model first")
-    return tuple(_tflite(path))
+        return readable(path, read_onnx)
+    return readable(path, lambda path: tuple(_tflite(path)))
+
+
+def readable(path: Path, reader: Callable[[Path], T]) -> T:
+    """What a reader makes of a file; InputError for content that is not of its format."""
+    try:
+        return reader(path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a parser makes of bytes that are not its format
+        what = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
+        raise InputError(str(path), f"is not a readable {path.suffix} file ({what})") from error
 
 
 def check_scheme(where: str, scheme: str) -> None:

@@ -84,6 +84,10 @@ QUANTITIES: dict[str, Quantity] = {
     "sustained_last_p50_ms": Quantity("latency p50 of the last tenth", "ms", "lower"),
     "peak_rss_kib": Quantity("peak memory of the process", "kib", "lower"),
     "arena_kib": Quantity("tensor arena", "kib", "lower"),
+    "npu_cycles": Quantity("NPU cycles", "count", "lower"),
+    "sram_kib": Quantity("SRAM", "kib", "lower"),
+    "flash_kib": Quantity("flash", "kib", "lower"),
+    "dram_kib": Quantity("DRAM", "kib", "lower"),
     "ties": Quantity("images with a tied decision", "count", "lower"),
     "unusable_outputs": Quantity("images with unusable outputs", "count", "lower"),
 }

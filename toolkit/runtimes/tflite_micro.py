@@ -15,6 +15,7 @@ class TFLiteMicro(Component):
     worker: ClassVar[str] = "tflm"
     package: ClassVar[str] = "tflite-micro"
     delegates: ClassVar[tuple[str, ...]] = ("none",)
+    timed: ClassVar[bool] = False  # how long reference kernels take on a computer says nothing of a microcontroller
 
     def version(self) -> str | None:
         """Installed version on this machine, or None."""

@@ -44,6 +44,8 @@ class Runner:
             raise common.JobError("tflite-micro has no delegate %r" % job["delegate"])
         if job.get("threads", 1) != 1:
             raise common.JobError("tflite-micro computes in one thread, %d were asked for" % job["threads"])
+        if job.get("batch", 1) != 1:
+            raise common.JobError("tflite-micro takes one image at a time, %d were asked for" % job["batch"])
         self.module = _module()
         with open(job["model"], "rb") as file:
             self.content = file.read()
@@ -158,6 +160,7 @@ class Runner:
             "threads": 1,
             "delegate": "none",
             "kernel_path": "tflite-micro reference kernels",
+            "arena_how": "least arena in which tflite-micro loads the file, tried; with pointers of 8 bytes",
             "peak_rss_kib": common.peak_rss_kib(),
         }
 
