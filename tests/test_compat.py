@@ -10,7 +10,7 @@ import pytest
 from toolkit import compat, tflite_versions
 from toolkit.core import QuantSpec, Scheme
 from toolkit.devices import DeviceRuntime, load_device
-from toolkit.errors import UnsupportedError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.exporters.onnx import ONNX
 from toolkit.exporters.tflite import TFLite
 
@@ -210,6 +210,21 @@ def test_require_read_says_what_to_do(tmp_path: Path) -> None:
         compat.require_read(path, "board", "tflite-runtime", "2.14.0")
     assert str(error.value).startswith("a.tflite: board cannot read it: tflite-runtime 2.14.0 reads FULLY_CONNECTED")
     assert "Fix: install a later tflite-runtime there" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+@pytest.mark.parametrize("content", [b"", b"no model at all, but some text", b"\xff" * 200])
+def test_file_that_is_none_is_said_to_be_none(suffix: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    use = "litert" if suffix == ".tflite" else "onnxruntime"
+    if suffix == ".onnx" and not content:
+        assert (
+            compat.refusals(path, runtime(use, "1.0")) == ()
+        )  # an empty message is one; loading it says what is wrong
+        return
+    with pytest.raises(InputError, match=f"is not a readable {suffix} file"):
+        compat.refusals(path, runtime(use, "1.0"))
 
 
 # ---------------------------------------------------------------- before any work

@@ -14,7 +14,7 @@ from typing import Any
 from toolkit import tflite_versions
 from toolkit.core import QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
-from toolkit.errors import UnsupportedError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.tensorrt.lint_target import wants
 from toolkit.tensorrt.types import Target
 
@@ -68,11 +68,17 @@ def require_read(path: Path, device: str, use: str, version: str | None) -> None
 
 
 def _unread(path: Path, use: str, version: str) -> tuple[str, ...]:
-    if path.suffix.lower() == ".tflite":
-        return tuple(_operators(use, version, tflite_operators(path)))
-    if path.suffix.lower() == ".onnx":
+    kind = path.suffix.lower()
+    if kind not in (".tflite", ".onnx"):
+        return ()
+    try:
+        if kind == ".tflite":
+            return tuple(_operators(use, version, tflite_operators(path)))
         return tuple(_onnx(use, version, *onnx_versions(path)))
-    return ()
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read: {error.strerror}") from error
+    except Exception as error:  # whatever a parser makes of bytes that are not its format
+        raise InputError(str(path), f"is not a readable {kind} file ({type(error).__name__})") from error
 
 
 def expected(component: Any, quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]) -> list[str]:
