@@ -4,23 +4,32 @@ Each tool gets the float model (.keras graph, .tflite or .onnx, as it wants) and
 is then run by LiteRT or ONNX Runtime on the same images, in this process. Accuracy with its Wilson interval; points
 lost against the float model, and against Edgekit's file of the same format (positive: Edgekit's is better), with the
 paired 95% interval; agreement of decisions with the float model; SQNR of logits; best latency of one image on one
-thread, all files taking turns; seconds to make the file. A tool of another environment comes by its interpreter.
+thread, all files of a model taking turns; seconds to make the file. Edgekit is the shipped recipe's `quantize`. A tool
+of another environment comes by its interpreter; its seconds begin with its process.
 
-    python benchmarks/peers_int8.py --data DIR [--models NAME ...] [--images N] [--ours 'ranges = "mse"']
-                                    [--peer nncf=PYTHON] [--format .tflite] [--out FILE.md]
+One command is one run, of all models. A tool that fails, or is not done in --limit seconds, has a line that says why.
+--out is written anew after each file. --files keeps the files and their answers: the same command goes on after what a
+run that was cut short has left there, and the table says which rows those are.
+
+    python benchmarks/peers_int8.py --data DIR [--models NAME ...] [--images N] [--calibration N]
+                                    [--ours 'ranges = "mse"'] [--peer nncf=PYTHON ...] [--limit SECONDS]
+                                    [--only WORD] [--format .tflite] [--files DIR] [--out FILE.md]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
+import json
 import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +40,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from peers import here
+from peers.running import RUN, answers, best_ms
 from PIL import Image
 
 from toolkit.core import ExportContext
@@ -45,8 +55,8 @@ IMAGENET = ("mobilenet_v1_025_224_imagenet",)
 CALIBRATION = 500
 SELECTION = 2000  # test images that choices may be made on; judging begins behind them
 CONFIDENCE = 0.95
-BATCH = 50
-ROUNDS, ROUND_SECONDS = 7, 0.1  # of latency, for each file
+LIMIT = 1200.0  # seconds for a tool of another environment
+WORDS = 160  # characters of a reason
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Row:
-    """One file and what came of it. failed: why there is none."""
+    """One file and what came of it. failed: why there is none. kept: an earlier run has made it."""
 
     peer: here.Peer | None
     name: str
@@ -70,15 +80,44 @@ class Row:
     outputs: Any = None
     best_ms: float = float("nan")
     failed: str = ""
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """All rows of one model; the first is the float model's."""
+
+    name: str
+    head: str
+    data: Data
+    rows: list[Row]
+
+    @property
+    def there(self) -> list[Row]:
+        return [row for row in self.rows if not row.failed]
+
+    def right(self, row: Row) -> Any:
+        return decisions(row.outputs, self.head) == self.data.labels
+
+    def agreement(self, row: Row) -> float:
+        """Percent of decisions that are the float model's."""
+        same = decisions(row.outputs, self.head) == decisions(self.rows[0].outputs, self.head)
+        return 100 * float(same.mean())
+
+    def sqnr(self, row: Row) -> float:
+        return difference(self.rows[0].outputs, row.outputs, self.head).logits_sqnr_db
+
+    def ours(self, suffix: str) -> Row | None:
+        return next((row for row in self.there if row.peer and row.peer.ours and row.suffix == suffix), None)
 
 
 # ---------------------------------------------------------------- images
 
 
-def cifar(folder: Path, count: int) -> Data:
+def cifar(folder: Path, count: int, calibration: int = CALIBRATION) -> Data:
     train, test = (np.load(folder / f"cifar10_jpeg_{part}.npz") for part in ("train50k", "test10k"))
     rows = np.arange(SELECTION, min(SELECTION + count, len(test["labels"])))
-    return Data(decoded(train, np.arange(CALIBRATION)), decoded(test, rows), test["labels"][rows].astype(np.int64))
+    return Data(decoded(train, np.arange(calibration)), decoded(test, rows), test["labels"][rows].astype(np.int64))
 
 
 def decoded(found: Any, rows: Any) -> Any:
@@ -87,121 +126,62 @@ def decoded(found: Any, rows: Any) -> Any:
     return np.stack([np.asarray(part.convert("RGB"), np.float32) for part in parts])
 
 
-def imagenet(folder: Path, count: int) -> Data:
+def imagenet(folder: Path, count: int, calibration: int = CALIBRATION) -> Data:
     with (folder / "imagenet_sample300/labels.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     found = {}
     for role in ("calib", "eval"):
-        wanted = [line for line in lines if line["role"] == role][: count if role == "eval" else None]
+        wanted = [line for line in lines if line["role"] == role][: count if role == "eval" else calibration]
         pictures = [Image.open(folder / "imagenet_sample300" / line["file"]).convert("RGB") for line in wanted]
         images = np.stack([np.asarray(picture, np.float32) for picture in pictures]) / 127.5 - 1
         found[role] = images.astype(np.float32), np.array([int(line["class_index"]) for line in wanted])
     return Data(found["calib"][0], *found["eval"])
 
 
-# ---------------------------------------------------------------- running files
-
-
-Answer = Callable[[Any], Any]
-
-
-def litert(path: Path) -> Answer:
-    """One image at a time, one thread; integers at the ends are ours to make."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    before, after = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-    def answer(images: Any) -> Any:
-        results = []
-        for image in into(images, before):
-            interpreter.set_tensor(before["index"], image[None])
-            interpreter.invoke()
-            results.append(interpreter.get_tensor(after["index"])[0])
-        return out_of(np.stack(results), after)
-
-    return answer
-
-
-def into(images: Any, detail: Any) -> Any:
-    scale, zero = detail["quantization"]
-    if not scale:
-        return images
-    bounds = np.iinfo(detail["dtype"])
-    return np.clip(np.round(images / scale) + zero, bounds.min, bounds.max).astype(detail["dtype"])
-
-
-def out_of(values: Any, detail: Any) -> Any:
-    scale, zero = detail["quantization"]
-    return (values.astype(np.float32) - zero) * scale if scale else values
-
-
-def ort(path: Path) -> Answer:
-    """In batches where the file takes them, one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    size = BATCH if not isinstance(entry.shape[0], int) else entry.shape[0]
-
-    def answer(images: Any) -> Any:
-        parts = [images[start : start + size] for start in range(0, len(images), size)]
-        return np.concatenate([session.run(None, {entry.name: part})[0] for part in parts])
-
-    return answer
-
-
-RUN = {".tflite": litert, ".onnx": ort}
-
-
-def best_ms(paths: list[Path], image: Any) -> list[float]:
-    """Least milliseconds of one image, the files taking turns."""
-    answers = [RUN[path.suffix](path) for path in paths]
-    best = [float("inf")] * len(paths)
-    for _ in range(ROUNDS):
-        for number, answer in enumerate(answers):
-            end = time.perf_counter() + ROUND_SECONDS
-            while (started := time.perf_counter()) < end:
-                answer(image)
-                best[number] = min(best[number], 1000 * (time.perf_counter() - started))
-    return best
-
-
 # ---------------------------------------------------------------- one model
 
 
-def compare(name: str, data: Data, models: Path, peers: tuple[here.Peer, ...]) -> list[str]:
-    """The lines of one model's table."""
-    model = Keras().load(models / f"{name}.keras")
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        files = (Path(folder) / "float.tflite", Path(folder) / "float.onnx")
-        TFLite().export(model, files[0], ExportContext())
-        ONNX(dynamic_batch=True).export(model, files[1], ExportContext())
-        given = here.Given(model, *files, data.calibration)
-        print(f"{name}: float files in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-        rows = [Row(None, "float", path.suffix, path, 0.0) for path in files]
-        rows += [made(peer, given, Path(folder) / f"{number}{peer.suffix}") for number, peer in enumerate(peers)]
-        rows = [judged(row, data) for row in rows]
-        there = [row for row in rows if not row.failed]
-        times = dict(
-            zip((row.path for row in there), best_ms([row.path for row in there], data.images[:1]), strict=True)
-        )
-        return table(name, rows, data, given.head, times)
+def compare(
+    name: str, data: Data, models: Path, peers: tuple[here.Peer, ...], *, folder: Path, tell: Callable[[Found], None]
+) -> Found:
+    """One model's rows; tell: gets what there is after each file."""
+    source = models / f"{name}.keras"
+    model = Keras().load(source)
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = (folder / "float.tflite", folder / "float.onnx")
+    TFLite().export(model, files[0], ExportContext())
+    ONNX(dynamic_batch=True).export(model, files[1], ExportContext())
+    given = here.Given(model, *files, data.calibration)
+    mark = f"{hashlib.sha256(source.read_bytes()).hexdigest()} {len(data.calibration)} {len(data.labels)}"
+    print(f"{name}: float files in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    rows = [judged(Row(None, "float", path.suffix, path, 0.0), data) for path in files]
+    for peer in peers:
+        path = folder / f"{slug(peer.name)}{peer.suffix}"
+        row = kept(peer, path, mark)
+        if not row:
+            row = judged(made(peer, given, path), data)
+            keep(row, mark)
+        rows.append(row)
+        tell(Found(name, given.head, data, rows))
+    found = Found(name, given.head, data, rows)
+    paths = [row.path for row in found.there]
+    times = dict(zip(paths, best_ms(paths, data.images[:1]), strict=True))
+    return replace(found, rows=[replace(row, best_ms=times.get(row.path, row.best_ms)) for row in rows])
+
+
+def slug(name: str) -> str:
+    return "_".join(re.findall("[a-z0-9]+", name.lower()))
 
 
 def made(peer: here.Peer, given: here.Given, path: Path) -> Row:
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), 0.0
     failed = ""
     try:
-        peer.make(given, path)
+        spent = peer.make(given, path) or 0.0
     except Exception as error:  # whatever a tool makes of the model: told in its line
-        failed = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    seconds = time.perf_counter() - started
+        failed = reason(error, path)
+    seconds = time.perf_counter() - started + spent
     print(f"  {peer.name} {peer.suffix}: {seconds:.1f} s {failed}", file=sys.stderr)
     return Row(peer, peer.name, peer.suffix, path, seconds, failed=failed)
 
@@ -210,57 +190,91 @@ def judged(row: Row, data: Data) -> Row:
     """The row with its file's answers."""
     if row.failed:
         return row
+    started = time.perf_counter()
     try:
-        return Row(row.peer, row.name, row.suffix, row.path, row.seconds, RUN[row.suffix](row.path)(data.images))
+        row = replace(row, outputs=answers(row.path, data.images))
     except Exception as error:  # a file that its runtime cannot run is a result
-        return Row(row.peer, row.name, row.suffix, row.path, row.seconds, failed=f"does not run: {str(error)[:160]}")
+        return replace(row, failed=f"does not run: {reason(error, row.path)}")
+    print(f"    judged in {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    return row
 
 
-def table(name: str, rows: list[Row], data: Data, head: str, times: dict[Path, float]) -> list[str]:
+def reason(error: Exception, path: Path) -> str:
+    """Its first line, fit for a cell of a table."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.replace(f"{path.parent}{os.sep}", "").replace("|", "/")[:WORDS]
+
+
+def keep(row: Row, mark: str) -> None:
+    """A file's answers and seconds, beside it."""
+    if not row.failed:
+        np.save(f"{row.path}.npy", row.outputs)
+        Path(f"{row.path}.json").write_text(json.dumps({"mark": mark, "seconds": row.seconds}))
+
+
+def kept(peer: here.Peer, path: Path, mark: str) -> Row | None:
+    """A row that a run on the same model and images has left here."""
+    told = Path(f"{path}.json")
+    if not told.is_file() or (facts := json.loads(told.read_text()))["mark"] != mark:
+        return None
+    print(f"  {peer.name} {peer.suffix}: there already", file=sys.stderr)
+    return Row(peer, peer.name, peer.suffix, path, facts["seconds"], np.load(f"{path}.npy"), kept=True)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table(found: Found) -> list[str]:
     """Markdown."""
-    reference = rows[0].outputs
-    right = {row.path: decisions(row.outputs, head) == data.labels for row in rows if not row.failed}
-    ours = {row.suffix: right[row.path] for row in rows if row.peer and row.peer.ours and not row.failed}
-    lines = [f"### {name}", ""]
-    lines += [f"{len(data.calibration)} calibration images, {len(data.labels)} judged, head: {head}.", ""]
-    lines += [
-        "| tool | file | top-1 % | lost to float, points | lost to Edgekit, points | agreement % | logit SQNR dB "
-    ]
-    lines[-1] += "| KiB | best ms | made in s |"
+    lines = [f"### {found.name}", ""]
+    lines += [f"{len(found.data.calibration)} calibration images, {len(found.data.labels)} judged, head: {found.head}."]
+    if earlier := [row.name + row.suffix for row in found.rows if row.kept]:
+        lines[-1] += f" Made by an earlier run: {', '.join(earlier)}."
+    lines += ["", "| tool | file | top-1 % | lost to float, points | lost to Edgekit, points | agreement % "]
+    lines[-1] += "| logit SQNR dB | KiB | best ms | made in s |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for row in rows:
+    float_right = found.right(found.rows[0])
+    for row in found.rows:
         if row.failed:
             lines += [f"| {row.name} | {row.suffix} | - | {row.failed} | | | | | | {row.seconds:.1f} |"]
             continue
-        mine = right[row.path]
+        mine, against = found.right(row), found.ours(row.suffix)
         share = wilson(int(mine.sum()), len(mine), CONFIDENCE)
-        against = ours.get(row.suffix)
-        same = decisions(row.outputs, head) == decisions(reference, head)
         cells = (
             row.name,
             row.suffix,
             f"{100 * mine.mean():.2f} ({100 * float(share.low):.1f} to {100 * float(share.high):.1f})",
-            "" if row.peer is None else lost(right[rows[0].path], mine),
-            "" if row.peer is None or row.peer.ours or against is None else lost(against, mine),
-            f"{100 * same.mean():.2f}",
-            f"{difference(reference, row.outputs, head).logits_sqnr_db:.1f}",
+            "" if row.peer is None else lost(float_right, mine),
+            "" if row.peer is None or row.peer.ours or against is None else lost(found.right(against), mine),
+            f"{found.agreement(row):.2f}",
+            f"{found.sqnr(row):.1f}",
             f"{row.path.stat().st_size / 1024:.0f}",
-            f"{times[row.path]:.3f}",
+            f"{row.best_ms:.3f}",
             "" if row.peer is None else f"{row.seconds:.1f}",
         )
         lines += ["| " + " | ".join(cells) + " |"]
-    return [*lines, "", verdict(rows, right, ours), ""]
+    return [*lines, "", *verdicts(found), ""]
 
 
-def verdict(rows: list[Row], right: dict[Path, Any], ours: dict[str, Any]) -> str:
-    """Which tools' files are right more often than Edgekit's of the same format, beyond chance."""
-    better = [
-        f"{row.name} ({row.suffix})"
-        for row in rows
-        if row.peer and not row.name.startswith(here.EDGEKIT) and not row.failed and row.suffix in ours
-        if float(paired_interval(Paired.of(ours[row.suffix], right[row.path]), CONFIDENCE).high) < 0
-    ]
-    return f"Significantly better than Edgekit (paired, {CONFIDENCE:.0%}): {', '.join(better) or 'none'}."
+def verdicts(found: Found) -> list[str]:
+    """For each of Edgekit's settings, which tools' files are right more often than its own of the same format."""
+    mine = [row for row in found.there if row.name.startswith(here.EDGEKIT)]
+    others = [row for row in found.there if row.peer and row not in mine]
+    lines = []
+    for name in dict.fromkeys(row.name for row in mine):
+        pairs = [(row, other) for row in mine if row.name == name for other in others if other.suffix == row.suffix]
+        better = [
+            f"{other.name} ({other.suffix}) by {lost(found.right(other), found.right(row))}"
+            for row, other in pairs
+            if float(paired_interval(_pairs(found, row, other), CONFIDENCE).high) < 0
+        ]
+        verdict = ", ".join(better) or f"none of {len(pairs)}"
+        lines += [f"- {found.name}, significantly better than {name} (paired, {CONFIDENCE:.0%}): {verdict}."]
+    return lines
+
+
+def _pairs(found: Found, row: Row, other: Row) -> Paired:
+    return Paired.of(found.right(row), found.right(other))
 
 
 def lost(first: Any, second: Any) -> str:
@@ -270,41 +284,105 @@ def lost(first: Any, second: Any) -> str:
     return f"{100 * pairs.drop:+.2f} ({100 * float(limits.low):+.2f} to {100 * float(limits.high):+.2f})"
 
 
-def elsewhere(text: str) -> here.Peer:
+def overview(all_found: list[Found]) -> list[str]:
+    """All models side by side: what files lose, and what they cost."""
+    tops = [f"{found.name} ({100 * found.right(found.rows[0]).mean():.1f})" for found in all_found]
+    lines = ["### Points lost to float (paired), SQNR of logits", "", *_wide(all_found, tops, _loss)]
+    lines += ["", "### Agreement with float, KiB, milliseconds, seconds to make"]
+    lines += ["", *_wide(all_found, [found.name for found in all_found], _cost), ""]
+    for found in all_found:
+        lines += verdicts(found)
+        lines += [f"- {found.name}, {row.name} ({row.suffix}): {row.failed}" for row in found.rows if row.failed]
+    return [*lines, ""]
+
+
+def _wide(all_found: list[Found], tops: list[str], cell: Callable[[Found, Row], str]) -> list[str]:
+    """A line for each tool and format, a column for each model."""
+    lines = ["| | " + " | ".join(tops) + " |", "|---" * (1 + len(tops)) + "|"]
+    for name, suffix in dict.fromkeys((row.name, row.suffix) for found in all_found for row in found.rows):
+        cells = []
+        for found in all_found:
+            row = next((row for row in found.rows if (row.name, row.suffix) == (name, suffix)), None)
+            cells += ["" if row is None else "no file" if row.failed else cell(found, row)]
+        lines += [f"| {name} `{suffix}` | " + " | ".join(cells) + " |"]
+    return lines
+
+
+def _loss(found: Found, row: Row) -> str:
+    points = lost(found.right(found.rows[0]), found.right(row)).replace("+", "")
+    return f"{points}, {found.sqnr(row):.1f} dB"
+
+
+def _cost(found: Found, row: Row) -> str:
+    cost = f"{found.agreement(row):.1f}%, {row.path.stat().st_size / 1024:.0f}, {row.best_ms:.3f}"
+    return cost if row.peer is None else f"{cost}, {row.seconds:.0f}"
+
+
+# ---------------------------------------------------------------- command line
+
+
+def elsewhere(text: str, limit: float) -> here.Peer:
     """--peer NAME=PYTHON."""
     name, _, python = text.partition("=")
     if not Path(python).is_file():
         raise SystemExit(f"--peer {text}: {python or 'nothing'} is no interpreter. Fix: --peer NAME=/path/to/python.")
-    return here.elsewhere(name, Path(python))
+    return here.elsewhere(name, Path(python), limit)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with models/ and data/")
     parser.add_argument("--models", nargs="+", default=[*CIFAR, *IMAGENET], choices=[*CIFAR, *IMAGENET])
     parser.add_argument("--images", type=int, default=8000, help="images judged on; ImageNet has 200")
+    parser.add_argument("--calibration", type=int, default=CALIBRATION, help="images; ImageNet has 100")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="a tool elsewhere")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that such a tool may take for one file")
     parser.add_argument("--ours", action="append", default=[], metavar="TOML", help="Edgekit with other settings")
-    parser.add_argument("--only", default="", help="only the tools whose name holds this")
+    parser.add_argument("--only", default="", help="of the tools of this environment, those whose name holds this")
     parser.add_argument("--format", choices=sorted(RUN), help="only files of this format")
+    parser.add_argument(
+        "--files", type=Path, help="folder that keeps the files; those that are there are not made again"
+    )
     parser.add_argument("--out", type=Path, help="where the tables are written, too")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def asked(args: argparse.Namespace) -> tuple[here.Peer, ...]:
+    peers = tuple(peer for peer in here.PEERS if args.only in peer.name)
+    peers += tuple(peer for text in args.ours for peer in here.asked(text))
+    peers += tuple(elsewhere(text, args.limit) for text in args.peer)
+    return tuple(peer for peer in peers if args.format in (None, peer.suffix))
+
+
+def main() -> None:
+    args = arguments()
     if not args.data:
         print("skipped: name the folder of trained models and images (--data)")
         return
     if not (args.data / "models").is_dir():
         raise SystemExit(f"--data {args.data}: there is no folder models in it.")
-    peers = tuple(peer for peer in here.PEERS if args.only in peer.name)
-    peers += tuple(peer for text in args.ours for peer in here.ours(text))
-    peers += tuple(elsewhere(text) for text in args.peer)
-    peers = tuple(peer for peer in peers if args.format in (None, peer.suffix))
-    lines: list[str] = []
-    for name in args.models:
-        data = (imagenet if name in IMAGENET else cifar)(args.data / "data", args.images)
-        lines += compare(name, data, args.data / "models", peers)
-        if args.out:
-            args.out.write_text("\n".join(lines))
-    print("\n".join(lines))
+    peers = asked(args)
+    whole: list[Found] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.models:
+            data = (imagenet if name in IMAGENET else cifar)(args.data / "data", args.images, args.calibration)
+            files = (args.files or Path(folder)).resolve() / name
+            whole.append(
+                compare(
+                    name, data, args.data / "models", peers, folder=files, tell=lambda now: write([*whole, now], args)
+                )
+            )
+            write(whole, args)
+        print("\n".join(report(whole)))
+
+
+def report(whole: list[Found]) -> list[str]:
+    return [line for found in whole for line in table(found)] + overview(whole)
+
+
+def write(whole: list[Found], args: argparse.Namespace) -> None:
+    if args.out:
+        args.out.write_text("\n".join(report(whole)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Files of quantization-aware training against the network that was trained, on real images, family by family.
 
-The CIFAR ResNets of --data, then networks of keras.applications. Those have random weights, and what makes an argmax of
-theirs mean something is found on CIFAR-10 training images: the statistics of BatchNormalization, and the head, a
+The CIFAR networks of --data, then networks of keras.applications. Those have random weights, and what makes an argmax
+of theirs mean something is found on CIFAR-10 training images: the statistics of BatchNormalization, and the head, a
 logistic regression on the features. Each network is given its rounding, trained for --steps steps on training images,
 exported to int8 TFLite without calibration, and run in LiteRT on test images, which nothing has seen. What the file
 gives (by XNNPACK, then by LiteRT's built-in kernels) is compared with `simulate(..., exact=True)`; then its decisions
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-TRAINED = ("resnet8_cifar10_jpeg", "resnet20_cifar10_jpeg")
+TRAINED = ("resnet8_cifar10_jpeg", "resnet20_cifar10_jpeg", "mnv2_cifar10_96")
 CLASSES = 10
 SIDE = 64
 LEAST_SIDE = {"InceptionV3": 75, "Xception": 71}  # that keras.applications takes

@@ -120,6 +120,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
         f"data.preprocess={args.preprocess}",
         "measure.processes=0",
         "data.splits.train=1",
+        "variants.int8.passes.0.corrections=[]",  # which the script has none of
     ]
     if args.test:
         found += [f'data.held_out={{path="{args.test.absolute()}"}}', f"data.splits.test={args.images}"]

@@ -155,6 +155,17 @@ def test_what_a_devices_kernels_need_changes_the_request_with_a_note(
     assert any(words in note and "(a page)" in note for note in made.notes)
 
 
+def test_seven_bit_weights_behind_corrections_are_noted(tmp_path: Path) -> None:
+    board = Path(device(tmp_path, "board"))
+    text = DATA + f'[[targets]]\ndevice = "{board}"\n[[variants]]\nname = "a"\nexport = ["onnx"]\n' + INT8
+    corrected = text + 'corrections = ["bias"]\n'
+    note = "variant a: corrections are for 8-bit weights and may cost accuracy in 7: compare with corrections = []"
+    assert note not in plan(corrected).notes
+    board.write_text(board.read_text() + "\nkernels = [" + KERNELS.replace("FACT", "saturating") + "]")
+    assert note in plan(corrected).notes
+    assert note not in plan(text).notes
+
+
 def test_symmetric_and_float_files_have_nothing_to_saturate(tmp_path: Path) -> None:
     board = Path(device(tmp_path, "board", schemes=["float32", "float16", "int8"]))
     board.write_text(board.read_text() + "\nkernels = [" + KERNELS.replace("FACT", "saturating") + "]")
@@ -187,6 +198,7 @@ def test_corrections_of_a_file_are_refused_before_any_work(name: str, tmp_path: 
     assert not plan(text).problems
     (problem,) = plan(text + 'corrections = ["bias"]\n').problems
     assert "quantize: corrections change the layers of a Keras graph, the model is" in problem
+    assert "set corrections = []" in problem
     assert "\n" not in problem
 
 

@@ -173,6 +173,13 @@ def test_shipped_recipes_load_and_explain_themselves(name: str) -> None:
     assert not [line for line in lines if line.count(" = ") > 1]  # one key a line
 
 
+@pytest.mark.parametrize("name", ["post-training-int8", "post-training-schemes"])
+def test_shipped_recipes_without_training_correct_the_biases_of_int8(name: str) -> None:
+    made = {variant.name: variant.passes[-1].component for variant in load_recipe(name).variants}
+    assert made["int8"].corrections == ("bias",)
+    assert not any(component.corrections for key, component in made.items() if key != "int8")
+
+
 MAKING = ("train-small", "transfer-learning")  # recipes that make their model
 
 

@@ -163,6 +163,8 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
         kind = model_kind(recipe)
         running = list(_running(recipe, variant, step.component.format, tip.quant))
         quant, told = kernels.adapted(tip.quant, running)
+        if quant.reduce_range and getattr(tip.component, "corrections", None):
+            told.append("corrections are for 8-bit weights and may cost accuracy in 7: compare with corrections = []")
         notes += [f"variant {variant.name}: {note}" for note in told]
         problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
         notes += [f"variant {variant.name}: {note}" for note in compat.expected(step.component, quant, running)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import time
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,32 @@ from toolkit.exporters.onnx import ONNX
 from toolkit.exporters.quiet import quiet
 from toolkit.exporters.tflite import TFLite
 from toolkit.exporters.tflite_file import SIGNATURE_KEY
+from toolkit.recipe_reader import load_recipe
 
 EDGEKIT = "Edgekit"
+RECIPE = "post-training-int8"  # what Edgekit's own row is made by
+PACKAGES = {  # of the scripts by_NAME.py
+    "nncf": "nncf",
+    "inc": "onnx-neural-compressor",
+    "quark": "amd-quark",
+    "aimet": "aimet-onnx",
+    "modelopt": "nvidia-modelopt",
+}
 TUTORIAL_IMAGES = 100  # of calibration in "Post-training integer quantization" (ai.google.dev/edge/litert)
 
 
 @dataclass(frozen=True)
 class Given:
-    """What every tool starts from: the model, its float files, and images (n, height, width, channels) to calibrate."""
+    """What every tool starts from: the model, its float files, and images (n, height, width, channels) to calibrate.
+
+    passed: models that `quantize` has made, with its seconds, by settings; files of two formats need it once.
+    """
 
     model: Model
     float_tflite: Path
     float_onnx: Path
     images: Any
+    passed: dict[str, tuple[Model, float]] = field(default_factory=dict, compare=False)
 
     @property
     def input(self) -> str:
@@ -41,11 +58,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to an int8 file. make: writes it to a path. ours: what its files are compared with is not itself."""
+    """A way to an int8 file. make: writes it to a path; what it gives, if anything, are seconds that another file of
+    the same settings has spent for it already. ours: the row that the others are held against."""
 
     name: str
     suffix: str
-    make: Callable[[Given, Path], None]
+    make: Callable[[Given, Path], float | None]
     ours: bool = False
 
 
@@ -126,52 +144,100 @@ def onnxruntime(**options: Any) -> Callable[[Given, Path], None]:
     return make
 
 
-def edgekit(exporter: Any, **options: Any) -> Callable[[Given, Path], None]:
+def edgekit(exporter: Any, **options: Any) -> Callable[[Given, Path], float]:
     """`quantize` with these options, and an exporter."""
 
-    def make(given: Given, path: Path) -> None:
+    def make(given: Given, path: Path) -> float:
         from toolkit.passes.quantize import Quantize
 
         data: Any = Images(given.input, given.images)
-        context = PassContext(original=given.model, calibration=data)
-        made = Quantize(**{"scheme": "int8", **options}).run(given.model, context).model
+        key, spent = repr(sorted(options.items())), 0.0
+        if key in given.passed:
+            made, spent = given.passed[key]
+        else:
+            started = time.perf_counter()
+            context = PassContext(original=given.model, calibration=data)
+            made = Quantize(**{"scheme": "int8", **options}).run(given.model, context).model
+            given.passed[key] = made, time.perf_counter() - started
         exporter.export(made, path, ExportContext(calibration=data))
+        return spent
 
     return make
 
 
-def ours(text: str) -> tuple[Peer, Peer]:
-    """Edgekit once more, with these settings of `quantize` (TOML, several of them apart by `;`)."""
-    settings = tomllib.loads(text.replace(";", "\n"))
+def ours(name: str, settings: dict[str, Any], *, judge: bool = False) -> tuple[Peer, Peer]:
+    """Edgekit with these settings of `quantize`, as both files."""
     made = ((".tflite", TFLite()), (".onnx", ONNX(dynamic_batch=True)))
-    one, two = (Peer(f"{EDGEKIT}, {text}", suffix, edgekit(exporter, **settings)) for suffix, exporter in made)
+    one, two = (Peer(name, suffix, edgekit(exporter, **settings), judge) for suffix, exporter in made)
     return one, two
 
 
-def elsewhere(name: str, python: Path) -> Peer:
-    """A tool of another environment, by the script by_NAME.py beside this file."""
+def shipped() -> dict[str, Any]:
+    """The settings of `quantize` in the shipped recipe."""
+    (step,) = load_recipe(RECIPE).variants[0].passes
+    settings: dict[str, Any] = step.component.model_dump(exclude_unset=True)
+    return settings
+
+
+def asked(text: str) -> tuple[Peer, Peer]:
+    """Edgekit with these settings alone (TOML, several of them apart by `;`)."""
+    return ours(f"{EDGEKIT}, {text}", tomllib.loads(text.replace(";", "\n")))
+
+
+def elsewhere(name: str, python: Path, limit: float | None = None) -> Peer:
+    """A tool of another environment, by the script by_NAME.py beside this file; limit: seconds that it may take."""
     script = Path(__file__).with_name(f"by_{name}.py")
     if not script.is_file():
         raise SystemExit(f"--peer {name}: there is no {script}. Fix: write one, as by_nncf.py is.")
 
     def make(given: Given, path: Path) -> None:
-        images = path.with_suffix(".npz")
+        images, source = path.with_suffix(".npz"), path.with_suffix(".source.onnx")
         np.savez(images, images=given.images, input=given.input)
-        command = [str(python), str(script), str(given.float_onnx), str(images), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        shutil.copyfile(given.float_onnx, source)  # nvidia-modelopt writes into what it is given
+        command = [str(python), str(script.resolve()), str(source), str(images), str(path)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=limit, cwd=path.parent, env=_plain()
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"not done in {limit:.0f} s") from None
+        finally:
+            images.unlink()
+            source.unlink()
         if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RuntimeError(f"signal {-done.returncode}" if done.returncode < 0 else reason)
 
-    return Peer(name, ".onnx", make)
+    return Peer(_named(name, python), ".onnx", make)
 
 
+def _plain() -> dict[str, str]:
+    """The environment without what is for this interpreter alone."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "TF_", "KERAS_"))}
+
+
+def _named(name: str, python: Path) -> str:
+    """With its version."""
+    package = PACKAGES.get(name, name)
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    return f"{package} {done.stdout.strip()}".strip()
+
+
+FROM_RECIPE = ours(EDGEKIT, shipped(), judge=True)
+BARE = ours(f"{EDGEKIT} without corrections", {**shipped(), "corrections": []})
 PEERS: tuple[Peer, ...] = (
-    Peer(f"TensorFlow, {TUTORIAL_IMAGES} images", ".tflite", tensorflow(TUTORIAL_IMAGES)),
-    Peer("TensorFlow, all images", ".tflite", tensorflow(1_000_000)),
-    Peer("ai-edge-quantizer", ".tflite", ai_edge_quantizer),
-    Peer(EDGEKIT, ".tflite", edgekit(TFLite()), ours=True),
-    Peer("onnxruntime, defaults", ".onnx", onnxruntime()),
-    Peer("onnxruntime, per-channel", ".onnx", onnxruntime(per_channel=True, activation_type="QUInt8")),
-    Peer(EDGEKIT, ".onnx", edgekit(ONNX(dynamic_batch=True)), ours=True),
-    *ours('corrections = ["bias"]'),
+    Peer(f"TensorFlow {version('tensorflow')}, {TUTORIAL_IMAGES} images", ".tflite", tensorflow(TUTORIAL_IMAGES)),
+    Peer(f"TensorFlow {version('tensorflow')}", ".tflite", tensorflow(1_000_000)),
+    Peer(f"ai-edge-quantizer {version('ai-edge-quantizer')}", ".tflite", ai_edge_quantizer),
+    FROM_RECIPE[0],
+    BARE[0],
+    Peer(f"onnxruntime {version('onnxruntime')}, defaults", ".onnx", onnxruntime()),
+    Peer(
+        f"onnxruntime {version('onnxruntime')}, per channel",
+        ".onnx",
+        onnxruntime(per_channel=True, activation_type="QUInt8"),
+    ),
+    FROM_RECIPE[1],
+    BARE[1],
 )

@@ -129,7 +129,7 @@ def test_faulty_scale_in_an_onnx_file_is_named(written: dict[str, Written], tmp_
 
     proto = onnx.load(str(written["residual"].onnx))
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    convolution = [node for node in proto.graph.node if node.op_type == "Conv"][5]
+    convolution = [node for node in proto.graph.node if node.op_type == "Conv"][4]
     reader = next(node for node in proto.graph.node if node.output[0] == convolution.input[1])
     scale = constants[reader.input[1]]
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(2), scale.name))

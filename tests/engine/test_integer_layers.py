@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,14 @@ def test_sums_beyond_what_float32_has_are_exact() -> None:
     assert np.asarray(inner(np.eye(1, 1040).reshape(1, 1, 1, 1040) + 128)).item() == 16_906_367  # odd: not in float32
 
 
-@pytest.fixture(scope="module")
-def network() -> Any:
+def squeezed(front: str = "plain") -> Any:
     keras.utils.set_random_seed(5)
-    image = keras.Input((12, 12, 3), name="image")
-    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
+    x = image = keras.Input((12, 12, 3), name="image")
+    if front == "enlarged":
+        x = layers.Rescaling(0.5, offset=-0.25, name="scaling")(layers.Resizing(36, 36, name="larger")(image))
+    if front == "scaled":
+        x = layers.Rescaling(0.37, offset=1.3, name="scaling")(image)
+    first = x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(x)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
     x = layers.Conv2D(16, 1, name="project")(x)
     x = layers.ReLU(name="after")(layers.Add(name="sum")([x, first]))
@@ -99,9 +103,21 @@ def network() -> Any:
     return keras.Model(image, layers.Dense(7, name="classes")(x))
 
 
-def test_exact_simulation_gives_the_integers_of_the_file(network: Any, tmp_path: Path) -> None:
+def pooled() -> Any:
+    """Average pooling of parts, and of the whole: 6 x 6 places, so that a step of the mean is no power of two."""
+    keras.utils.set_random_seed(6)
+    image = keras.Input((12, 12, 3), name="image")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(image)
+    x = layers.Conv2D(24, 3, padding="same", activation="relu", name="last")(layers.AveragePooling2D(2, name="part")(x))
+    x = layers.Flatten(name="flat")(layers.AveragePooling2D(6, name="whole")(x))
+    return keras.Model(image, layers.Dense(7, name="classes")(x))
+
+
+@pytest.mark.parametrize("build", [squeezed, partial(squeezed, "enlarged"), partial(squeezed, "scaled"), pooled])
+def test_exact_simulation_gives_the_integers_of_the_file(build: Any, tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
+    network = build()
     graph = prepare(network).graph
     ranges = calibrate(graph, [{"image": IMAGES}]).ranges("minmax")
     ends = [

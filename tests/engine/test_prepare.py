@@ -154,6 +154,73 @@ def test_prepare_makes_scalings_of_images_a_convolution(layer: Any) -> None:
     np.testing.assert_allclose(graph(images), model(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("behind", ["conv", "pad", "larger", "smaller"])
+def test_prepare_keeps_one_rescaling_of_pixels(behind: str) -> None:
+    """Of all channels alike, before what puts zeros around the image, or before a Resizing."""
+    x = image = keras.Input((6, 6, 3), name="image")
+    x = layers.Resizing(9, 9, name="larger")(x) if behind == "larger" else x
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(x)
+    x = layers.ZeroPadding2D(name="pad")(x) if behind == "pad" else x
+    x = layers.Resizing(3, 3, name="smaller")(x) if behind == "smaller" else x
+    model = keras.Model(image, layers.Conv2D(2, 3, padding="valid" if behind == "pad" else "same", name="conv")(x))
+    graph = prepare(model).graph
+    assert type(graph.get_layer("scaling")).__name__ == "Rescaling"
+    assert order(graph)[1] == "scaling"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(graph(images), model(images), rtol=1e-4, atol=1e-5)
+    assert prepare(graph).graph is graph
+
+
+@pytest.mark.parametrize("numbers", [(1 / 255, 0.0), (1.0, -127.5), (-1.0, 255.0)])
+def test_prepare_keeps_no_rescaling_that_is_not_a_product_and_a_sum(numbers: tuple[float, float]) -> None:
+    image = keras.Input((6, 6, 3), name="image")
+    x = layers.Rescaling(numbers[0], offset=numbers[1], name="scaling")(image)
+    graph = prepare(keras.Model(image, layers.Conv2D(2, 3, padding="same", name="conv")(x))).graph
+    assert type(graph.get_layer("scaling")).__name__ == "DepthwiseConv2D"
+
+
+def order(graph: Any) -> list[str]:
+    return [call.name for call in walk(graph).calls]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_prepare_scales_before_an_image_is_made_larger(interpolation: str) -> None:
+    image = keras.Input((4, 4, 3), name="image")
+    x = layers.Resizing(9, 7, interpolation=interpolation, name="larger")(image)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(x)
+    x = layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[4.0, 1.0, 0.25], name="norm")(x)
+    model = keras.Model(image, layers.Conv2D(2, 3, padding="same", name="conv")(x))
+    found = prepare(model)
+    assert order(found.graph) == ["image", "scaling", "norm", "larger", "conv"]
+    assert {rewrite.layer: rewrite.after for rewrite in found.rewrites}["larger"] == "behind scaling, norm"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(found.graph(images), model(images), rtol=1e-4, atol=1e-5)
+    assert prepare(found.graph).graph is found.graph
+    assert order(prepare(model, scalings=False).graph) == ["image", "larger", "scaling", "norm", "conv"]
+
+
+@pytest.mark.parametrize(
+    "resizing",
+    [
+        layers.Resizing(3, 5, name="resizing"),  # fewer pixels
+        layers.Resizing(8, 6, interpolation="bicubic", name="resizing"),
+        layers.Resizing(8, 6, pad_to_aspect_ratio=True, name="resizing"),  # with 0, which a scaling moves
+    ],
+)
+def test_prepare_leaves_scalings_behind_other_resizings(resizing: Any) -> None:
+    image = keras.Input((4, 4, 3), name="image")
+    model = keras.Model(image, layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(resizing(image)))
+    assert order(prepare(model).graph) == ["image", "resizing", "scaling"]
+
+
+def test_prepare_leaves_scalings_of_images_that_are_read_as_they_are_too() -> None:
+    image = keras.Input((4, 4, 3), name="image")
+    x = layers.Resizing(8, 8, name="larger")(image)
+    scaled = layers.Conv2D(2, 3, name="conv")(layers.Rescaling(0.5, name="scaling")(x))
+    model = keras.Model(image, layers.Concatenate(name="both")([layers.Conv2D(2, 3, name="raw")(x), scaled]))
+    assert order(prepare(model).graph).index("larger") < order(prepare(model).graph).index("scaling")
+
+
 def test_prepare_keeps_scalings_of_what_is_no_image() -> None:
     numbers = keras.Input((3,), name="numbers")
     model = keras.Model(numbers, layers.Dense(2)(layers.Rescaling(0.5)(numbers)))
@@ -182,3 +249,41 @@ def test_prepare_keeps_an_added_number_where_something_else_reads_the_layer() ->
     x = layers.Conv2D(5, 1, name="first")(image)
     model = keras.Model(image, layers.Multiply(name="product")([x, layers.ReLU(6.0)(x + 3.0)]))
     assert "Add" in [call.kind for call in walk(prepare(model).graph).calls]
+
+
+@pytest.mark.parametrize(
+    ("pool", "whole"),
+    [
+        (layers.AveragePooling2D((4, 6), name="pool"), True),
+        (layers.AveragePooling2D((4, 6), strides=1, name="pool"), True),
+        (layers.AveragePooling2D(7, padding="same", name="pool"), True),  # zeros around an image count for nothing
+        (layers.AveragePooling2D(4, name="pool"), False),  # one place comes out, of 4 of 6 columns
+        (layers.AveragePooling2D((4, 3), name="pool"), False),
+        (layers.AveragePooling2D((4, 6), strides=3, padding="same", name="pool"), False),  # several windows
+        (layers.MaxPooling2D((4, 6), name="pool"), False),
+    ],
+)
+def test_prepare_makes_pooling_a_mean_where_its_window_is_the_whole_image(pool: Any, whole: bool) -> None:
+    image = keras.Input((4, 6, 3), name="image")
+    model = keras.Model(image, layers.Flatten()(pool(image)))
+    prepared = prepare(model)
+    assert (type(prepared.graph.get_layer("pool")).__name__ == "GlobalAveragePooling2D") == whole
+    assert [rewrite.layer for rewrite in prepared.rewrites] == ["pool"] * whole
+    images = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(prepared.graph(images), model(images), rtol=1e-5, atol=1e-6)
+    if whole:
+        np.testing.assert_allclose(prepared.graph(images), images.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    assert not prepare(prepared.graph).rewrites
+
+
+@pytest.mark.parametrize("sides", [(None, None), (1, 1)])
+def test_prepare_keeps_pooling_of_unknown_sides_and_of_one_place(sides: tuple[Any, Any]) -> None:
+    image = keras.Input((*sides, 3), name="image")
+    model = keras.Model(image, layers.AveragePooling2D(1)(image))
+    assert prepare(model).graph is model
+
+
+def test_prepare_keeps_pooling_that_is_called_on_several_sizes() -> None:
+    pool, image = layers.AveragePooling2D(2, name="pool"), keras.Input((4, 4, 3), name="image")
+    model = keras.Model(image, pool(pool(image)))
+    assert prepare(model).graph is model

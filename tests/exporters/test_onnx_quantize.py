@@ -122,7 +122,7 @@ def test_ranges_are_the_models_and_no_images_are_needed(model: Model, tmp_path: 
     """Each range decides one scale, that of the tensors with its layer's values; nothing is calibrated again."""
     file = written(model, tmp_path, INT8)
     ranges = dict(model.statistics.ranges)  # type: ignore[union-attr]
-    image = scale_before(file, nodes(file, "Conv")[0])
+    image = scale_before(file, nodes(file, "Mul")[0])  # of the Rescaling
     assert image == pytest.approx((ranges["image"].high - min(0, ranges["image"].low)) / 255)
     (gemm,) = nodes(file, "Gemm")
     assert scale_before(file, gemm) == pytest.approx(ranges["gap"].high / 255)
@@ -146,6 +146,22 @@ def test_mean_over_an_image_is_computed_in_integers(model: Model, tmp_path: Path
     (pool,) = nodes(file, "GlobalAveragePool")
     assert file.producers[pool.input[0]].op_type == "DequantizeLinear"
     assert {reader.op_type for reader in file.consumers[pool.output[0]]} == {"QuantizeLinear"}
+
+
+@pytest.mark.parametrize(("quant", "steps"), [(INT8, 255), (SYMMETRIC, 127)])
+def test_average_of_a_whole_image_has_a_scale_of_its_own(tmp_path: Path, quant: QuantSpec, steps: int) -> None:
+    image = keras.Input((*SIZE, 3), name="image")
+    x = L.ReLU(name="relu")(L.Conv2D(4, 1, name="conv")(image))
+    x = L.Flatten(name="flat")(L.AveragePooling2D(SIZE, name="pool")(x))
+    plain = as_model(scatter(keras.Model(image, L.Dense(2, name="head")(x), name="net")))
+    ends = {"image": (0.0, 1.0), "relu": (0.0, 2.0), "pool": (0.0, 0.3), "head": (-1.0, 1.0)}
+    found = {name: TensorRange(*own, "learned") for name, own in ends.items()}
+    file = written(replace(plain, statistics=Statistics(found, 1)), tmp_path, quant)
+    assert not nodes(file, "AveragePool")
+    (mean,), (gemm,) = nodes(file, "GlobalAveragePool"), nodes(file, "Gemm")
+    assert scale_before(file, gemm) == pytest.approx(0.3 / steps)
+    if quant is INT8:
+        assert scale_before(file, mean) == pytest.approx(2 / steps)
 
 
 def test_range_that_no_layer_has_is_found_on_the_file_and_told(model: Model, tmp_path: Path) -> None:
@@ -193,7 +209,6 @@ def test_layer_keeps_the_scheme_it_is_given(model: Model, tmp_path: Path) -> Non
         for node in nodes(file, "Conv")
     ]
     assert kinds == [
-        "DequantizeLinear",
         "DequantizeLinear",
         "float",
         "DequantizeLinear",

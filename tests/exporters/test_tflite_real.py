@@ -85,10 +85,10 @@ def test_int8_is_the_converters_equal(name: str, tmp_path: Path) -> None:
     ours = TFLite().export(ranged, tmp_path / "ours.tflite", context)
     theirs = TFLite().export(replace(model, quant=QuantSpec("int8")), tmp_path / "theirs.tflite", context)
     kinds = [Counter(op.kind for op in tflite_file.read(made.path).operators) for made in (ours, theirs)]
-    scaled = kinds[1][
-        "MUL"
-    ]  # a Rescaling: one depthwise convolution, which rounds once, for the converter's MUL and ADD
-    assert kinds[0] + Counter(MUL=scaled, ADD=scaled) == kinds[1] + Counter(DEPTHWISE_CONV_2D=scaled)
+    pooled = kinds[1]["AVERAGE_POOL_2D"]  # over the whole image in these: a mean with a scale of its own
+    scaled = kinds[1]["MUL"] - kinds[0]["MUL"]  # a scaling by channels: one convolution for the converter's two
+    more = Counter(AVERAGE_POOL_2D=pooled, MUL=scaled, ADD=scaled)
+    assert kinds[0] + more == kinds[1] + Counter(MEAN=pooled, DEPTHWISE_CONV_2D=scaled)
     assert ours.size_bytes <= theirs.size_bytes
     images, labels = cifar("cifar10_jpeg_test10k.npz", 500)
     right = [np.mean(decisions(made.path, images) == labels) for made in (ours, theirs)]

@@ -17,6 +17,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+OFFSET_STEPS = 255  # a number by itself has a range from 0 to itself: the last of 8 bits
 FACTOR_BITS = 20  # of the larger factor of a sum, before its leading one (xnn_init_qs8_add_minmax_scalar_params)
 
 
@@ -97,6 +98,28 @@ class IntegerScaling(layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any) -> Any:
         products = tf.cast(tf.round(inputs / self._in), tf.int32) * self._steps
         return tf.round(tf.cast(products, tf.float32) * self._factor) * self._out
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+class IntegerRescaling(layers.Layer):  # type: ignore[misc]
+    """x * scale + offset with a scale above 0 and an offset unlike 0, on the grid of the output.
+
+    The product lies on the input's grid times `scale`, so that its integers are the input's; the sum is rounded.
+    """
+
+    def __init__(self, in_scale: float, numbers: tuple[float, float], out_scale: float, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._in = np.float32(in_scale)
+        self._offset = np.float32(numbers[1])
+        product = float(self._in * np.float32(numbers[0]))
+        self._ratio = np.float32(product) / self._in
+        step = abs(numbers[1]) / OFFSET_STEPS
+        self._sum = IntegerAdd((product, step), out_scale, name=f"{self.name}_sum")
+
+    def call(self, inputs: Any) -> Any:
+        return self._sum([inputs * self._ratio, self._offset])
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

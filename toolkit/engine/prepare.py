@@ -3,8 +3,15 @@
 BatchNormalization goes into the weights before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2) or, where there is
 none, becomes a 1x1 depthwise convolution; a number added to what a layer gives goes into its bias (as TensorFlow's
 converter has it); a separable convolution becomes its two; activations inside layers become layers of their own; swish
-becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution. What the graph
-computes stays; preparing twice changes nothing.
+becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution; average pooling
+whose window is the whole image the mean it is, which has a scale of its own, where pooling keeps that of its input
+("LiteRT 8-bit quantization specification"). What the graph computes stays; preparing twice changes nothing.
+becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution, and stands before a
+Resizing that makes the image larger. What the graph computes stays; preparing twice changes nothing.
+
+One Rescaling of all channels stays: of pixels, whose file form is a product with a number and a sum with one, which
+round once between them (the product's integers are those it reads) and take a tenth of a convolution's time over 3
+channels. Not where TensorFlow's converter would join them with what is behind.
 """
 
 from __future__ import annotations
@@ -20,12 +27,14 @@ from keras import layers
 from numpy.typing import NDArray
 
 from toolkit.engine.flatten import Builder
-from toolkit.engine.graph import Call, Graph, walk
+from toolkit.engine.graph import Call, Edge, Graph, walk
 
 Array = NDArray[Any]
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense)
 OFFSET = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # whose bias takes in a number added
 SWISH = ("silu", "swish")
+SCALING = (layers.Rescaling, layers.Normalization)
+AVERAGING = ("bilinear", "nearest")  # interpolations that give means of pixels: resize(a x + b) = a resize(x) + b
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,15 @@ class _Preparer(Builder):
         self._norms = {id(conv): bn for conv, bn in folds}
         self._offsets = _offsets(graph, self._shared)
         self._offset_layers = {id(add) for add, _ in self._offsets.values()}
+        self._ahead = _ahead(graph, self._shared) if scalings else {}
+        self._kept = _pixel_scalings(graph, self._shared, self._ahead)
+        self._moved = {id(scaling) for moved in self._ahead.values() for scaling in moved}
         self._made: dict[int, tuple[Any, ...]] = {}
 
     def call(self, node: Any, values: dict[int, Any], prefix: str) -> list[Any]:
         operation = node.operation
         tensors = [values[id(tensor)] for tensor in node.input_tensors]
-        if id(operation) in self._folds or id(operation) in self._offset_layers:
+        if id(operation) in self._folds or id(operation) in self._offset_layers or id(operation) in self._moved:
             return tensors
         if id(operation) not in self._made:
             self._made[id(operation)] = self._replacement(operation, node)
@@ -140,8 +152,13 @@ class _Preparer(Builder):
             return self._separated(layer)
         if isinstance(layer, layers.BatchNormalization):
             return self._standalone(layer, tuple(node.input_tensors[0].shape), "BatchNormalization", affine)
-        if self._scalings and isinstance(layer, layers.Rescaling | layers.Normalization):
+        if self._scalings and isinstance(layer, SCALING) and id(layer) not in self._kept:
             return self._standalone(layer, tuple(node.input_tensors[0].shape), type(layer).__name__, _scaling)
+        if _is_whole(layer, tuple(node.input_tensors[0].shape)) and id(layer) not in self._shared:
+            self._tell(layer, "AveragePooling2D over the whole image", "its mean, with a range of its own")
+            return (layers.GlobalAveragePooling2D(keepdims=True, name=layer.name),)
+        if id(layer) in self._ahead:
+            return self._scaled_before(layer, tuple(node.input_tensors[0].shape))
         if _is_swish(layer):
             self._tell(layer, "swish", "sigmoid, then a product")
             return (_swish(self.new(f"{layer.name}_sigmoid"), layer.name),)
@@ -201,16 +218,25 @@ class _Preparer(Builder):
         second.set_weights([pointwise, bias] if bias is not None else [pointwise])
         return (first, second, *self._activation(layer))
 
+    def _scaled_before(self, layer: Any, shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+        """The scalings that stand behind a Resizing, and then the Resizing."""
+        scalings = self._ahead[id(layer)]
+        self._tell(layer, "Resizing", f"behind {', '.join(scaling.name for scaling in scalings)}")
+        made: list[Any] = []
+        for one in scalings:
+            kept = id(one) in self._kept
+            made += [self._clone(one, "")] if kept else self._standalone(one, shape, type(one).__name__, _scaling)
+        return (*made, self._clone(layer, ""))
+
     def _standalone(
         self, layer: Any, shape: tuple[int | None, ...], kind: str, found: Callable[[Any, int], tuple[Array, Array]]
     ) -> tuple[Any, ...]:
         """A scale and an offset with no weights before it, over the channels of an image: one rounding, not two."""
-        if len(shape) != 4 or shape[-1] is None or getattr(layer, "axis", -1) not in (-1, 3, (), (-1,), (3,)):
-            return ()
-        if getattr(layer, "invert", False):
+        channels = shape[-1] if _is_of_channels(layer, shape) else None
+        if channels is None:
             return ()
         self._tell(layer, kind, "a 1x1 depthwise convolution")
-        scale, offset = found(layer, shape[-1])
+        scale, offset = found(layer, channels)
         twin = layers.DepthwiseConv2D(1, name=layer.name)
         twin.build(shape)
         twin.set_weights([scale[None, None, :, None], offset])
@@ -246,6 +272,12 @@ def _scaling(layer: Any, channels: int) -> tuple[Array, Array]:
         scale, offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
     wide = (np.broadcast_to(values, (channels,)).astype(np.float32) for values in (scale, offset))
     return tuple(wide)  # type: ignore[return-value]
+
+
+def _is_of_channels(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether a scaling of what has this shape is one of the channels of images."""
+    last = getattr(layer, "axis", -1) in (-1, 3, (), (-1,), (3,))
+    return len(shape) == 4 and shape[-1] is not None and last and not getattr(layer, "invert", False)
 
 
 def _folded(layer: Any, kernel: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
@@ -301,6 +333,64 @@ def _offsets(graph: Graph, shared: set[int]) -> dict[int, tuple[Any, float]]:
     return found
 
 
+def _ahead(graph: Graph, shared: set[int]) -> dict[int, list[Any]]:
+    """id of a Resizing that enlarges -> the scalings behind it, which cost less in front of it, in their order."""
+    outputs = {edge.call for edge in graph.outputs}
+    resizing: dict[int, Any] = {}  # by index of a call that only the next one reads: it, or the one before its scalings
+    found: dict[int, list[Any]] = {}
+    for call in graph.calls:
+        if id(call.layer) in shared or call.index in outputs:
+            continue
+        start = call.layer if _enlarges(call) else None
+        if isinstance(call.layer, SCALING) and _is_of_channels(call.layer, call.input_shapes[0]):
+            start = resizing.get(call.inputs[0].call)
+            if start is not None:
+                found.setdefault(id(start), []).append(call.layer)
+        if start is not None and len(call.consumers) == 1:
+            resizing[call.index] = start
+    return found
+
+
+def _pixel_scalings(graph: Graph, shared: set[int], ahead: dict[int, list[Any]]) -> set[int]:
+    """ids of the Rescaling layers that stay: one scale and offset, of an input, or of one that is resized after it."""
+    alone = {id(scalings[0]) for scalings in ahead.values() if len(scalings) == 1}
+    found = set()
+    for call in graph.calls:
+        if not isinstance(call.layer, layers.Rescaling) or id(call.layer) in shared or not _is_plain(call):
+            continue
+        moved = id(call.layer) in alone
+        before = graph.calls[call.inputs[0].call]
+        reads = graph.calls[before.inputs[0].call] if moved else before
+        apart = moved or all(_pads(graph.calls[index].layer) for index in call.consumers)
+        if reads.kind == "InputLayer" and apart and Edge(call.index) not in graph.outputs:
+            found.add(id(call.layer))
+    return found
+
+
+def _is_plain(call: Call) -> bool:
+    """Whether a Rescaling of images is a product with a number above 0 and a sum with another, neither for nothing."""
+    scale, offset = np.asarray(call.layer.scale), np.asarray(call.layer.offset)
+    numbers = (scale.size, offset.size) == (1, 1) and _is_of_channels(call.layer, call.input_shapes[0])
+    return bool(numbers and scale > 0 and scale != 1 and offset != 0)
+
+
+def _pads(layer: Any) -> bool:
+    """Whether a layer puts zeros around images first, so that no sum before it can go into its bias."""
+    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):
+        return bool(layer.padding == "same" and min(layer.kernel_size) > 1)
+    return isinstance(layer, layers.ZeroPadding2D | layers.Resizing)
+
+
+def _enlarges(call: Call) -> bool:
+    """Whether a call is a Resizing to more pixels, each a mean of old ones."""
+    layer = call.layer
+    if not isinstance(layer, layers.Resizing) or layer.data_format != "channels_last" or layer.pad_to_aspect_ratio:
+        return False
+    sides = [side for side in call.input_shapes[0][1:3] if side]
+    larger = len(sides) == 2 and sides[0] * sides[1] < layer.height * layer.width
+    return larger and layer.interpolation in AVERAGING
+
+
 def _takes_norm(call: Call) -> bool:
     kinds = (*WEIGHTED, layers.SeparableConv2D)
     last = getattr(call.layer, "data_format", "channels_last") == "channels_last"
@@ -309,6 +399,15 @@ def _takes_norm(call: Call) -> bool:
 
 def _is_linear(layer: Any) -> bool:
     return getattr(layer, "activation", None) in (None, keras.activations.linear)
+
+
+def _is_whole(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether a pooling gives the one average of a whole image of several places."""
+    if not isinstance(layer, layers.AveragePooling2D) or layer.data_format != "channels_last" or None in shape[1:3]:
+        return False
+    one = tuple(layer.compute_output_shape(shape))[1:3] == (1, 1)
+    covered = all(window >= side for window, side in zip(layer.pool_size, shape[1:3], strict=True))
+    return one and covered and shape[1:3] != (1, 1)
 
 
 def _is_swish(layer: Any) -> bool:

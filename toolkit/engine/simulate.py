@@ -26,6 +26,7 @@ from toolkit.engine.integer_layers import (
     IntegerLayer,
     IntegerMean,
     IntegerMultiply,
+    IntegerRescaling,
     IntegerScaling,
     IntegerTable,
     of_weights,
@@ -268,6 +269,10 @@ def _without_weights(call: Call, taken: list[Encoding], own: Encoding) -> Any:
         number = asymmetric(call.constants[0], call.constants[0])  # its range is from 0 to itself
         steps = round(call.constants[0] / number.scale)
         return IntegerScaling(taken[0].scale, (steps, number.scale), own.scale, name=call.name)
+    if call.kind == "Rescaling" and np.size(call.layer.scale) == np.size(call.layer.offset) == 1:
+        numbers = float(np.squeeze(call.layer.scale)), float(np.squeeze(call.layer.offset))
+        if numbers[0] > 0 and numbers[1]:
+            return IntegerRescaling(taken[0].scale, numbers, own.scale, name=call.name)
     if call.kind == "GlobalAveragePooling2D" and call.layer.data_format == "channels_last":
         return IntegerMean(taken[0].scale, own.scale, keepdims=call.layer.keepdims, name=call.name)
     if activation(call) in HARD_SWISH:

@@ -146,6 +146,7 @@ def _ranges(
     for name, layers in plan.found.items():
         if own := _namesake(name, [layer for layer in layers if layer in known]):
             ranges[name] = (known[own].low, known[own].high)
+    ranges |= _of_products(plan, ranges)
     follow = {
         tensor.name
         for operator, scheme in zip(plan.file.operators, plan.schemes, strict=True)
@@ -160,6 +161,19 @@ def _ranges(
         ranges |= observed.observe_tflite(plan.content, feed, *how, missing)
     # their own ranges are replaced by those of what they follow
     return ranges | {name: (0.0, 1.0) for name in left if name in follow}, missing
+
+
+def _of_products(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """What products of a tensor of known range and a number have, as inside a Rescaling: the same integers."""
+    found = {}
+    for operator in (operator for operator in plan.file.operators if operator.kind == "MUL"):
+        numbers = [t.data for t in operator.inputs if t and t.data is not None and t.data.size == 1]
+        known = [ranges[t.name] for t in operator.inputs if t and t.name in ranges]
+        name = operator.outputs[0].name
+        if name not in ranges and len(numbers) == len(known) == 1:
+            low, high = sorted(end * float(numbers[0].item()) for end in known[0])
+            found[name] = low, high
+    return found
 
 
 def _namesake(tensor: str, layers: list[str]) -> str | None:

@@ -107,7 +107,7 @@ class Quantize(Component):
     def refusal(self, kind: Kind) -> str | None:
         """Why a model of this kind cannot have what is asked for, or None. Asked by `plan`, before any work."""
         if self.corrections and kind != "keras":
-            return f"corrections change the layers of a Keras graph, the model is {kind}; leave corrections out"
+            return f"corrections change the layers of a Keras graph, the model is {kind}; set corrections = []"
         return None
 
     def run(self, model: Model, context: PassContext) -> PassResult:
