@@ -219,9 +219,7 @@ def test_file_that_is_none_is_said_to_be_none(suffix: str, content: bytes, tmp_p
     path.write_bytes(content)
     use = "litert" if suffix == ".tflite" else "onnxruntime"
     if suffix == ".onnx" and not content:
-        assert (
-            compat.refusals(path, runtime(use, "1.0")) == ()
-        )  # an empty message is one; loading it says what is wrong
+        assert compat.refusals(path, runtime(use, "1.0")) == ()  # an empty message is one
         return
     with pytest.raises(InputError, match=f"is not a readable {suffix} file"):
         compat.refusals(path, runtime(use, "1.0"))

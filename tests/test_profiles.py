@@ -102,7 +102,7 @@ def test_all_shipped_profiles_are_checked_without_a_name() -> None:
 # ---------------------------------------------------------------- capture
 
 
-def test_capture_writes_a_profile_of_this_machine_that_is_valid_and_measures(tmp_path: Path) -> None:
+def test_capture_writes_a_profile_of_this_machine_that_is_valid(tmp_path: Path) -> None:
     out = tmp_path / "here.toml"
     result = invoke("capture", "--out", out)
     assert result.exit_code == 0, result.output

@@ -7,8 +7,6 @@ Pages: tensorflow/lite/tools/benchmark, README.md and benchmark_model.cc.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import shlex
@@ -22,6 +20,11 @@ from toolkit.errors import InputError, StageError, UnavailableError, Unsupported
 
 MARGIN_S = 300.0  # beyond the timed seconds: loading, first inference
 FEWEST_RUNS = 5
+# node type, start (not in old ones), first, avg_ms, %, cdf%, mem KB, times called, name: both texts may hold commas
+ROW = re.compile(
+    r"^(?P<kind>.*?), (?:[\d.e+-]+, )?[\d.e+-]+, (?P<avg>[\d.e+-]+), "
+    r"[\d.e+-]+%, [\d.e+-]+%, [\d.e+-]+, \d+, (?P<name>.*)$"
+)
 REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 P50_RANGE = "range: least 5th percentile to second smallest median of a process, as benchmark_model prints them"
 TIMINGS = re.compile(
@@ -140,36 +143,23 @@ def _kernels(text: str, delegate: str) -> str:
 
 
 def operators(text: str) -> tuple[OperatorTime, ...]:
-    """The rows of its profile in CSV, in the order they ran."""
-    lines = text.rpartition(REGULAR)[2].splitlines()  # the tables of loading stand before
-    start = next((i for i, line in enumerate(lines) if line.lower().lstrip().startswith("node type")), None)
-    if start is None:
+    """The rows of its profile in CSV, in the order they ran; StageError where there are none."""
+    tables = text.rpartition(REGULAR)[2]  # those of loading stand before
+    first = tables.partition("Top by")[0]
+    rows = [found for line in first.splitlines() if (found := ROW.match(line.strip()))]
+    if not rows:
         raise StageError("benchmark_model", f"wrote no profile by operator: {_last(text)}")
-    rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in _rows(lines[start:])]
-    spent = [float(row["avg_ms"]) for row in rows]
-    total = sum(spent)
+    total = sum(float(row["avg"]) for row in rows)
     return tuple(
-        OperatorTime(_name(i, row), row["node type"], ms / total if total else 0.0)
-        for i, (row, ms) in enumerate(zip(rows, spent, strict=True))
+        OperatorTime(_name(i, row["name"], row["kind"]), row["kind"], float(row["avg"]) / total if total else 0.0)
+        for i, row in enumerate(rows)
     )
 
 
-def _name(place: int, row: Mapping[str, str]) -> str:
+def _name(place: int, name: str, kind: str) -> str:
     """`[model/conv/Relu]:3` is model/conv/Relu; what a delegate took has no name of its own."""
-    inner = re.sub(r"^\[(.*)\](:\d+)?$", r"\1", row.get("name", ""))
-    return inner if inner and inner not in ("Delegate", "Builtin") else f"{place:02d} {row['node type']}"
-
-
-def _rows(lines: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The first table alone: others, by time or by kind, come after an empty line."""
-    table = []
-    for line in lines:
-        if not line.strip() or line.startswith("="):
-            break
-        table.append(line)
-    reader = csv.DictReader(io.StringIO("\n".join(table)), skipinitialspace=True)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    yield from reader
+    inner = re.sub(r"^\[(.*)\](:\d+)?$", r"\1", name)
+    return inner if inner and inner not in ("Delegate", "Builtin") else f"{place:02d} {kind}"
 
 
 def run(artifact: Artifact, session: Session, spec: MeasureSpec, profile: DeviceProfile, delegate: str) -> Timed:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit import __version__
+from toolkit.cli_deploy import COMMANDS as DEPLOYING
 from toolkit.cli_device import device
 from toolkit.cli_options import (
     adb_option,
@@ -365,6 +366,8 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
 
 
+for _command in DEPLOYING:
+    cli.add_command(_command)
 cli.add_command(device)
 
 

@@ -150,6 +150,11 @@ class DeviceProfile(Component):
         return bool(self.transport) and bool(self.host or not self.needs_host)
 
     @property
+    def answers(self) -> bool:
+        """Whether files can be asked for their answers there; without Python they are timed, and nothing else."""
+        return self.measurable and bool(self.python)
+
+    @property
     def provenance(self) -> Provenance:
         """What numbers got from it are: "measured", or "emulated" where it is imitated."""
         return "emulated" if self.emulated else "measured"
@@ -167,7 +172,10 @@ class DeviceProfile(Component):
         for runtime in self.runtimes:
             if format in runtime.formats and {scheme, *others} <= set(runtime.schemes):
                 return runtime
-        able = "; ".join(f"{'/'.join(item.formats)} as {', '.join(item.schemes)}" for item in self.runtimes)
+        runs: dict[str, dict[str, None]] = {}  # formats -> schemes, of all runtimes that take them
+        for item in self.runtimes:
+            runs.setdefault("/".join(item.formats), {}).update(dict.fromkeys(item.schemes))
+        able = "; ".join(f"{formats} as {', '.join(schemes)}" for formats, schemes in runs.items())
         mixed = f" with layers in {', '.join(others)}" if others else ""
         raise UnsupportedError(self.name, f"cannot run {scheme} {format} files{mixed}", f"it runs {able}")
 

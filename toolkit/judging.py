@@ -99,7 +99,7 @@ class Judge:
         checks = self._by_device()
 
         def work(profile: DeviceProfile, session: Session) -> None:
-            for check in checks[profile.name]:
+            for check in checks[profile.name] if profile.answers else ():
                 self._artifact(check, artifacts[check.artifact], session, test)
             self._latency(profile, checks[profile.name], artifacts, session)
 
@@ -107,6 +107,7 @@ class Judge:
         for device, error in self._failed.items():
             self.run.forget_device(device)
             self._warn(f"{device}: nothing of it is judged: {error}")
+        self._in_place_of([own for each in checks.values() for own in each if not own.device.answers], artifacts, test)
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
         self._estimates(artifacts)
         self._gate()
@@ -225,6 +226,14 @@ class Judge:
 
     # ------------------------------------------------------------ this machine beside the devices
 
+    def _in_place_of(self, checks: list[Check], artifacts: Mapping[str, Artifact], test: Split) -> None:
+        """What files answer here, for devices that time them and cannot be asked."""
+        silent = {check.artifact: check for check in checks if (check.artifact, HERE) not in self._answered}
+        if silent:
+            with closing(open_session(load_device(HERE))) as session:
+                for name, check in silent.items():
+                    self._artifact(self._here(check), artifacts[name], session, test)
+
     def _beside_host(self, checks: list[Check], artifacts: Mapping[str, Artifact], test: Split) -> None:
         """How far each other device's answers are from those of this machine on the same file and images."""
         answered = [check for check in checks if (check.artifact, check.device.name) in self._answered]
@@ -264,6 +273,16 @@ class Judge:
             with self._recording:
                 self.run.forget_latency(profile.name)
             return
+        able = [check for check in checks if profile.python or artifacts[check.artifact].format == "tflite"]
+        if len(able) < len(checks):
+            left = ", ".join(check.artifact for check in checks if check not in able)
+            with self._recording:
+                self._warn(
+                    f"{profile.name}: not timed, since it has no Python and benchmark_model runs .tflite: {left}"
+                )
+        if not able:
+            return
+        checks = able
         chosen = [artifacts[check.artifact] for check in checks]
         runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
         versions = {use: self._version(profile, use, session) for use, _ in runtimes.values()}
@@ -326,15 +345,15 @@ class Judge:
         return replace(verdict, reason=f"{verdict.reason}: {error}")
 
     def _facts(self, check: Check) -> gate.Facts:
-        """What a check is judged on: a device that cannot be reached borrows the answers' numbers from this machine."""
+        """What a check is judged on: a device that cannot be asked borrows the answers' numbers from this machine."""
         found, device = list(self.run.manifest.measurements), check.device.name
-        if not check.device.measurable:
+        if not check.device.answers:
             found = [m for m in found if m.device in ("", device)] + [
                 Measurement(m.subject, m.name, m.value, m.unit, m.source, device, m.interval, m.how)
                 for m in found
                 if m.device == HERE and m.name in gate.ON_ANSWERS
             ]
-        answered = device if check.device.measurable else HERE
+        answered = device if check.device.answers else HERE
         evidence = self.evidence.get((check.artifact, answered), Evidence())
         return replace(gate.gather(found, check.artifact, device), evidence=evidence)
 
@@ -342,6 +361,8 @@ class Judge:
 
     def _version(self, profile: DeviceProfile, runtime: str, session: Session) -> str | None:
         """Of a runtime on the device: what is installed there."""
+        if not profile.python:
+            return ""
         if not profile.needs_host:
             found: str | None = registry.load("runtimes", runtime)().version()
             return found

@@ -27,7 +27,7 @@ from toolkit.core import (
     TensorSpec,
 )
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnavailableError
 from toolkit.inspection import FORMATS, read_artifact
 from toolkit.plan import source_of
 
@@ -205,6 +205,8 @@ def _file_answers(
     if asked.head != "auto":
         fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
+    if not profile.python:
+        raise UnavailableError(profile.name, "has no Python, which answers need", "evaluate on another device")
     with closing(open_session(profile)) as session:
         _look_for(session, profile, [(runtime, delegate)])
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
@@ -327,7 +329,7 @@ def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
 
 def _look_for(session: Session, profile: DeviceProfile, runtimes: Iterable[tuple[str, str]]) -> None:
     """Raises where a runtime is missing on a device that is elsewhere, before anything is sent there."""
-    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host else ():
+    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host and profile.python else ():
         installed(session, profile, runtime)
 
 

@@ -255,7 +255,7 @@ class _Pipeline:
             self._model_facts(stage.name, facts)
             return {"notes": facts.notes}
 
-        named = {**parameters, "file": section.source.name}
+        named = {**parameters, "file": section.source.name, "sha256": self.origin}
         self._once(stage, key, named, (target, store.contract_path(target)), work)
         return store.read_contract(target)
 

@@ -123,6 +123,7 @@ class _Loader:
             train=train,
             diagnosis=file.diagnosis,
             repair=file.repair,
+            card=file.card,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:

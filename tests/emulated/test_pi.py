@@ -31,7 +31,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def session(board: Loopback) -> Iterator[Session]:
     with closing(open_session(load_device(DEVICE).at(HOST))) as opened:
         yield opened
@@ -82,12 +82,9 @@ def test_answers_agree_with_this_machine(finished: Any, session: Session, tmp_pa
         ours, theirs = (answers(each, artifact, inputs, tmp_path / where)
                         for each, where in ((here, "here.npy"), (session, "there.npy")))  # fmt: skip
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
-    if "int8" in file:  # steps of the output's own grid
-        step = np.diff(np.unique(np.concatenate([ours, theirs]))).min()
-        assert (ours != theirs).mean() <= 0.02
-        assert np.abs(ours - theirs).max() <= 2 * step
-    else:
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    apart = np.abs(ours - theirs)
+    assert (apart > 1e-4).mean() <= (0.02 if "int8" in file else 0)
+    assert apart.max() <= 2 / 256  # two steps of an int8 softmax
 
 
 def answers(session: Session, artifact: Any, inputs: Path, out: Path) -> Any:
@@ -123,7 +120,9 @@ def test_run_judges_answers_there_and_leaves_latency_open(
 ) -> None:
     shutil.copytree(finished.folder, tmp_path / "run")
     arguments = ("run", recipe_file, "--model", digits_model, "--resume", tmp_path / "run", "--device", DEVICE)
-    result = invoke(*arguments, "--ssh", HOST, "--set", "budget.max_latency_p50_ms=100000", "--json")
+    result = invoke(
+        *arguments, "--ssh", HOST, "--set", "budget.max_latency_p50_ms=100000", "--set", "measure.processes=1", "--json"
+    )
     assert result.exit_code == 4, result.stderr  # inconclusive: a gate was asked for
     manifest = json.loads(result.stdout)
     outcomes = {(v["gate"], v["outcome"]) for v in manifest["verdicts"] if v["device"] == DEVICE}
@@ -145,21 +144,6 @@ def test_capture_writes_its_profile(board: Loopback, tmp_path: Path) -> None:
     assert {runtime.use for runtime in profile.runtimes} == {"litert", "onnxruntime"}
     assert "Cortex-A72" in path.read_text()
     assert "Raspberry Pi 4 Model B" in path.read_text()
-
-
-def test_deploy_and_rollback(finished: Any, board: Loopback) -> None:
-    pytest.importorskip("toolkit.deploy")
-    arguments = ("deploy", finished.folder, "int8.tflite", "--device", DEVICE, "--ssh", HOST)
-    first, second = invoke(*arguments), invoke(*arguments)
-    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
-    (deployed,) = [path for path in (board.folder / "home/edgekit").iterdir() if not path.name.startswith(".")]
-    now = (deployed / "current").readlink()
-    done = invoke("deploy", finished.folder, "--device", DEVICE, "--ssh", HOST, "--rollback")
-    assert done.exit_code == 0, done.output
-    assert (deployed / "current").readlink() != now
-    assert (deployed / "current" / "int8.tflite").read_bytes() == (
-        finished.folder / "artifacts" / "int8.tflite"
-    ).read_bytes()
 
 
 def test_nothing_is_left_there(board: Loopback, session: Session) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -45,6 +46,8 @@ class Device:
     """One way to a device. cut: its connections. restore: what a person would do then. temporary: seen from here."""
 
     open: Callable[..., RemoteSession]
+    kind: str
+    host: str
     cut: Callable[[], None]
     restore: Callable[[], None]
     cut_in_push: Callable[[], None]
@@ -87,7 +90,16 @@ def over(way: str, folder: Path, setup: str = "") -> Iterator[Device]:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
-            yield Device(lambda **more: build(host=host, **more).open(), cut, restore, cut_in_push, temporary, programs)
+            yield Device(
+                lambda **more: build(host=host, **more).open(),
+                build.__name__,
+                host,
+                cut,
+                restore,
+                cut_in_push,
+                temporary,
+                programs,
+            )
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -173,6 +185,26 @@ def test_connection_that_never_comes_back_is_one_line_and_closing_still_works(de
     assert device.left() == []
     session.close()
     device.restore()
+    assert device.left() == []
+
+
+KILLED = """
+import sys
+from toolkit.transports.{module} import {kind}
+session = {kind}(host={host!r}).open()
+session.execute(["sh", "-c", "echo $$ > $1; sleep 60", "sh", {pid!r}], timeout_s=50)
+"""
+
+
+def test_edgekit_that_is_killed_leaves_nothing_there(device: Device, tmp_path: Path) -> None:
+    pid, module = tmp_path / "pid", device.kind.lower()
+    program = KILLED.format(module=module, kind=device.kind, host=device.host, pid=str(pid))
+    killed = subprocess.Popen([sys.executable, "-c", program])
+    running = int(wait_for(pid))
+    assert device.left() != []
+    killed.kill()
+    killed.wait()
+    assert not is_running(running)
     assert device.left() == []
 
 

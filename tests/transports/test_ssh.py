@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -128,6 +129,21 @@ def test_unknown_host_key_is_refused_with_what_to_do(server: Loopback, host: str
     try:
         with pytest.raises(UnavailableError, match=r"ost key.*accept it once: ssh board-on-loopback true"):
             SSH(host=host).open()
+    finally:
+        (server.folder / "known_hosts").write_text(known)
+
+
+def test_changed_host_key_is_refused_with_what_to_do(server: Loopback, host: str, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    known = (server.folder / "known_hosts").read_text()
+    key = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    (server.folder / "known_hosts").write_text(f"{known.split()[0]} {key}\n")
+    try:
+        with pytest.raises(
+            UnavailableError, match=r"ost key.*make sure of the device's host key, then accept"
+        ) as caught:
+            SSH(host=host).open()
+        assert "\n" not in str(caught.value)
     finally:
         (server.folder / "known_hosts").write_text(known)
 

@@ -8,6 +8,7 @@ Pages: flock(1), setsid(1), toybox(1), whose flock takes nothing but a file desc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shlex
@@ -31,6 +32,7 @@ GRACE_S = 30.0  # beyond a limit, for the connection itself
 TRANSFER_S = 3600.0  # for one file
 OLDEST_PYTHON = "import sys; sys.exit(sys.version_info < (3, 8))"
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date a zip can hold: the same archive whatever the clock says
+NOT_WHOLE = 5  # exit code of TAKE when the hash is another
 NO_FOLDER = 4  # exit code of LEASE when there is no room for a work folder
 # Runs a program in a session of its own and ends all of it when our end of the connection closes (stdin ends).
 GUARD = """exec 3<&0
@@ -66,6 +68,22 @@ done
 [ "$(cat "$d/.held")" = "$$" ] || exit 0
 rm -rf -- "$d" || {{ sleep 1; rm -rf -- "$d"; }}
 ) 9>"$t/edgekit-lease-$(id -u).lock"
+"""
+
+
+# Writes the request ($1, unless it lies there) to $2, runs the worker, and gives its result ($3) with its hash.
+RUN = """r="$3"
+[ -z "$1" ] || printf %s "$1" > "$2"
+shift 3
+"$@" >/dev/null; c=$?
+[ ! -f "$r" ] || { sha256sum -- "$r" && cat -- "$r" && rm -f -- "$r"; }
+exit "$c"
+"""
+INLINE = 32768  # bytes of a request on a command line, of the 128 KiB that Linux takes (execve(2), MAX_ARG_STRLEN)
+# Moves what arrived ($1) to its name ($2), if it is of that hash ($3).
+TAKE = f"""d="$(sha256sum -- "$1")" || exit
+[ "${{d%% *}}" = "$3" ] || exit {NOT_WHOLE}
+mv -- "$1" "$2"
 """
 
 
@@ -170,17 +188,15 @@ class RemoteSession:
         self._jobs += 1
         what = str(job.get("name") or Path(str(job.get("model", job["kind"]))).name)
         there = f"{self._folder}/result-{self._jobs}.json"
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-            request, result = Path(folder) / "job.json", Path(folder) / "result.json"
-            request.write_text(json.dumps({**job, "result": there}))
-            command = ["env", "-u", "PYTHONPATH", self._python, self._worker, self.push(request)]
-            done = self.execute(command, timeout_s=timeout_s)
-            if self._link.call(["test", "-f", there], timeout_s=GRACE_S).returncode:
-                raise StageError(
-                    what, f"the worker on {self._link.place} {_ending(done.returncode)}{tail(done.stderr)}"
-                )
-            self.pull(there, result)
-            found: dict[str, Any] = json.loads(result.read_text())
+        request, told = self._request(json.dumps({**job, "result": there}))
+        command = ["env", "-u", "PYTHONPATH", self._python, self._worker, request]
+        done = self.execute(["sh", "-c", RUN, "sh", told, request, there, *command], timeout_s=timeout_s)
+        digest, _, content = done.stdout.partition("\n")
+        if not digest:
+            raise StageError(what, f"the worker on {self._link.place} {_ending(done.returncode)}{tail(done.stderr)}")
+        if digest.split()[0] != hashlib.sha256(content.encode()).hexdigest():
+            raise StageError(self._link.place, f"the result of {what} changed on its way here", "run it again")
+        found: dict[str, Any] = json.loads(content)
         if "error" in found:
             kind = UnavailableError if found.get("kind") == "unavailable" else InputError
             raise kind(f"{self._link.place}: {what}", found["error"], found.get("fix") or None)
@@ -282,6 +298,15 @@ class RemoteSession:
         except UnavailableError:
             return False
 
+    def _request(self, content: str) -> tuple[str, str]:
+        """Where a job's request is to lie there, and what to write into it: nothing when it was sent."""
+        if len(content) <= INLINE:
+            return f"{self._folder}/job-{self._jobs}.json", content
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+            path = Path(folder) / "job.json"
+            path.write_text(content)
+            return self.push(path), ""
+
     def _send(self, path: Path, remote: str, digest: str) -> None:
         partial = f"{remote}.part"
         found = self._link.send(path, partial)
@@ -289,9 +314,11 @@ class RemoteSession:
             problem = f"{path.name} cannot be written there: {last(found.stderr)}"
             self._link.call(["rm", "-f", "--", partial], timeout_s=GRACE_S)
             raise UnavailableError(self._link.place, problem)
-        if self._digest(partial) != digest:
+        done = self._link.call(["sh", "-c", TAKE, "sh", partial, remote, digest], timeout_s=GRACE_S, what=path.name)
+        if done.returncode == NOT_WHOLE:
             raise StageError(self._link.place, f"{path.name} did not arrive whole", "run it again")
-        self._checked(["mv", "--", partial, remote], path.name)
+        if done.returncode:
+            raise UnavailableError(self._link.place, f"{path.name} cannot be kept there: {last(done.stderr)}")
 
     def _digest(self, remote: str) -> str:
         return self._checked(["sha256sum", "--", remote], "sha256sum").split()[0]
@@ -410,8 +437,6 @@ def _ending(code: int) -> str:
 
 def sha256(path: Path) -> str:
     """Of a file's bytes."""
-    import hashlib
-
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

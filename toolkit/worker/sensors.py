@@ -153,7 +153,7 @@ class Meter:
 
 
 def meter(root: str = "/") -> Optional[Meter]:
-    """The first sensor of power or energy that can be read here: RAPL's package, else a hwmon or INA power rail."""
+    """The first sensor of power or energy that can be read here: RAPL's package, else a rail of hwmon (INA chips)."""
     for path in sorted(glob.glob(os.path.join(root, "sys/class/powercap/intel-rapl:?/energy_uj"))):
         wrap = text(os.path.join(os.path.dirname(path), "max_energy_range_uj"))
         name = "RAPL %s" % (text(os.path.join(os.path.dirname(path), "name")) or "package")
@@ -166,7 +166,19 @@ def meter(root: str = "/") -> Optional[Meter]:
         found = Meter("hwmon %s %s" % (text(os.path.join(folder, "name")), label), _reader(path, 1e-3), power=True)
         if _works(found):
             return found
+    for path in sorted(glob.glob(os.path.join(root, "sys/class/hwmon/hwmon*/curr*_input"))):
+        current = _reader(path, 1.0)  # mA; the INA3221 of a Jetson has volts beside it and no power
+        folder, rail = os.path.dirname(path), os.path.basename(path).replace("_input", "").replace("curr", "in")
+        volts = _reader(os.path.join(folder, "%s_input" % rail), 1e-3)
+        label = text(os.path.join(folder, "%s_label" % rail)) or rail
+        found = Meter("hwmon %s %s" % (text(os.path.join(folder, "name")), label), _product(current, volts), power=True)
+        if _works(found):
+            return found
     return None
+
+
+def _product(current: Read, volts: Read) -> Read:
+    return lambda: current() * volts()
 
 
 def _works(found: Meter) -> bool:
