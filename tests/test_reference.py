@@ -104,6 +104,9 @@ def test_reference_of_another_file_is_made_anew(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(record.sha256, "0" * 64))
     assert reference.kept(run, record.artifact(run), contract, told.append) == first
     assert len(told) == 2
+    (path.parent / "0.bmp").unlink()
+    assert reference.kept(run, record.artifact(run), contract, told.append) == first
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize("name", ["int8.tflite", "float.tflite"])

@@ -122,7 +122,9 @@ def bundle(
     """
     profile = load_device(device) if device else None
     packed = pack(run, artifact, profile=profile, card=card, allow_failed=allow_failed, emit=emit)
-    path = out or run / "bundles" / f"{packed.bundle.artifact}-{packed.sha256[:12]}.tar"
+    path = (
+        out or (run if run.is_dir() else run.parent) / "bundles" / f"{packed.bundle.artifact}-{packed.sha256[:12]}.tar"
+    )
     if path.is_dir():
         raise InputError(str(path), "is a folder", "name a file to write")
     try:

@@ -15,7 +15,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,8 +104,10 @@ class Smoke:
 def kept(run: Path, artifact: Artifact, contract: Contract, emit: Callable[[Progress], None]) -> dict[str, bytes]:
     """The reference of a run's file, by name: as it was kept in the run, or made and kept there."""
     folder = run / "samples" / f"{artifact.name}.reference"
-    if (folder / FILE).is_file() and read(folder).sha256 == artifact.sha256:
-        return {name: (folder / name).read_bytes() for name in (FILE, *read(folder).files)}
+    with suppress(OSError, InputError):  # not there, or not whole: made anew
+        known = read(folder)
+        if known.sha256 == artifact.sha256:
+            return {name: (folder / name).read_bytes() for name in (FILE, *known.files)}
     emit(Progress(f"computing what {artifact.name} answers to reference images", keep=True))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
         made = make(artifact, contract, Path(scratch) / "reference")
