@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
 
-.PHONY: help setup demo test test-all check fmt smoke bench docs clean
+.PHONY: help setup demo test test-all emulated test-emulated check fmt smoke bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -28,6 +28,12 @@ test: setup  ## the quick tests
 
 test-all: setup  ## every test that can run on this machine; the others say why they are skipped
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -rs
+
+emulated: setup  ## make the emulated Raspberry Pi (once; root, the network, Debian's mmdebstrap and qemu-user-static)
+	$(BIN)/python -m tests.emulated.pi build
+
+test-emulated: emulated  ## the tests on the emulated Raspberry Pi
+	$(BIN)/python -m pytest -rs -m emulated
 
 check: setup  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -38,6 +38,9 @@ def _commands() -> Iterator[str]:
     for name, command in sorted(cli.commands.items()):
         inner = click.Context(command, info_name=name, parent=context, **width)
         yield from (f"## edgekit {name}", "", "```", command.get_help(inner), "```", "")
+        for part, each in sorted(command.commands.items()) if isinstance(command, click.Group) else ():
+            below = click.Context(each, info_name=part, parent=inner, **width)
+            yield from (f"## edgekit {name} {part}", "", "```", each.get_help(below), "```", "")
 
 
 def _families() -> Iterator[str]:

@@ -143,3 +143,32 @@ def test_where_every_device_fails_the_run_does(again: list[Any], board: Path) ->
     result = invoke(*again, *options(bad))
     assert result.exit_code == 3
     assert "/no/such/python: is not there" in result.stderr
+
+
+def test_phone_without_python_is_timed_there_and_judged_on_the_answers_here(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    import shutil
+
+    stand_in = Path(__file__).parent / "worker" / "fakes" / "benchmark_model.py"
+    program = tmp_path / "benchmark_model"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    program.chmod(0o755)
+    phone = tmp_path / "phone.toml"
+    told = f'transport = "local"\nbenchmark_model = "{program}"\npython = ""'
+    phone.write_text(BOARD.replace('transport = "ssh"\npython = "PYTHON"', told))
+    shutil.copytree(finished.folder, tmp_path / "run")
+    arguments = ("run", recipe_file, "--model", digits_model, "--resume", tmp_path / "run", "--device", phone)
+    limits = ("--set", "budget.max_latency_p50_ms=1000", "--set", "budget.min_agreement=0.5")
+    result = invoke(*arguments, *limits, "--json")
+    assert result.exit_code == 4, result.stderr  # .onnx files are not timed: INCONCLUSIVE
+    manifest = json.loads(result.stdout)
+    there = {(m["subject"], m["name"]): m for m in manifest["measurements"] if m["device"] == "phone"}
+    here = {(m["subject"], m["name"]) for m in manifest["measurements"] if m["device"] == "this-machine"}
+    assert there["int8.tflite", "latency_p50_ms"]["how"]["tool"] == "benchmark_model"
+    assert ("int8.tflite", "top1") in here and ("int8.tflite", "top1") not in there
+    verdicts = {(v["artifact"], v["gate"]): v["outcome"] for v in manifest["verdicts"] if v["device"] == "phone"}
+    assert verdicts["int8.tflite", "max_latency_p50_ms"] == "PASS"
+    assert verdicts["int8.tflite", "min_agreement"] == verdicts["int8.onnx", "min_agreement"] == "PASS"
+    assert verdicts["int8.onnx", "max_latency_p50_ms"] == "INCONCLUSIVE"
+    assert any("benchmark_model runs .tflite: " in warning for warning in manifest["warnings"])

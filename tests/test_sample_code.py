@@ -171,3 +171,68 @@ def test_program_refuses_deep_images_in_one_line(tmp_path: Path, means_file: Pat
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "more than 8 bits" in done.stderr
+
+
+def test_program_for_openvino_decides_as_that_for_onnxruntime(tmp_path: Path, means_file: Path) -> None:
+    pytest.importorskip("openvino")
+    from PIL import Image
+
+    from toolkit.inspection import read_artifact
+
+    (tmp_path / "means.onnx").write_bytes(means_file.read_bytes())
+    artifact = read_artifact(tmp_path / "means.onnx")
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture, color in zip(pictures, ((51, 153, 204), (153, 100, 51)), strict=True):
+        Image.new("RGB", (2, 2), color).save(picture)
+    for runtime in ("onnxruntime", "openvino"):
+        program = tmp_path / f"{runtime}_example.py"
+        program.write_text(sample_code(artifact, Preprocessing(size=(2, 2)), ("r", "g", "b"), runtime=runtime))
+        assert decisions(program, pictures) == ["b", "r"]
+
+
+def test_programs_for_the_other_runtimes_of_a_tflite_file_decide_alike(finished: Any, tmp_path: Path) -> None:
+    """tflite-runtime's own program runs with LiteRT in its place, where that is not installed."""
+    from PIL import Image
+
+    from toolkit.contract import read_contract_file
+    from toolkit.sample_code import runtimes_of
+
+    record = next(record for record in finished.manifest.artifacts if record.name == "float.tflite")
+    artifact = record.artifact(finished.folder)
+    contract = read_contract_file(artifact.path.with_name("float.tflite.json"))
+    preprocessing = contract.preprocess().resolve((1, 8, 8, 1))
+    (tmp_path / "float.tflite").write_bytes(artifact.path.read_bytes())
+    (tmp_path / "tflite_runtime").mkdir()
+    (tmp_path / "tflite_runtime" / "__init__.py").write_text("")
+    (tmp_path / "tflite_runtime" / "interpreter.py").write_text("from ai_edge_litert.interpreter import Interpreter\n")
+    noise = np.random.default_rng(0)
+    pictures = [tmp_path / f"{i}.png" for i in range(6)]
+    for picture in pictures:
+        Image.fromarray(noise.integers(0, 256, (8, 8), np.uint8)).save(picture)
+    found = {}
+    for runtime in runtimes_of(artifact):
+        program = tmp_path / f"{runtime.replace('-', '_')}_example.py"
+        text = sample_code(artifact, preprocessing, contract.classes, runtime=runtime, program=program.name)
+        assert f"`python {program.name} IMAGE...`" in text
+        program.write_text(text)
+        try:
+            __import__("openvino" if runtime == "openvino" else "numpy")
+        except ImportError:
+            continue
+        found[runtime] = decisions(program, pictures)
+    assert {"litert", "tflite-runtime"} <= set(found)
+    assert set(map(tuple, found.values())) == {tuple(found["litert"])}
+
+
+def test_openvino_gets_no_program_for_a_file_with_quantized_ends() -> None:
+    from toolkit.core import Artifact, Signature, TensorSpec
+    from toolkit.sample_code import runtimes_of
+
+    def able(dtype: str, *, pixels: bool) -> bool:
+        image = TensorSpec("image", (1, 2, 2, 3), dtype, "image", "NHWC")
+        signature = Signature((image,), (TensorSpec("y", (1, 3), "float32", "logits"),))
+        artifact = Artifact("m.tflite", Path("m.tflite"), "tflite", "int8", 1, "", signature, pixels=pixels)
+        return "openvino" in runtimes_of(artifact)
+
+    assert [able("float32", pixels=False), able("uint8", pixels=True)] == [True, True]
+    assert [able("uint8", pixels=False), able("int8", pixels=False)] == [False, False]

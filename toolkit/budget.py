@@ -20,6 +20,10 @@ class MeasureSpec(Component):
     """Timed seconds in each process."""
     warmup_seconds: Annotated[float, Field(ge=0, le=60)] = 0.3
     """Untimed seconds before them."""
+    batch: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Images in one inference, where the file leaves its batch free or has this one; latency is of all of them."""
+    cores: tuple[Annotated[int, Field(ge=0, le=1023)], ...] = ()
+    """Cores to stay on, by number; empty for any."""
 
 
 class Budget(Component):

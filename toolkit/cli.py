@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit import __version__
+from toolkit.cli_deploy import COMMANDS as DEPLOYING
+from toolkit.cli_device import device
 from toolkit.cli_options import (
+    adb_option,
     code_option,
     complete_names,
     data_option,
@@ -23,6 +26,8 @@ from toolkit.cli_options import (
     model_option,
     print_result,
     recipe_argument,
+    record_option,
+    replay_option,
     set_option,
     ssh_option,
 )
@@ -66,6 +71,9 @@ def cli() -> None:
 @set_option
 @code_option
 @ssh_option
+@adb_option
+@replay_option
+@record_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
 @json_option
@@ -112,6 +120,8 @@ def train(recipe: str, as_json: bool, **options: Any) -> None:
 @set_option
 @code_option
 @ssh_option
+@adb_option
+@replay_option
 @json_option
 def plan(recipe: str, as_json: bool, **options: Any) -> None:
     """Say what RECIPE would do, and what cannot work and why. Does no work."""
@@ -160,26 +170,47 @@ def show(name: str, as_json: bool) -> None:
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
-@click.option("--device", shell_complete=complete_names("devices"), help="With --for: the NVIDIA device it is for.")
+@click.option("--device", shell_complete=complete_names("devices"), help="Whether its runtimes read the file.")
 @code_option
 @json_option
 def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
     """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
     from toolkit.inspection import inspect_file, inspection_lines
-    from toolkit.linting import lint_file, lint_lines
+    from toolkit.linting import has_tensorrt, lint_file, lint_lines
+    from toolkit.profiles import read_by
 
-    report = lint_file(model, runtime, device) if runtime or device else None
+    report = lint_file(model, runtime, device) if runtime or (device and has_tensorrt(model, device)) else None
     found = inspect_file(model, allow_code=allow_code) | (report.as_dict() if report else {})
-    print_result(as_json, lambda: found, lambda: (*inspection_lines(found), *(lint_lines(report) if report else ())))
+    reads = {"read_by": read_by(model, device)} if device and not report else {}
+    print_result(
+        as_json,
+        lambda: found | reads,
+        lambda: (*inspection_lines(found), *reads.get("read_by", ()), *(lint_lines(report) if report else ())),
+    )
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value is not None else None
+    except ValueError:
+        raise click.BadParameter(f"give whole numbers with commas between them, got {value!r}") from None
 
 
 @cli.command(short_help="Measure the latency of files.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
-@click.option("--threads", type=int, help="Threads the runtime may use.")
+@click.option("--threads", callback=_numbers, metavar="N[,N...]", help="Threads the runtime may use; several: a sweep.")
+@click.option("--batch", type=int, help="Images in one inference, of a file whose batch is free or this one.")
+@click.option("--cores", callback=_numbers, metavar="N[,N...]", help="Cores of the device to stay on.")
+@click.option("--sustained", type=click.FloatRange(0.05, 600), metavar="MINUTES", help="Run each file for so long.")
+@click.option("--layers", is_flag=True, help="Also each layer's share of the time, where the runtime tells.")
+@click.option("--samples", type=click.Path(path_type=Path), help="Folder for raw samples and series.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")
 @ssh_option
+@adb_option
+@replay_option
+@record_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -248,6 +279,9 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
 @code_option
 @ssh_option
+@adb_option
+@replay_option
+@record_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""
@@ -330,6 +364,11 @@ def completion(shell: str) -> None:
     if found is None:
         raise click.UsageError(f"no completion for {shell}")
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
+
+
+for _command in DEPLOYING:
+    cli.add_command(_command)
+cli.add_command(device)
 
 
 def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:

@@ -52,6 +52,21 @@ ssh_option = click.option(
     metavar="[DEVICE=]HOST",
     help="Where a device is, as ssh takes it (USER@HOST); may be repeated.",
 )
+adb_option = click.option(
+    "--adb",
+    multiple=True,
+    metavar="[DEVICE=]SERIAL",
+    help="Which Android device it is, as `adb devices` lists it; may be repeated.",
+)
+replay_option = click.option(
+    "--replay",
+    multiple=True,
+    metavar="[DEVICE=]FOLDER",
+    help="Answer from a recording in the device's place; may be repeated.",
+)
+record_option = click.option(
+    "--record", type=click.Path(path_type=Path), metavar="FOLDER", help="Record what the devices do in a new folder."
+)
 
 
 def print_result(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:

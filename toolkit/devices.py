@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
-from toolkit.core import MeasureSpec, Scheme, Session, Transport
+from toolkit.core import MeasureSpec, Provenance, Scheme, Session, Transport
 from toolkit.documents import read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
-from toolkit.hardware import Fact, KernelFact, Processor, Published
+from toolkit.hardware import Efficiency, Fact, Family, KernelFact, NoRuntime, Processor, Published
 from toolkit.schema import Component, Reader
 
 
@@ -26,6 +26,11 @@ def _file_safe(name: str) -> str:
     return name
 
 
+PLACES = {
+    "ssh": "USER@HOST",
+    "adb": "SERIAL",
+    "replay": "FOLDER",
+}  # transport -> how its option calls where a device is
 Name = Annotated[str, AfterValidator(_file_safe)]  # becomes part of file names
 
 
@@ -63,10 +68,14 @@ class DeviceProfile(Component):
     """Short name for the command line and the report; the file's own name by default."""
     title: str = ""
     """Full name for people."""
+    family: Family = ""
+    """What kind of device it is, for `edgekit device list`."""
     transport: str = ""
     """How it is reached (`edgekit list transports`); empty when it can only be planned for."""
-    python: Annotated[str, Field(min_length=1)] = "python3"
-    """Python that has the runtimes there, where the device is reached from another machine."""
+    python: str = "python3"
+    """Python that has the runtimes there, where it is reached from another machine; "" where there is none."""
+    benchmark_model: Annotated[str, Field(min_length=1)] = "benchmark_model"
+    """TFLite's benchmark_model there: it times .tflite files where there is no Python."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
     compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
@@ -89,11 +98,16 @@ class DeviceProfile(Component):
     """Highest memory bandwidth, in GB/s, shared by all processors; its source stands with the facts."""
     published: tuple[Published, ...] = ()
     """Latencies that others published, with their source."""
+    no_runtime: tuple[NoRuntime, ...] = ()
+    """What computes there and nothing of Edgekit runs; `plan` says so."""
+    efficiency: tuple[Efficiency, ...] = ()
+    """What its processors reach, where that was calibrated (`edgekit device calibrate`)."""
     facts: tuple[Fact, ...] = ()
     """What else is known of the hardware."""
     runtimes: Annotated[tuple[DeviceRuntime, ...], Field(min_length=1)]
     """Runtimes, the preferred ones first."""
 
+    _record: Path | None = PrivateAttr(default=None)  # folder that its sessions are written to
     _host: str = PrivateAttr(default="")  # where this one is: the command line's to say, never the profile's
 
     @property
@@ -101,11 +115,29 @@ class DeviceProfile(Component):
         """Where it is, as its transport takes it; "" where that was not said."""
         return self._host
 
-    def at(self, host: str) -> DeviceProfile:
-        """The same profile of the device at this host."""
-        reached = self.model_copy()
+    def at(self, host: str, transport: str = "") -> DeviceProfile:
+        """The same profile of the device at this host, or of this serial number; transport: its own by default."""
+        told: dict[str, str] = {"transport": transport} if transport else {}
+        if transport == "replay":
+            from toolkit.transports.replay import recorded_of
+
+            told["emulated"] = recorded_of(Path(host))
+        reached = self.model_copy(update=told)
         reached._host = host
         return reached
+
+    def recorded(self, folder: Path) -> DeviceProfile:
+        """The same profile, with what is done on the device written to a folder of its name."""
+        reached = self.model_copy()
+        reached._record = folder / self.name
+        return reached
+
+    @property
+    def where(self) -> str:
+        """The option that says where it is: "--ssh NAME=USER@HOST"."""
+        return (
+            f"--{'adb' if self.transport == 'adb' else 'ssh'} {self.name}={PLACES.get(self.transport, PLACES['ssh'])}"
+        )
 
     @property
     def needs_host(self) -> bool:
@@ -117,6 +149,21 @@ class DeviceProfile(Component):
         """Whether anything can be measured on it from here."""
         return bool(self.transport) and bool(self.host or not self.needs_host)
 
+    @property
+    def answers(self) -> bool:
+        """Whether files can be asked for their answers there; without Python they are timed, and nothing else."""
+        return self.measurable and bool(self.python)
+
+    @property
+    def provenance(self) -> Provenance:
+        """What numbers got from it are: "measured", or "emulated" where it is imitated."""
+        return "emulated" if self.emulated else "measured"
+
+    @property
+    def how(self) -> dict[str, str]:
+        """What stands beside each such number: how the device was imitated, where it was."""
+        return {"emulated": self.emulated} if self.emulated else {}
+
     def runtime_for(self, format: str, scheme: str, *others: str) -> DeviceRuntime:
         """The first runtime for such a file; raises UnsupportedError saying what the device can run.
 
@@ -125,7 +172,10 @@ class DeviceProfile(Component):
         for runtime in self.runtimes:
             if format in runtime.formats and {scheme, *others} <= set(runtime.schemes):
                 return runtime
-        able = "; ".join(f"{'/'.join(item.formats)} as {', '.join(item.schemes)}" for item in self.runtimes)
+        runs: dict[str, dict[str, None]] = {}  # formats -> schemes, of all runtimes that take them
+        for item in self.runtimes:
+            runs.setdefault("/".join(item.formats), {}).update(dict.fromkeys(item.schemes))
+        able = "; ".join(f"{formats} as {', '.join(schemes)}" for formats, schemes in runs.items())
         mixed = f" with layers in {', '.join(others)}" if others else ""
         raise UnsupportedError(self.name, f"cannot run {scheme} {format} files{mixed}", f"it runs {able}")
 
@@ -140,6 +190,7 @@ def load_device(name_or_path: str | Path) -> DeviceProfile:
     profile = reader.read(DeviceProfile, data, also=("schema",))
     if profile is not None:
         _check_names(profile, reader)
+        _check_processors(profile, reader)
     reader.finish()
     if profile is None:
         raise InputError(document.name, "cannot be read")
@@ -152,32 +203,63 @@ def open_session(profile: DeviceProfile) -> Session:
         problem = "has no transport, so nothing can be measured on it"
         raise UnavailableError(profile.name, problem, "use `edgekit plan`, or another device")
     if not profile.measurable:
-        raise UnavailableError(profile.name, "nobody said where it is", f"give --ssh {profile.name}=USER@HOST")
+        raise UnavailableError(profile.name, "nobody said where it is", f"give {profile.where}")
     build = registry.load("transports", profile.transport)
+    told = {"python": profile.python} if profile.python else {}
     try:
-        transport: Transport = build(host=profile.host, python=profile.python) if profile.host else build()
+        transport: Transport = build(host=profile.host, **told) if profile.host else build()
     except ValidationError as error:
-        raise InputError("--ssh", f"no such host can be, got {profile.host!r}", "give HOST or USER@HOST") from error
-    return transport.open()
+        option, place = f"--{profile.transport}", PLACES.get(profile.transport, "HOST")
+        raise InputError(option, f"no such host can be, got {profile.host!r}", f"give {place}") from error
+    session = transport.open()
+    if profile._record is None:
+        return session
+    from toolkit.transports.replay import RecordedSession
+
+    try:
+        return RecordedSession(session, profile._record, device=profile.name, place=profile.host)
+    except BaseException:
+        session.close()
+        raise
 
 
-def reached(profiles: Sequence[DeviceProfile], ssh: Sequence[str]) -> list[DeviceProfile]:
-    """The profiles, told where their devices are; ssh: "DEVICE=HOST", or "HOST" where one device needs one.
+def reached(
+    profiles: Sequence[DeviceProfile],
+    ssh: Sequence[str] = (),
+    adb: Sequence[str] = (),
+    replay: Sequence[str] = (),
+    record: Path | None = None,
+) -> list[DeviceProfile]:
+    """The profiles, told where their devices are; each "DEVICE=HOST" (ssh), "DEVICE=SERIAL" (adb) or "DEVICE=FOLDER"
+    (replay: of a recording, in the place of any device), or the place alone where one device needs one. A device that
+    is reached one of these ways, or by nothing, is reached as it is told. record: folder that recordings are made in.
 
-    Raises InputError for a device that is not among them or needs no host, and for a host that could be of several.
+    Raises InputError for a device that is not among them or needs no host, for a place that could be of several, and
+    for a device of two places.
     """
-    waiting = [profile.name for profile in profiles if profile.needs_host]
-    hosts: dict[str, str] = {}
-    for item in ssh:
-        name, given, host = item.rpartition("=")
-        if not given and len(set(waiting)) > 1:
-            raise InputError("--ssh", f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
-        if (given and name not in waiting) or not waiting:
-            problem = f"{name or item!r} is no device of this command that is reached over SSH"
-            fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh"'
-            raise InputError("--ssh", problem, fix)
-        hosts[name or waiting[0]] = host
-    return [profile.at(hosts[profile.name]) if profile.name in hosts else profile for profile in profiles]
+    every = list(dict.fromkeys(profile.name for profile in profiles))
+    waiting = list(dict.fromkeys(profile.name for profile in profiles if profile.needs_host or not profile.transport))
+    found: dict[str, tuple[str, str]] = {}
+    for transport, items in (("ssh", ssh), ("adb", adb), ("replay", replay)):
+        for item in items:
+            name, place = _placed(item, f"--{transport}", every if transport == "replay" else waiting)
+            if name in found:
+                raise InputError(f"--{transport}", f"{name} is said to be at two places", "give one of them")
+            found[name] = place, transport
+    placed = [profile.at(*found[profile.name]) if profile.name in found else profile for profile in profiles]
+    return [profile.recorded(record) for profile in placed] if record else placed
+
+
+def _placed(item: str, option: str, waiting: Sequence[str]) -> tuple[str, str]:
+    """Of "DEVICE=PLACE", or of a place where one device waits for one: which device, and where."""
+    name, given, place = item.rpartition("=")
+    if not given and len(waiting) > 1:
+        raise InputError(option, f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
+    if (given and name not in waiting) or not waiting:
+        problem = f"{name or item!r} is no device of this command that is reached so"
+        fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh" or "adb"'
+        raise InputError(option, problem, fix)
+    return name or waiting[0], place
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -192,11 +274,23 @@ def _check_names(profile: DeviceProfile, reader: Reader) -> None:
         if not registered("runtimes", runtime.use):
             reader.unknown(("runtimes", index, "use"), runtime.use, "runtime", registry.names("runtimes"))
             continue
-        takes = registry.load("runtimes", runtime.use).formats
+        known = registry.load("runtimes", runtime.use)
+        for position, delegate in enumerate(runtime.delegates):
+            if delegate not in getattr(known, "delegates", runtime.delegates):
+                reader.unknown(("runtimes", index, "delegates", position), delegate, "delegate of it", known.delegates)
+        takes = known.formats
         for position, format in enumerate(runtime.formats):
             if format not in takes:
                 problem = f"{runtime.use} runs no {format!r} files"
                 reader.wrong(("runtimes", index, "formats", position), problem, f"it runs {', '.join(takes)}")
+
+
+def _check_processors(profile: DeviceProfile, reader: Reader) -> None:
+    """What was published is of a processor that the profile has."""
+    names = [each.name for each in profile.processors]
+    for index, each in enumerate(profile.published):
+        if each.processor and each.processor not in names:
+            reader.unknown(("published", index, "processor"), each.processor, "processor here", names)
 
 
 def registered(family: str, name: Any) -> bool:

@@ -31,6 +31,9 @@ PACKAGES: tuple[tuple[str, str, str | None], ...] = (
     ("scikit-learn", "metrics, and the digits of the demo", None),
     ("tf_keras", "reading legacy Keras 2 models", "pip install 'edgekit[legacy]'"),
     ("tensorflow-datasets", "datasets by name (dataset `tfds`)", "pip install 'edgekit[tfds]'"),
+    ("openvino", "running .onnx and .tflite files with OpenVINO", "pip install 'edgekit[openvino]'"),
+    ("tflite-micro", "outputs and arena of microcontrollers", "pip install 'edgekit[mcu]'"),
+    ("ethos-u-vela", "estimates for Ethos-U", "pip install 'edgekit[mcu]'"),
     (
         "tensorrt",
         "building and running TensorRT engines",

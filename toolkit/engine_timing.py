@@ -21,6 +21,7 @@ from toolkit.tensorrt import jetson, power, tegrastats, trtexec, trtexec_output
 from toolkit.tensorrt.trtexec import TimingSpec
 
 if TYPE_CHECKING:
+    from toolkit.devices import DeviceProfile
     from toolkit.engines import OnDevice
     from toolkit.tensorrt.detection import Detected
     from toolkit.tensorrt.types import BuildSpec
@@ -49,7 +50,7 @@ def measure_engine(
     engine: OnDevice,
     *,
     name: str,
-    device: str,
+    device: DeviceProfile,
     spec: BuildSpec,
     timed: TimedWith,
 ) -> tuple[tuple[Measurement, ...], tuple[str, ...]]:
@@ -59,7 +60,7 @@ def measure_engine(
         return (), (f"{why}. `edgekit bench` of the .onnx file times it through TensorRT's Python module",)
     shapes = {input_: item.usual for input_, item in spec.shapes.items()}
     asked = TimingSpec(seconds=timed.seconds, shapes=shapes, dla_core=spec.dla_core)
-    how = {**system.how(), "batch": next((shape[0] for shape in shapes.values()), 1)}
+    how = {**system.how(), **device.how, "batch": next((shape[0] for shape in shapes.values()), 1)}
     with locked_clocks(session, system, timed.allow_sudo) as (clocks, told):
         runs = _Runs(session, engine, asked, subject=(name, device), how={**how, **clocks})
         found = [*runs.compute(), *runs.end_to_end(), *runs.throughput(), *runs.by_layer()]
@@ -72,10 +73,16 @@ class _Runs:
     """The runs of one engine; notes grow as they go."""
 
     def __init__(
-        self, session: Session, engine: OnDevice, spec: TimingSpec, *, subject: tuple[str, str], how: Mapping[str, Any]
+        self,
+        session: Session,
+        engine: OnDevice,
+        spec: TimingSpec,
+        *,
+        subject: tuple[str, DeviceProfile],
+        how: Mapping[str, Any],
     ) -> None:
         self.session, self.engine, self.spec, self.how = session, engine, spec, how
-        self.name, self.device = subject
+        self.name, self.device, self.source = subject[0], subject[1].name, subject[1].provenance
         self.notes: list[str] = []
 
     def compute(self) -> Iterator[Measurement]:
@@ -139,7 +146,7 @@ class _Runs:
         rows = (("energy_per_inference_mj", found.gross_mj), ("energy_per_inference_net_mj", found.net_mj))
         for name, value in rows:
             if value is not None:
-                yield Measurement(self.name, name, value, "mJ", "measured", self.device, None, how)
+                yield Measurement(self.name, name, value, "mJ", self.source, self.device, None, how)
 
     def _sampled(self, system: Detected, seconds: float) -> power.Energy:
         sampler = Sampler(system)
@@ -179,7 +186,9 @@ class _Runs:
 
     def _measurement(self, name: str, value: float, unit: str, estimator: str) -> Measurement:
         how = {"runtime": "tensorrt", "version": self.engine.version, "tool": "trtexec", **self.how}
-        return Measurement(self.name, name, value, unit, "measured", self.device, None, {**how, "estimator": estimator})
+        return Measurement(
+            self.name, name, value, unit, self.source, self.device, None, {**how, "estimator": estimator}
+        )
 
 
 class Sampler:

@@ -140,7 +140,7 @@ def _timed(  # noqa: PLR0917  (what `_opened` gave, handed on)
         emit(Progress(f"timing {out.name} on {profile.name}", keep=True))
         with session.alone():
             found, told = measure_engine(
-                session, system, engine, name=out.name, device=profile.name, spec=engine.spec, timed=timed
+                session, system, engine, name=out.name, device=profile, spec=engine.spec, timed=timed
             )
         notes = (*notes, *told)
     return Built(out, engine.record, profile.name, system.missing, found, notes)

@@ -1,6 +1,7 @@
 """The errors Edgekit raises on purpose, one class per exit code.
 
     EdgekitError
+    ├── GateError           exit 1   a gate or a smoke test failed, so that what was asked for was not done
     ├── InputError          exit 2   a recipe, option, model file or dataset is wrong
     │   └── UnsupportedError         ... or asks for what a pass, exporter, runtime or device cannot do
     └── UnavailableError    exit 3   the environment: a missing package, an unreachable device, a full disk
@@ -33,6 +34,12 @@ class EdgekitError(Exception):
 
     def __reduce__(self) -> tuple[type[EdgekitError], tuple[str, str, str | None]]:
         return type(self), (self.where, self.problem, self.fix)
+
+
+class GateError(EdgekitError):
+    """A gate or a smoke test failed, so that what was asked for was not done."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class InputError(EdgekitError):

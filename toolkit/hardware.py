@@ -9,6 +9,8 @@ from pydantic import Field
 from toolkit.schema import Component
 
 Arithmetic = Literal["float32", "float16", "int8"]
+Family = Literal["", "board", "phone", "microcontroller", "computer", "jetson", "gpu"]
+FAMILIES = ("board", "phone", "microcontroller", "computer", "jetson", "gpu")
 
 
 class Fact(Component):
@@ -40,6 +42,17 @@ class KernelFact(Component):
     """The page it was read from, or "unverified"."""
 
 
+class Vela(Component):
+    """What Vela, the compiler for Ethos-U, is told of the accelerator and the memories around it (its own names)."""
+
+    accelerator: Annotated[str, Field(pattern=r"^ethos-u\d\d-\d{2,4}$")]
+    """Its `--accelerator-config`: "ethos-u55-256"."""
+    system_config: Annotated[str, Field(min_length=1)]
+    """Its `--system-config`, of the shipped vela.ini: clocks and memories."""
+    memory_mode: Annotated[str, Field(min_length=1)]
+    """Its `--memory-mode`: what lies in which memory."""
+
+
 class Processor(Component):
     """Alike cores that compute: the ceiling of a roofline is cores x clock x MACs a cycle (Williams et al., 2009)."""
 
@@ -55,6 +68,8 @@ class Processor(Component):
     """Multiply-accumulate operations of one core in one cycle, at most, by arithmetic; what is absent it has not."""
     isa: tuple[str, ...] = ()
     """Instruction-set extensions that decide on kernels: "neon", "dotprod", "i8mm", "avx512_vnni", "helium", ..."""
+    vela: Vela | None = None
+    """Of an Ethos-U: how its compiler is called, whose estimate is then used."""
     source: Annotated[str, Field(min_length=1)]
     """The page these were read from, or "unverified"."""
 
@@ -76,3 +91,29 @@ class Published(Component):
     """Runtime and its version, where that was said."""
     source: Annotated[str, Field(min_length=1)]
     """The page it was read from."""
+
+
+class NoRuntime(Component):
+    """Something that computes on the device and that Edgekit has no runtime for: known, never measured."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What it is called: "Edge TPU", "Core ML (Neural Engine)"."""
+    why: Annotated[str, Field(min_length=1)]
+    """What it would need, to follow its name in a sentence."""
+
+
+class Efficiency(Component):
+    """What share of a processor's ceiling layers of a kind reach here: found by `edgekit device calibrate`."""
+
+    layers: Literal["convolution", "depthwise", "dense", "other", "memory"]
+    """Which layers; "memory" is the share of the bandwidth that those reach which it limits."""
+    arithmetic: Arithmetic | None = None
+    """What they compute in; nothing for "memory"."""
+    processor: Annotated[str, Field(min_length=1)]
+    """Name of the processor."""
+    share: Annotated[float, Field(gt=0, le=100)]
+    """Of the ceiling; above 1 where the ceiling is understated."""
+    spread: Annotated[float, Field(ge=1, le=1000)]
+    """The true share lies between share / spread and share x spread, nine times of ten."""
+    source: Annotated[str, Field(min_length=1)]
+    """The measurements it was fitted to."""

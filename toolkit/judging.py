@@ -15,11 +15,12 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from toolkit import registry, runs
+from toolkit import compat, registry, runs
 from toolkit.checks import details, gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
+from toolkit.checks.installed import installed
 from toolkit.checks.parity import beside_host, measure_parity
 from toolkit.checks.size import measure_size
 from toolkit.core import (
@@ -29,13 +30,12 @@ from toolkit.core import (
     Meaning,
     Measurement,
     Progress,
-    Provenance,
     Session,
     Signature,
     Verdict,
 )
 from toolkit.devices import DeviceProfile, load_device, open_session
-from toolkit.errors import EdgekitError
+from toolkit.errors import EdgekitError, UnavailableError, UnsupportedError
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
 from toolkit.together import on_each
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from toolkit.datasets.stream import Split
 
 HERE = "this-machine"
-VERSION_S = 120.0  # to import a runtime on a slow device
 # what answers for a model before any export: its name, and the packages whose versions count, its own first
 RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "keras": ("keras", ("keras", "tensorflow")),
@@ -100,7 +99,7 @@ class Judge:
         checks = self._by_device()
 
         def work(profile: DeviceProfile, session: Session) -> None:
-            for check in checks[profile.name]:
+            for check in checks[profile.name] if profile.answers else ():
                 self._artifact(check, artifacts[check.artifact], session, test)
             self._latency(profile, checks[profile.name], artifacts, session)
 
@@ -108,7 +107,9 @@ class Judge:
         for device, error in self._failed.items():
             self.run.forget_device(device)
             self._warn(f"{device}: nothing of it is judged: {error}")
+        self._in_place_of([own for each in checks.values() for own in each if not own.device.answers], artifacts, test)
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
+        self._estimates(artifacts)
         self._gate()
 
     # ------------------------------------------------------------ answers
@@ -151,6 +152,7 @@ class Judge:
         key = runs.content_key("answers", artifact.sha256, test.fingerprint, device, settings, check.measure.threads)
 
         def work() -> tuple[dict[str, Array], str]:
+            compat.require_read(artifact.path, device, check.runtime, version)
             self.emit(Progress(f"checking {artifact.name} on {device}: {len(test)} test images", keep=True))
             answer = inference.run(
                 artifact,
@@ -167,8 +169,8 @@ class Judge:
         answers = self._answers(artifact.name, device, key, work)
         how = {**{k: str(v) for k, v in settings.items()}, "threads": check.measure.threads}
         how |= {"kernels": answers.kernels} if answers.kernels else {}
-        source: Provenance = "emulated" if check.device.emulated else "measured"
-        predictions = Predictions(artifact.name, answers.outputs[0], self._head(), device, source, how)
+        how |= check.device.how
+        predictions = Predictions(artifact.name, answers.outputs[0], self._head(), device, check.device.provenance, how)
         with self._recording:
             self._answered[artifact.name, device] = predictions
             what = f"answers:{artifact.name}@{device}"
@@ -224,6 +226,14 @@ class Judge:
 
     # ------------------------------------------------------------ this machine beside the devices
 
+    def _in_place_of(self, checks: list[Check], artifacts: Mapping[str, Artifact], test: Split) -> None:
+        """What files answer here, for devices that time them and cannot be asked."""
+        silent = {check.artifact: check for check in checks if (check.artifact, HERE) not in self._answered}
+        if silent:
+            with closing(open_session(load_device(HERE))) as session:
+                for name, check in silent.items():
+                    self._artifact(self._here(check), artifacts[name], session, test)
+
     def _beside_host(self, checks: list[Check], artifacts: Mapping[str, Artifact], test: Split) -> None:
         """How far each other device's answers are from those of this machine on the same file and images."""
         answered = [check for check in checks if (check.artifact, check.device.name) in self._answered]
@@ -263,6 +273,16 @@ class Judge:
             with self._recording:
                 self.run.forget_latency(profile.name)
             return
+        able = [check for check in checks if profile.python or artifacts[check.artifact].format == "tflite"]
+        if len(able) < len(checks):
+            left = ", ".join(check.artifact for check in checks if check not in able)
+            with self._recording:
+                self._warn(
+                    f"{profile.name}: not timed, since it has no Python and benchmark_model runs .tflite: {left}"
+                )
+        if not able:
+            return
+        checks = able
         chosen = [artifacts[check.artifact] for check in checks]
         runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
         versions = {use: self._version(profile, use, session) for use, _ in runtimes.values()}
@@ -277,11 +297,28 @@ class Judge:
             return
         started = perf_counter()
         samples = self.run.folder / "samples"
-        found = latency.measure(chosen, session, spec, profile.name, runtimes=runtimes, samples=samples, emit=self.emit)
+        found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=self.emit)
         with self._recording:
             self.run.add_measurements(found)
             seconds, parameters = round(perf_counter() - started, 3), spec.model_dump(mode="json")
             self.run.add_stage(runs.StageRecord(name, "latency", "check", "", key, parameters, seconds))
+
+    # ------------------------------------------------------------ what was not timed
+
+    def _estimates(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Estimate what no device timed, and say what does not fit a device."""
+        from toolkit.estimates import expected
+
+        for check in self.plan.checks:
+            artifact, known = artifacts[check.artifact], self.run.manifest.measurements
+            try:
+                found = expected.of_file(artifact, check.device, known, threads=check.measure.threads)
+            except (UnsupportedError, UnavailableError) as error:
+                self.emit(Progress(f"no estimate of {artifact.name} on {check.device.name}: {error}", keep=True))
+                continue
+            self.run.add_measurements(found)
+            for problem in expected.too_large(check.device, artifact, (*known, *found)):
+                self._warn(problem)
 
     # ------------------------------------------------------------ verdicts
 
@@ -308,15 +345,15 @@ class Judge:
         return replace(verdict, reason=f"{verdict.reason}: {error}")
 
     def _facts(self, check: Check) -> gate.Facts:
-        """What a check is judged on: a device that cannot be reached borrows the answers' numbers from this machine."""
+        """What a check is judged on: a device that cannot be asked borrows the answers' numbers from this machine."""
         found, device = list(self.run.manifest.measurements), check.device.name
-        if not check.device.measurable:
+        if not check.device.answers:
             found = [m for m in found if m.device in ("", device)] + [
                 Measurement(m.subject, m.name, m.value, m.unit, m.source, device, m.interval, m.how)
                 for m in found
                 if m.device == HERE and m.name in gate.ON_ANSWERS
             ]
-        answered = device if check.device.measurable else HERE
+        answered = device if check.device.answers else HERE
         evidence = self.evidence.get((check.artifact, answered), Evidence())
         return replace(gate.gather(found, check.artifact, device), evidence=evidence)
 
@@ -324,12 +361,13 @@ class Judge:
 
     def _version(self, profile: DeviceProfile, runtime: str, session: Session) -> str | None:
         """Of a runtime on the device: what is installed there."""
+        if not profile.python:
+            return ""
         if not profile.needs_host:
             found: str | None = registry.load("runtimes", runtime)().version()
             return found
         if (profile.name, runtime) not in self._versions:
-            answer = session.run({"kind": "info", "runtime": runtime}, timeout_s=VERSION_S)
-            self._versions[profile.name, runtime] = answer["versions"].get(runtime, "")
+            self._versions[profile.name, runtime] = installed(session, profile, runtime)
         return self._versions[profile.name, runtime]
 
     def _by_device(self) -> dict[str, list[Check]]:

@@ -14,8 +14,6 @@ from pathlib import Path
 from toolkit.core import STATIC, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.hardware import KernelFact
-from toolkit.tensorrt.lint_target import wants
-from toolkit.tensorrt.types import Target
 
 X86 = ("x86_64", "AMD64", "i686")
 DOT_PRODUCTS = frozenset(["avx512_vnni", "avx_vnni"])  # instructions that add products in 32 bits
@@ -48,17 +46,6 @@ def refusals(quant: QuantSpec, targets: Sequence[tuple[DeviceProfile, DeviceRunt
         for profile, runtime in targets
         if (known := runtime.needs("symmetric_only")) and _is_exposed(quant)
     ]
-
-
-def too_new(opset: int, targets: Sequence[tuple[DeviceProfile, DeviceRuntime]]) -> list[str]:
-    """A note for each device whose TensorRT is not known to read files of this ONNX operator set."""
-    notes = []
-    for profile, runtime in targets:
-        known = wants(Target(runtime.version, profile.compute_capability, profile.name, "")).opset
-        if runtime.use == "tensorrt" and known is not None and opset > known:
-            problem = f"TensorRT {runtime.version} is known to read operator sets up to {known}, this file has {opset}"
-            notes.append(f"{profile.name}: {problem}: set opset = {known}")
-    return notes
 
 
 def needs(profile: DeviceProfile, runtime: DeviceRuntime) -> tuple[KernelFact, ...]:

@@ -54,6 +54,11 @@ def lint_file(path: Path, runtime: str | None, device: str | None) -> Linted:
     return Linted(lint(onnx.load(str(path), format="protobuf"), target=target), target)
 
 
+def has_tensorrt(path: Path, device: str) -> bool:
+    """Whether a device would build an engine of this file."""
+    return path.suffix.lower() == ".onnx" and bool(load_device(device).compute_capability)
+
+
 def lint_lines(linted: Linted) -> Iterator[str]:
     """What `edgekit inspect --for` prints after the rest."""
     yield ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
@@ -11,11 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
+from toolkit.bench import Bench
 from toolkit.checks import fit
+from toolkit.checks.installed import installed
 from toolkit.contract import Contract, contract_beside, contract_path
-from toolkit.core import Artifact, Layout, Measurement, MeasureSpec, Progress, Signature, TensorSpec
+from toolkit.core import (
+    Artifact,
+    Layout,
+    Measurement,
+    MeasureSpec,
+    Progress,
+    Provenance,
+    Session,
+    Signature,
+    TensorSpec,
+)
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnavailableError
 from toolkit.inspection import FORMATS, read_artifact
 from toolkit.plan import source_of
 
@@ -31,20 +43,29 @@ def bench_files(
     files: Sequence[Path],
     *,
     device: str = "this-machine",
-    threads: int | None = None,
+    threads: int | Sequence[int] | None = None,
     processes: int | None = None,
     seconds: float | None = None,
-    ssh: Sequence[str] = (),
+    batch: int | None = None,
+    cores: Sequence[int] | None = None,
+    sustained: float | None = None,
+    layers: bool = False,
+    samples: Path | None = None,
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> dict[str, Any]:
     """Latency of files on a device, interleaved. Options that are None are the profile's.
 
-    Returns {"device", "measurements": [...]}; see `core.Measurement` for their fields.
+    threads: several are swept over. sustained: minutes that each file is run for without pause, instead of the short
+    processes. layers: each layer's share too. samples: folder for raw samples and series, else they go.
+    Returns {"device", "measurements": [...], "notes": [...]} and of sustained runs "series": {file: {"units", "rows"}};
+    see `core.Measurement` for their fields. places: ssh, adb, replay, record, as `devices.reached` takes them.
     """
-    from toolkit.checks import latency
 
-    (profile,) = reached([load_device(device)], ssh)
-    given = {"threads": threads, "processes": processes, "seconds": seconds}
+    (profile,) = reached([load_device(device)], **places)
+    sweep = (threads,) if isinstance(threads, int) else tuple(threads or ())
+    given = {"processes": processes, "seconds": seconds, "batch": batch, "cores": cores}
+    given |= {"threads": sweep[0] if sweep else None}
     settings = {**profile.measure.model_dump(), **{k: v for k, v in given.items() if v is not None}}
     artifacts = [read_artifact(path) for path in files]
     if len({artifact.name for artifact in artifacts}) < len(artifacts):
@@ -54,10 +75,16 @@ def bench_files(
         spec = _checked("bench", MeasureSpec, settings)
         if not spec.processes:
             raise InputError("bench --processes", "0 processes measure nothing", "ask for 1 or more")
-        found = latency.measure(
-            artifacts, session, spec, profile.name, runtimes=runtimes, samples=Path(folder), emit=emit
-        )
-    return {"device": profile.name, "measurements": [asdict(measurement) for measurement in found]}
+        _look_for(session, profile, runtimes.values())
+        for count in sweep:
+            _checked("bench", MeasureSpec, {**settings, "threads": count})
+        if samples is not None:
+            samples.mkdir(parents=True, exist_ok=True)
+        asked = Bench(session, profile, spec, runtimes, samples or Path(folder), emit)
+        found = asked.sustained(artifacts, sustained) if sustained else asked.timed(artifacts, sweep)
+        if layers:
+            asked.layers(artifacts, found)
+    return {"device": profile.name, **found}
 
 
 def evaluate_file(
@@ -70,8 +97,8 @@ def evaluate_file(
     layout: Layout | None = None,
     device: str = "this-machine",
     allow_code: Sequence[str] = (),
-    ssh: Sequence[str] = (),
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> dict[str, Any]:
     """The metrics of one file's head on labelled images, in the runtime the device uses (Keras for a .keras or .h5
     file, TensorFlow for a SavedModel folder).
@@ -86,14 +113,16 @@ def evaluate_file(
         raise InputError("--head", f"no such head, got {head!r}", registry.suggest(head, HEADS))
     asked = _asked(file, _Asked(data, preprocess, subset, head, layout))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        source: Provenance = "measured"
         if file.suffix.lower() not in FORMATS and source_of(file):
-            source = _source(file, asked, allow_code)
-            found = _trained_answers(file, asked, source, folder=Path(folder), emit=emit)
+            reader = _source(file, asked, allow_code)
+            found = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
         else:
-            (profile,) = reached([load_device(device)], ssh)
+            (profile,) = reached([load_device(device)], **places)
             found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
+            source = profile.provenance
     outputs, dataset, meaning, how, where = found
-    predictions = Predictions(file.name, outputs, meaning, where, "measured", {**how, "preprocess": asked.shown()})
+    predictions = Predictions(file.name, outputs, meaning, where, source, {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
     classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
     rows = [asdict(measurement) for measurement in accuracy.measurements]
@@ -110,6 +139,7 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
     """What `bench` and `eval` print: one line a number, with its interval and how it was got."""
     from toolkit.report.numbers import plain, show
 
+    swept = len({row["how"].get("threads") for row in found["measurements"]}) > 1
     for row in found["measurements"]:
         measurement = Measurement(**{**row, "interval": None})
         value = plain(show(measurement.name, measurement.value, measurement.unit))
@@ -118,10 +148,12 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
             sure = f" at {100 * span['confidence']:g}%" if span["confidence"] else ""
             low, high = (plain(show(measurement.name, span[end], measurement.unit)) for end in ("low", "high"))
             value += f"  ({low} .. {high}{sure})"
-        yield f"{row['subject']}  {row['name']}  {value}  [{row['source']}]"
+        threads = f"  {row['how']['threads']} threads" if swept and "threads" in row["how"] else ""
+        yield f"{row['subject']}{threads}  {row['name']}  {value}  [{row['source']}]"
     if found["measurements"]:
         how = found["measurements"][0]["how"]
         yield "how: " + ", ".join(f"{key} {value}" for key, value in how.items())
+    yield from (f"note: {note}" for note in found.get("notes", ()))
     for name, why in found.get("left_out", {}).items():
         yield f"left out of {name}: {why}"
 
@@ -173,7 +205,10 @@ def _file_answers(
     if asked.head != "auto":
         fit.check_data(replace(artifact.signature.outputs[0], meaning=asked.head), dataset)  # type: ignore[arg-type]
     runtime, delegate = _runtime(profile, artifact)
+    if not profile.python:
+        raise UnavailableError(profile.name, "has no Python, which answers need", "evaluate on another device")
     with closing(open_session(profile)) as session:
+        _look_for(session, profile, [(runtime, delegate)])
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
         wanted = replace(_as_nhwc(first, shape), dtype="uint8" if artifact.pixels else "float32")
         prepared = inference.prepare(data, (wanted,), folder / "inputs").paths
@@ -187,7 +222,7 @@ def _file_answers(
             threads=1,
         )
     outputs = answer.outputs[artifact.signature.outputs[0].name]
-    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate}
+    how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate, **profile.how}
     return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
 
 
@@ -290,6 +325,12 @@ def _records(data: str) -> Any:
 def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
     runtime = profile.runtime_for(artifact.format, artifact.scheme)
     return runtime.use, runtime.delegates[0] if runtime.delegates else "none"
+
+
+def _look_for(session: Session, profile: DeviceProfile, runtimes: Iterable[tuple[str, str]]) -> None:
+    """Raises where a runtime is missing on a device that is elsewhere, before anything is sent there."""
+    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host and profile.python else ():
+        installed(session, profile, runtime)
 
 
 def _in_layout(artifact: Artifact, layout: Layout | None) -> Artifact:

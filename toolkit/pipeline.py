@@ -70,16 +70,17 @@ def run(  # the command's options, one by one
     devices: Sequence[str] = (),
     overrides: Sequence[str] = (),
     allow_code: Sequence[str] = (),
-    ssh: Sequence[str] = (),
     out: Path | None = None,
     resume: Path | None = None,
     emit: Emit = lambda progress: None,
+    **places: Any,
 ) -> Result:
     """Carry out a recipe (a path or a shipped name) and judge what comes out.
 
     resume: an earlier run's directory; stages whose inputs, parameters and versions are unchanged are
     not repeated. Without `recipe` it is run again as it was called. Raises EdgekitError; the run directory then says
     what happened. allow_code: modules whose code a model or dataset may need; none is run otherwise.
+    places: as of `load_recipe`.
     """
     earlier = runs.read(resume) if resume else None
     invocation: dict[str, Any] = {"recipe": recipe, "model": model, "data": data}
@@ -92,7 +93,7 @@ def run(  # the command's options, one by one
         raise InputError("--out", "cannot stand beside --resume, which goes on in its own directory")
     invocation = {key: _plain(value) for key, value in invocation.items()}
     name, options = invocation["recipe"], {key: value for key, value in invocation.items() if key != "recipe"}
-    loaded = load_recipe(name, **options, ssh=ssh)  # hosts do not stand in a manifest
+    loaded = load_recipe(name, **options, **places)  # hosts do not stand in a manifest
     loaded.require_runnable()
     plan = make_plan(loaded)
     plan.require_possible()
@@ -254,7 +255,7 @@ class _Pipeline:
             self._model_facts(stage.name, facts)
             return {"notes": facts.notes}
 
-        named = {**parameters, "file": section.source.name}
+        named = {**parameters, "file": section.source.name, "sha256": self.origin}
         self._once(stage, key, named, (target, store.contract_path(target)), work)
         return store.read_contract(target)
 

@@ -13,11 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import kernels, registry
+from toolkit import compat, kernels, registry
 from toolkit.checks import fit, gate
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.estimates import expected
 from toolkit.recipe import Recipe, Step, Variant
 
 REFERENCE = "original"  # the variant of files written from the original, float32, to compare with; no gate judges it
@@ -99,6 +100,7 @@ def make_plan(recipe: Recipe) -> Plan:
     for stage in stages:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
+    notes += expected.to_plan((check.device for check in checks), recipe.model.source)
     problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
     problems += _head_problems(recipe)
@@ -165,8 +167,7 @@ def _exports(recipe: Recipe, variant: Variant, tip: Stage, problems: list[str], 
             told.append("corrections are for 8-bit weights and may cost accuracy in 7: compare with corrections = []")
         notes += [f"variant {variant.name}: {note}" for note in told]
         problems += [f"{where}: variant {variant.name}: {each}" for each in kernels.refusals(quant, running)]
-        newer = kernels.too_new(getattr(step.component, "opset", 0), running)
-        notes += [f"variant {variant.name}: {note}" for note in newer]
+        notes += [f"variant {variant.name}: {note}" for note in compat.expected(step.component, quant, running)]
         refusal = step.component.refusal(quant, kind) if kind != "keras" else step.component.refusal(quant)
         if refusal and variant.name != REFERENCE:  # what the reference cannot be, no variant can
             problems.append(f"{where}: variant {variant.name}: {refusal}")
@@ -341,6 +342,7 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
         if not reference and stage.variant not in target.variants:
             continue
         profile = target.profile
+        notes += [f"{profile.name}: its {each.name} {each.why}: not measured" for each in profile.no_runtime]
         try:
             runtime = profile.runtime_for(stage.component.format, *stage.quant.schemes)
         except UnsupportedError as error:
@@ -350,7 +352,7 @@ def _checks(recipe: Recipe, stage: Stage, problems: list[str], notes: list[str])
         delegate = runtime.delegates[0] if runtime.delegates else "none"
         note = ""
         if not profile.measurable:
-            why = f"give --ssh {profile.name}=USER@HOST" if profile.needs_host else "no transport"
+            why = f"give {profile.where}" if profile.needs_host else "no transport"
             note = f"{profile.name} cannot be measured from here ({why}): its latency gates will be INCONCLUSIVE"
             notes.append(note)
         use = runtime.use if profile.measurable else ""

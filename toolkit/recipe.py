@@ -17,7 +17,7 @@ from toolkit.datasets.splits import SplitSpec
 from toolkit.devices import DeviceProfile
 from toolkit.documents import Document, Key
 from toolkit.errors import InputError
-from toolkit.recipe_file import DiagnosisSection, ModelSection, RepairSection
+from toolkit.recipe_file import CardSection, DiagnosisSection, ModelSection, RepairSection
 from toolkit.schema import SCHEMA
 from toolkit.training.section import TrainSection
 
@@ -99,6 +99,7 @@ class Recipe:
     train: TrainSection | None = None
     diagnosis: DiagnosisSection | None = None
     repair: RepairSection | None = None
+    card: CardSection | None = None
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
@@ -164,4 +165,5 @@ class Recipe:
             "measure": self.measure.model_dump(mode="json", exclude_unset=True),
             **({"repair": self.repair.model_dump(mode="json")} if self.repair else {}),
             **({"diagnosis": self.diagnosis.model_dump(mode="json")} if self.diagnosis else {}),
+            **({"card": self.card.model_dump(mode="json")} if self.card else {}),
         }

@@ -97,6 +97,21 @@ class RepairSection(Component):
     """Parameters of the `qat` pass, for its rung, such as { epochs = 3 }."""
 
 
+class CardSection(Component):
+    """[card]: what the model card says that no program can know; "unknown" where it is not stated."""
+
+    authors: str = ""
+    """Who made the model, and whom to ask."""
+    license: str = ""
+    """Licence of the trained model, such as an SPDX identifier."""
+    data_license: str = ""
+    """Licence or terms of the data."""
+    intended_use: str = ""
+    """What it is meant for, and what not."""
+    limits: str = ""
+    """Known limits beyond what was measured."""
+
+
 class RecipeFile(Component):
     """A recipe as it is written."""
 
@@ -131,3 +146,5 @@ class RecipeFile(Component):
     """What to try where a quantized variant does not pass; it chooses on the selection split."""
     diagnosis: DiagnosisSection | None = None
     """What to look for inside every quantized file; files that fail a gate on their answers are looked into anyway."""
+    card: CardSection | None = None
+    """What the model card of a bundle says of authors, licences and use."""

@@ -36,7 +36,7 @@ def load_recipe(
     data: str | Path | None = None,
     devices: Sequence[str] = (),
     allow_code: Sequence[str] = (),
-    ssh: Sequence[str] = (),
+    **places: Any,
 ) -> Recipe:
     """The recipe at a path, or the shipped one of that name; raises InputError with a line for each mistake.
 
@@ -44,7 +44,7 @@ def load_recipe(
     model: replaces model.source. data: a path or a dataset's name; replaces data.use and data.path and, where another
     kind of dataset comes of it, the parameters of the old one. devices: replaces the targets by these, each with
     the budget it has in the recipe, if it is there. allow_code: names of modules that may be imported and run.
-    ssh: where devices are, as `devices.reached` takes it.
+    places: ssh, adb, replay, record: where devices are, as `devices.reached` takes them.
     """
     path = find("recipes", name_or_path)
     document = read_toml(path)
@@ -56,7 +56,7 @@ def load_recipe(
     for override in overrides:
         document = with_override(document, override)
     recipe = parse_recipe(document, path.absolute().parent, devices=devices)
-    profiles = reached([target.profile for target in recipe.targets], ssh)
+    profiles = reached([target.profile for target in recipe.targets], **places)
     targets = tuple(replace(target, profile=at) for target, at in zip(recipe.targets, profiles, strict=True))
     return replace(recipe, allow_code=tuple(allow_code), targets=targets)
 
@@ -123,6 +123,7 @@ class _Loader:
             train=train,
             diagnosis=file.diagnosis,
             repair=file.repair,
+            card=file.card,
         )
 
     def _steps(self, family: str, key: Key, items: Any) -> tuple[Step, ...]:

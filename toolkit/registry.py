@@ -28,11 +28,15 @@ FAMILIES: dict[str, dict[str, str]] = {
         "litert": "toolkit.runtimes.litert:LiteRT",
         "tflite-runtime": "toolkit.runtimes.tflite_runtime:TFLiteRuntime",
         "onnxruntime": "toolkit.runtimes.onnxruntime:ONNXRuntime",
+        "openvino": "toolkit.runtimes.openvino:OpenVINO",
         "tensorrt": "toolkit.runtimes.tensorrt:TensorRT",
+        "tflite-micro": "toolkit.runtimes.tflite_micro:TFLiteMicro",
     },
     "transports": {
         "local": "toolkit.transports.local:Local",
         "ssh": "toolkit.transports.ssh:SSH",
+        "adb": "toolkit.transports.adb:ADB",
+        "replay": "toolkit.transports.replay:Replay",
     },
     "sources": {
         "keras": "toolkit.sources.keras:Keras",

@@ -251,8 +251,8 @@ class Run:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """The manifest as JSON; infinities and NaN as the strings "Infinity", "-Infinity", "NaN"."""
-    return json.dumps(_finite(asdict(manifest)), indent=1, allow_nan=False).encode() + b"\n"
+    """The manifest as JSON; numbers as `plain` has them."""
+    return json.dumps(plain(asdict(manifest)), indent=1, allow_nan=False).encode() + b"\n"
 
 
 def read(folder: Path) -> Manifest:
@@ -317,9 +317,10 @@ def _is(path: Path, digest: str) -> bool:
     return path.exists() and content_sha256(path) == digest
 
 
-def _finite(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """JSON-able: infinities and NaN as the strings "Infinity", "-Infinity", "NaN"."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from toolkit.core import Artifact, Preprocessing, TensorSpec
 from toolkit.datasets import resample
 
-HEAD = '''"""How to run {name}: `python {name}.py IMAGE...` prints {prints}.
+HEAD = '''"""How to run {name}: `python {program} IMAGE...` prints {prints}.
 
 Needs numpy, pillow and {package}. The contract in words and numbers: {path}.json.
 """
@@ -84,13 +84,22 @@ if pixels.shape[2] == 1:
 """,
 }
 COLORS["bgr"] = COLORS["rgb"] + "pixels = pixels[:, :, ::-1]\n"
+# what runs a format's files, the usual one first: its package, and how it is imported
+RUNTIMES = {"tflite": ("litert", "tflite-runtime", "openvino"), "onnx": ("onnxruntime", "openvino")}
+PACKAGES = {
+    "litert": "ai-edge-litert",
+    "tflite-runtime": "tflite-runtime (numpy below 2)",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
 IMPORTS = {
     # boards that have LiteRT's predecessor: tflite_runtime.interpreter
-    "tflite": "\nfrom ai_edge_litert.interpreter import Interpreter  # or tflite_runtime.interpreter\n",
-    "onnx": "\nimport onnxruntime\n",
+    "litert": "\nfrom ai_edge_litert.interpreter import Interpreter  # or tflite_runtime.interpreter\n",
+    "tflite-runtime": "\nfrom tflite_runtime.interpreter import Interpreter\n",
+    "onnxruntime": "\nimport onnxruntime\n",
+    "openvino": "\nimport openvino\n",
 }
-RUN = {
-    "tflite": """
+LITERT = """
 
 run = Interpreter(model_path=MODEL).get_signature_runner()
 {quantization}
@@ -98,8 +107,11 @@ run = Interpreter(model_path=MODEL).get_signature_runner()
 def answer(pixels):
     output = run(**{{{input!r}: pixels}})[{output!r}][0]
     return {scores}
-""",
-    "onnx": """
+"""
+RUN = {
+    "litert": LITERT,
+    "tflite-runtime": LITERT,
+    "onnxruntime": """
 
 session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
@@ -108,10 +120,19 @@ def answer(pixels):
     output = session.run([{output!r}], {{{input!r}: pixels}})[0][0]
     return {scores}
 """,
+    "openvino": """
+
+compiled = openvino.Core().compile_model(MODEL, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+(OUTPUT,) = [port for port in compiled.outputs if {output!r} in port.get_names()] or compiled.outputs
+
+
+def answer(pixels):
+    output = compiled([pixels])[OUTPUT][0]
+    return {scores}
+""",
 }
 STEPS = 'SCALE, ZERO_POINT = run.get_input_details()[{input!r}]["quantization"]\n'
 OUT_STEPS = 'OUT_SCALE, OUT_ZERO_POINT = run.get_output_details()[{output!r}]["quantization"]\n'
-PACKAGES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
 MAIN = """
 
 if __name__ == "__main__":
@@ -143,15 +164,22 @@ PRINTS = {
 }
 
 
-def sample_code(artifact: Artifact, contract: Preprocessing, classes: Sequence[str]) -> str:
-    """The program, for a file of one image input whose first output decides."""
+def sample_code(
+    artifact: Artifact, contract: Preprocessing, classes: Sequence[str], *, runtime: str = "", program: str = ""
+) -> str:
+    """The program, for a file of one image input whose first output decides.
+
+    runtime: one of the format's RUNTIMES, the usual one by default. program: its own file name.
+    """
     image, output = artifact.signature.inputs[0], artifact.signature.outputs[0]
     names = {"name": artifact.name, "path": artifact.path.name, "input": image.name, "output": output.name}
+    runtime = runtime or RUNTIMES[artifact.format][0]
     head = HEAD.format(
         **names,
+        program=program or f"{artifact.name}.py",
         prints=PRINTS.get(output.meaning, "the class of each image"),
-        package=PACKAGES[artifact.format],
-        imports=IMPORTS[artifact.format],
+        package=PACKAGES[runtime],
+        imports=IMPORTS[runtime],
         classes=json.dumps(list(classes)),
     )
     shape = "x".join("?" if size is None else str(size) for size in image.shape)
@@ -159,7 +187,15 @@ def sample_code(artifact: Artifact, contract: Preprocessing, classes: Sequence[s
     sampled = contract.size is not None and (contract.resize == "nearest" or not contract.antialias)
     functions = "".join(f"\n\n{_source(each)}\n" for each in (resample.taps, resample.point_sample)) if sampled else ""
     body = "".join(_indented(part) for part in (_geometry(contract, sampled), _arithmetic(contract, artifact)))
-    return head + DECODE + functions + signature + body + _run(artifact, names) + _main(output)
+    return head + DECODE + functions + signature + body + _run(artifact, names, runtime) + _main(output)
+
+
+def runtimes_of(artifact: Artifact) -> tuple[str, ...]:
+    """What such a program can be written for: OpenVINO does not tell the scale of quantized inputs and outputs."""
+    first, outputs = artifact.signature.inputs[0], artifact.signature.outputs
+    integers = [spec.name for spec in outputs if not spec.dtype.startswith("float")]
+    scaled = integers or (not first.dtype.startswith("float") and not artifact.pixels)
+    return tuple(name for name in RUNTIMES[artifact.format] if not (scaled and name == "openvino"))
 
 
 def _geometry(contract: Preprocessing, sampled: bool) -> str:
@@ -195,7 +231,7 @@ def _arithmetic(contract: Preprocessing, artifact: Artifact) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _run(artifact: Artifact, names: dict[str, str]) -> str:
+def _run(artifact: Artifact, names: dict[str, str], runtime: str) -> str:
     image, output = artifact.signature.inputs[0], artifact.signature.outputs[0]
     scaled = artifact.format == "tflite" and not output.dtype.startswith("float")
     quantization = "" if image.dtype.startswith("float") or artifact.pixels else STEPS.format(**names)
@@ -203,7 +239,7 @@ def _run(artifact: Artifact, names: dict[str, str]) -> str:
     scores = "output.astype(np.float32).ravel()"
     if scaled:
         scores = "(output.astype(np.float32).ravel() - OUT_ZERO_POINT) * np.float32(OUT_SCALE)"
-    return RUN[artifact.format].format(**names, quantization=quantization, scores=scores)
+    return RUN[runtime].format(**names, quantization=quantization, scores=scores)
 
 
 def _main(output: TensorSpec) -> str:

@@ -132,7 +132,13 @@ class Selecting:
         runtimes = {artifact.name: _runtime(artifact)}
         folder = self._folder
         found = latency.measure(
-            [artifact], self._session, asked[0].measure, HERE, runtimes=runtimes, samples=folder, emit=self._emit
+            [artifact],
+            self._session,
+            asked[0].measure,
+            load_device(HERE),
+            runtimes=runtimes,
+            samples=folder,
+            emit=self._emit,
         )
         return list(found)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from toolkit.checks.gate import Facts, gather, judge, run_outcome, statistical_gates
+from toolkit.checks.gate import JUDGED_ON, NAMES, Facts, gather, judge, run_outcome, statistical_gates
 from toolkit.core import Budget, Interval, Measurement, Verdict
 from toolkit.engine.statistics import Paired, bonferroni, paired_interval
 
@@ -114,7 +115,7 @@ def test_agreement_is_judged_on_the_whole_interval(agree: int, outcome: str) -> 
         (latency(6.0, 5.1, 6.4), "FAIL", "6 ms (5.1 .. 6.4 at 95%), over the budget of 5 ms"),
         (latency(4.9, 4.5, 5.1), "INCONCLUSIVE", "4.9 ms (4.5 .. 5.1 at 95%) lies across the budget of 5 ms"),
         (latency(4.0), "INCONCLUSIVE", "4 ms without an interval: measure in several processes"),
-        (latency(1.0, 0.9, 1.1, "estimated"), "INCONCLUSIVE", "only estimated (1 ms), not measured on pi"),
+        (latency(1.0, 0.9, 1.1, "estimated"), "INCONCLUSIVE", "only estimated (1 ms, 0.9 .. 1.1), not measured on pi"),
         (latency(9.0, 8.9, 9.1, "quoted"), "INCONCLUSIVE", "only quoted (9 ms), not measured on pi"),
         (latency(1.0, 0.9, 1.1, "emulated"), "INCONCLUSIVE", "only emulated (1 ms), not measured on pi"),
         (latency(math.nan), "INCONCLUSIVE", "not measured on pi"),
@@ -124,6 +125,19 @@ def test_only_measured_latency_is_judged(measurement: Measurement, outcome: str,
     verdict = one({"max_latency_p50_ms": 5.0}, latency_p50=measurement)
     assert verdict.outcome == outcome
     assert verdict.reason.startswith(reason)
+
+
+def test_accuracy_on_an_imitated_device_is_judged_and_says_so() -> None:
+    found = replace(drop(8800, 30, 20, 1150), source="emulated")
+    verdict = one({"max_accuracy_drop": 0.01}, accuracy_drop=replace(found, how={**found.how, "emulated": "qemu-user"}))
+    assert verdict.outcome == "PASS"
+    assert verdict.reason.endswith(", budget 1.0; emulated: qemu-user")
+    assert "emulated" not in one({"max_accuracy_drop": 0.01}, accuracy_drop=drop(8800, 30, 20, 1150)).reason
+
+
+def test_every_gate_knows_the_number_it_is_judged_on() -> None:
+    assert set(JUDGED_ON) == set(Budget.model_fields) - {"confidence"}
+    assert set(JUDGED_ON.values()) == set(NAMES.values())
 
 
 # ---------------------------------------------------------------- exact numbers

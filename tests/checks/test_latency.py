@@ -12,8 +12,11 @@ import pytest
 
 from toolkit.checks import latency
 from toolkit.core import Artifact, MeasureSpec, Progress, Signature
+from toolkit.devices import DeviceProfile, DeviceRuntime
 
 MS = 1_000_000
+LITERT = DeviceRuntime(use="litert", formats=("tflite",), schemes=("float32",))
+BOARD = DeviceProfile(name="board", arch="any", runtimes=(LITERT,))
 
 
 class Bench:
@@ -49,13 +52,15 @@ def artifact(name: str) -> Artifact:
     return Artifact(name, Path(name), "tflite", "float32", 1, "0", Signature((), ()))
 
 
-def measure(bench: Bench, folder: Path, processes: int = 2) -> dict[tuple[str, str], Any]:
+def measure(
+    bench: Bench, folder: Path, processes: int = 2, profile: DeviceProfile = BOARD
+) -> dict[tuple[str, str], Any]:
     names = list(bench.left)
     found = latency.measure(
         [artifact(name) for name in names],
         bench,  # type: ignore[arg-type]
         MeasureSpec(processes=processes, threads=3),
-        "board",
+        profile,
         runtimes=dict.fromkeys(names, ("litert", "xnnpack")),
         samples=folder,
         emit=lambda progress: None,
@@ -111,7 +116,7 @@ def test_progress_is_shown(tmp_path: Path) -> None:
         [artifact("a")],
         bench,  # type: ignore[arg-type]
         MeasureSpec(processes=2),
-        "board",
+        BOARD,
         runtimes={"a": ("litert", "none")},
         samples=tmp_path,
         emit=seen.append,
@@ -133,3 +138,58 @@ def test_gpu_time_is_the_best_process_median_and_the_worst_p99(tmp_path: Path) -
     assert found["a", "gpu_compute_p99_ms"].value == 4.01
     assert "CUDA events" in found["a", "gpu_compute_p50_ms"].how["estimator"]
     assert ("a", "gpu_compute_p50_ms") not in measure(Bench({"a": [4.0, 4.01]}), tmp_path)
+
+
+def test_every_number_of_an_imitated_device_is_emulated_and_says_by_what(tmp_path: Path) -> None:
+    found = measure(Bench({"a": [1.0, 1.0]}), tmp_path, profile=BOARD.model_copy(update={"emulated": "qemu-user"}))
+    assert {m.source for m in found.values()} == {"emulated"}
+    assert {m.how["emulated"] for m in found.values()} == {"qemu-user"}
+    assert "emulated" not in measure(Bench({"a": [1.0, 1.0]}), tmp_path)["a", "latency_p50_ms"].how
+
+
+def test_sweep_over_threads_is_interleaved_and_each_keeps_its_samples(tmp_path: Path) -> None:
+    class Faster(Bench):
+        def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+            self.order.append(f"{Path(job['model']).name} {job['threads']}")
+            base = {"samples_ns": [MS // job["threads"]] * 3, "load_ms": 5.0, "first_inference_ms": 2.0}
+            told = {"versions": {"litert": "9.9"}, "threads": job["threads"], "delegate": "xnnpack"}
+            return {**base, **told, "kernel_path": "XNNPACK"}
+
+    bench = Faster({"a": [], "b": []})
+    found = latency.measure(
+        [artifact("a"), artifact("b")],
+        bench,  # type: ignore[arg-type]
+        MeasureSpec(processes=2),
+        BOARD,
+        runtimes=dict.fromkeys("ab", ("litert", "xnnpack")),
+        samples=tmp_path,
+        emit=lambda progress: None,
+        threads=(1, 4),
+    )
+    assert bench.order == ["a 1", "a 4", "b 1", "b 4"] * 2
+    p50 = {(m.subject, m.how["threads"]): m.value for m in found if m.name == "latency_p50_ms"}
+    assert p50 == {("a", 1): 1.0, ("a", 4): 0.25, ("b", 1): 1.0, ("b", 4): 0.25}
+    assert (tmp_path / "a@board.4-threads.latency.npz").is_file()
+
+
+def test_batch_and_cores_reach_the_worker_and_are_told(tmp_path: Path) -> None:
+    class Asked(Bench):
+        def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+            assert (job["batch"], job["cores"]) == (4, [2, 3])
+            return {**super().run(job, timeout_s=timeout_s), "cores": [2, 3], "peak_rss_kib": 90, "rss_before_kib": 60}
+
+    bench = Asked({"a": [2.0, 2.0]})
+    found = latency.measure(
+        [artifact("a")],
+        bench,  # type: ignore[arg-type]
+        MeasureSpec(processes=2, batch=4, cores=(2, 3)),
+        BOARD,
+        runtimes={"a": ("litert", "xnnpack")},
+        samples=tmp_path,
+        emit=lambda progress: None,
+    )
+    rows = {m.name: m for m in found}
+    assert rows["throughput_per_s"].value == 2000.0  # four images in 2 ms
+    assert (rows["latency_p50_ms"].how["batch"], rows["latency_p50_ms"].how["cores"]) == (4, "2,3")
+    assert rows["peak_rss_kib"].value == 90
+    assert "of it 60 KiB are Python and libraries" in rows["peak_rss_kib"].how["estimator"]

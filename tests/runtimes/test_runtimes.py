@@ -10,7 +10,9 @@ import pytest
 from toolkit import registry
 from toolkit.runtimes.litert import LiteRT
 from toolkit.runtimes.onnxruntime import ONNXRuntime
+from toolkit.runtimes.openvino import OpenVINO
 from toolkit.runtimes.tensorrt import TensorRT
+from toolkit.runtimes.tflite_micro import TFLiteMicro
 from toolkit.runtimes.tflite_runtime import TFLiteRuntime
 from toolkit.transports.local import WORKER
 
@@ -26,7 +28,9 @@ def test_absent_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "version", absent)
     assert TFLiteRuntime().version() is None
+    assert OpenVINO().version() is None
     assert TensorRT().version() is None
+    assert TFLiteMicro().version() is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 
 from tests.loopback import HOST, Loopback, serve
 from toolkit.errors import InputError, StageError, UnavailableError
-from toolkit.transports.ssh import SSH, SSHSession
+from toolkit.transports.remote import RemoteSession
+from toolkit.transports.ssh import SSH, SSHLink
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def host(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def session(host: str) -> Iterator[SSHSession]:
+def session(host: str) -> Iterator[RemoteSession]:
     with closing(SSH(host=host).open()) as opened:
         yield opened
 
@@ -44,19 +46,19 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_program_gives_its_exit_code_and_output_and_takes_hostile_arguments(session: SSHSession) -> None:
+def test_program_gives_its_exit_code_and_output_and_takes_hostile_arguments(session: RemoteSession) -> None:
     hostile = "a b;$(touch /tmp/x)`'\"\n*"
     found = session.execute(["sh", "-c", 'pwd; printf %s "$1"; echo bad >&2; exit 3', "sh", hostile], timeout_s=20)
     folder, _, said = found.stdout.partition("\n")
     assert (found.returncode, folder, said, found.stderr) == (3, session.folder(), hostile, "bad\n")
 
 
-def test_program_that_is_not_there_is_named(session: SSHSession) -> None:
+def test_program_that_is_not_there_is_named(session: RemoteSession) -> None:
     with pytest.raises(UnavailableError, match="no-such-program"):
         session.execute(["no-such-program"], timeout_s=20)
 
 
-def test_file_goes_there_and_back_whole_whatever_its_name(session: SSHSession, tmp_path: Path) -> None:
+def test_file_goes_there_and_back_whole_whatever_its_name(session: RemoteSession, tmp_path: Path) -> None:
     path = tmp_path / "--a b;$(rm -rf x).tflite"
     content = os.urandom(300_000)
     path.write_bytes(content)
@@ -68,7 +70,7 @@ def test_file_goes_there_and_back_whole_whatever_its_name(session: SSHSession, t
     assert (tmp_path / "back").read_bytes() == content
 
 
-def test_file_that_is_not_there_leaves_none_here(session: SSHSession, tmp_path: Path) -> None:
+def test_file_that_is_not_there_leaves_none_here(session: RemoteSession, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="cannot be read"):
         session.pull(f"{session.folder()}/nothing", tmp_path / "back")
     assert list(tmp_path.iterdir()) == []
@@ -76,7 +78,7 @@ def test_file_that_is_not_there_leaves_none_here(session: SSHSession, tmp_path: 
         session.push(tmp_path / "nothing")
 
 
-def test_program_that_takes_too_long_ends_with_its_children(session: SSHSession, tmp_path: Path) -> None:
+def test_program_that_takes_too_long_ends_with_its_children(session: RemoteSession, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"^board-on-loopback: sh: took longer than 2 s and was ended\.$"):
         session.execute(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], timeout_s=2)
     assert not is_running(int((tmp_path / "pid").read_text()))
@@ -84,7 +86,7 @@ def test_program_that_takes_too_long_ends_with_its_children(session: SSHSession,
 
 def test_closing_removes_the_folder_and_the_connection(host: str, tmp_path: Path) -> None:
     session = SSH(host=host).open()
-    folder, control = Path(session.folder()), session._control
+    folder, control = Path(session.folder()), session._link._control
     assert folder.is_dir()
     session.close()
     assert not folder.exists()
@@ -92,15 +94,15 @@ def test_closing_removes_the_folder_and_the_connection(host: str, tmp_path: Path
 
 
 def test_second_run_waits_for_the_lease_and_gives_up(
-    session: SSHSession, host: str, caplog: pytest.LogCaptureFixture
+    session: RemoteSession, host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with session.alone(), pytest.raises(UnavailableError, match="another run has been measuring there"):
-        SSHSession(SSH(host=host), lease_seconds=1)
+        RemoteSession(SSHLink(SSH(host=host)), lease_seconds=1)
     assert "another run is at work on board-on-loopback; waiting for it" in caplog.text
 
 
-def test_runs_share_a_host_and_wait_to_have_it_alone(session: SSHSession, host: str) -> None:
-    with closing(SSHSession(SSH(host=host), lease_seconds=1)) as second:
+def test_runs_share_a_host_and_wait_to_have_it_alone(session: RemoteSession, host: str) -> None:
+    with closing(RemoteSession(SSHLink(SSH(host=host)), lease_seconds=1)) as second:
         with pytest.raises(UnavailableError, match="another run"), second.alone():
             pass
         session.close()
@@ -109,7 +111,7 @@ def test_runs_share_a_host_and_wait_to_have_it_alone(session: SSHSession, host: 
 
 
 def test_cut_connection_ends_the_program_and_is_one_clear_line(
-    server: Loopback, session: SSHSession, tmp_path: Path
+    server: Loopback, session: RemoteSession, tmp_path: Path
 ) -> None:
     import threading
 
@@ -127,6 +129,21 @@ def test_unknown_host_key_is_refused_with_what_to_do(server: Loopback, host: str
     try:
         with pytest.raises(UnavailableError, match=r"ost key.*accept it once: ssh board-on-loopback true"):
             SSH(host=host).open()
+    finally:
+        (server.folder / "known_hosts").write_text(known)
+
+
+def test_changed_host_key_is_refused_with_what_to_do(server: Loopback, host: str, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    known = (server.folder / "known_hosts").read_text()
+    key = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    (server.folder / "known_hosts").write_text(f"{known.split()[0]} {key}\n")
+    try:
+        with pytest.raises(
+            UnavailableError, match=r"ost key.*make sure of the device's host key, then accept"
+        ) as caught:
+            SSH(host=host).open()
+        assert "\n" not in str(caught.value)
     finally:
         (server.folder / "known_hosts").write_text(known)
 

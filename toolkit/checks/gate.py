@@ -54,6 +54,19 @@ NAMES = {
     "macs": "macs",
     "arena_kib": "arena",
 }
+# gate -> field of Facts
+JUDGED_ON = {
+    "max_accuracy_drop": "accuracy_drop",
+    "max_class_drop": "class_drop",
+    "max_error_increase": "error_increase",
+    "min_cosine": "cosine",
+    "min_agreement": "agreement",
+    "max_latency_p50_ms": "latency_p50",
+    "max_latency_p90_ms": "latency_p90",
+    "max_size_kib": "size",
+    "max_macs": "macs",
+    "max_arena_kib": "arena",
+}
 ON_ANSWERS = tuple(name for name, field in NAMES.items() if field in (*STATISTICAL_FACTS, "agreement"))
 """Measurements that depend on a file's answers alone, not on how fast they came."""
 
@@ -97,10 +110,17 @@ def judge(artifact: str, device: str, *, budget: Budget, facts: Facts, compariso
         limit = getattr(budget, gate)
         if limit is not None:
             found = decide(limit)
-            verdicts.append(
-                Verdict(artifact, device, gate, found.outcome, found.value, limit, found.interval, found.reason)
-            )
+            reason = found.reason + _imitated(getattr(facts, JUDGED_ON[gate]))
+            verdicts.append(Verdict(artifact, device, gate, found.outcome, found.value, limit, found.interval, reason))
     return tuple(verdicts)
+
+
+def _imitated(number: Measurement | None) -> str:
+    """What a verdict says beside its reason, where the device was imitated."""
+    if number is None or number.source != "emulated":
+        return ""
+    by = number.how.get("emulated")
+    return f"; emulated{f': {by}' if by else ''}"
 
 
 def run_outcome(verdicts: Iterable[Verdict]) -> RunOutcome:
@@ -268,7 +288,9 @@ def _latency(latency: Measurement | None, limit: float, device: str) -> Judged:
         return Judged("INCONCLUSIVE", f"not measured{where}")
     text = f"{latency.value:.3g} ms"
     if latency.source != "measured":
-        return Judged("INCONCLUSIVE", f"only {latency.source} ({text}), not measured{where}", latency.value)
+        known = latency.interval if latency.source == "estimated" else None
+        span = f", {known.low:.3g} .. {known.high:.3g}" if known else ""
+        return Judged("INCONCLUSIVE", f"only {latency.source} ({text}{span}), not measured{where}", latency.value)
     interval = latency.interval
     if interval is None:
         return Judged("INCONCLUSIVE", f"{text} without an interval: measure in several processes", latency.value)

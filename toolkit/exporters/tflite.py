@@ -66,6 +66,11 @@ class TFLite(Component):
     metadata: bool = False
     """Write class names, preprocessing and provenance into the file, as TFLite Metadata."""
 
+    def operator_versions(self, quant: QuantSpec) -> dict[str, int]:
+        """Operators that files of such a request may have in versions that tflite-runtime 2.7 does not read."""
+        dense = {"FULLY_CONNECTED": 12} if "dynamic" in quant.schemes and quant.granularity == "per_channel" else {}
+        return dense | ({"DEQUANTIZE": 6} if "weight_int4" in quant.schemes else {})
+
     def refusal(self, quant: QuantSpec, kind: Kind = "keras") -> str | None:
         """Why this request cannot be written, or None."""
         if kind not in self.takes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toolkit.core import Array
 
 ALIGNMENT = 16  # bytes; schema.fbs asks it of every buffer (force_align)
+FURTHER_CODES = 127  # schema.fbs: stands for every code from here on
 SIGNATURE_KEY = "serving_default"
 STORED = {
     "FLOAT32": "<f4",
@@ -194,9 +195,11 @@ def parse(content: bytes) -> Any:
 
 
 def pack(model: Any) -> bytes:
-    """The bytes of a ModelT."""
+    """The bytes of a ModelT, each operator's code also where older readers and OpenVINO look for it (schema.fbs)."""
     import flatbuffers  # type: ignore[import-untyped]
 
+    for code in model.operatorCodes:  # ai-edge-quantizer leaves it 0 in those it adds, which is ADD
+        code.deprecatedBuiltinCode = min(code.builtinCode, FURTHER_CODES)
     for buffer in model.buffers:
         buffer.__class__ = _aligned_buffer()
     builder = flatbuffers.Builder(1 << 20)

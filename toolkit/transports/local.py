@@ -91,7 +91,7 @@ class LocalSession:
         result.unlink()
         if "error" in found:
             kind = UnavailableError if found.get("kind") == "unavailable" else InputError
-            raise kind(what, found["error"])
+            raise kind(what, found["error"], found.get("fix") or None)
         return found
 
     def execute(self, command: Sequence[str], *, timeout_s: float) -> Completed:
@@ -101,6 +101,7 @@ class LocalSession:
     def _process(self, request: Path, timeout_s: float) -> tuple[int | None, str]:
         """Exit code (None for a timeout) and stderr; the process and all it started end with us."""
         environment = {key: value for key, value in os.environ.items() if key not in DROPPED}
+        environment["TMPDIR"] = str(self._folder)  # what runtimes leave in it goes too
         process = subprocess.Popen(
             [sys.executable, str(WORKER), str(request)],
             stdin=subprocess.DEVNULL,

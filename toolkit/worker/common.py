@@ -43,19 +43,30 @@ def noise(rng: Any, shape: Iterable[int], dtype: Any) -> Any:
     return rng.random(size, dtype=numpy.float32)
 
 
+def batch(job: Dict[str, Any]) -> int:
+    """Images in one inference, as the job asks."""
+    return int(job.get("batch", 1))
+
+
+def check_batch(job: Dict[str, Any], name: str, size: Any) -> None:
+    """JobError where an input's batch, as it is now, is not the job's: the file has it fixed."""
+    if size != batch(job) and "batch" in job:
+        raise JobError("input %r has a fixed batch of %s, %d was asked for" % (name, size, batch(job)))
+
+
 def block_rows(arrays: Dict[str, Any]) -> int:
     """How many rows of these arrays make a block."""
     row = sum(int(array[:1].nbytes) for array in arrays.values())
     return max(1, BLOCK_BYTES // max(1, row))
 
 
-def fit(name: str, array: Any, shape: Iterable[Any], dtype: Any, layout: Any) -> Any:
-    """Rows of data as a file with a batch of 1 takes them, one at a time. shape: the file's, free sizes no int > 0."""
+def fit(name: str, array: Any, shape: Iterable[Any], dtype: Any, layout: Any, *, size: int = 1) -> Any:
+    """Rows of data as a file with a batch of `size` takes them. shape: the file's, free sizes no int > 0."""
     if layout == "NCHW":
         array = array.transpose(0, 3, 1, 2)
     own = list(shape)
-    fixed = [size if isinstance(size, int) and size > 0 else got for size, got in zip(own, array.shape)]
-    batch = isinstance(own[0], int) and own[0] > 0 and own[0] != 1
+    fixed = [length if isinstance(length, int) and length > 0 else got for length, got in zip(own, array.shape)]
+    batch = isinstance(own[0], int) and own[0] > 0 and own[0] != size
     if len(own) != array.ndim or list(array.shape[1:]) != fixed[1:] or batch:
         raise JobError("input %r takes %s, the data is %s" % (name, own, array.shape))
     if numpy.dtype(dtype) == numpy.uint8 and array.dtype != dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -19,7 +20,8 @@ def _module(runtime: str) -> Any:
 
 
 def versions(runtime: str) -> Dict[str, str]:
-    """Versions of Python, numpy and the runtime."""
+    """Versions of Python, numpy and the runtime, which really starts."""
+    _module(runtime)
     if runtime == "tflite-runtime":
         import tflite_runtime as package
     else:
@@ -52,8 +54,20 @@ class Runner:
         interpreter = self.module.Interpreter(
             model_path=self.job["model"], num_threads=threads, experimental_op_resolver_type=resolver
         )
+        self._resize(interpreter)
         interpreter.allocate_tensors()
         return interpreter
+
+    def _resize(self, interpreter: Any) -> None:
+        """The job's batch, where the file leaves it free; JobError where it has another."""
+        size = common.batch(self.job)
+        for detail in interpreter.get_input_details():
+            shape = list(detail["shape"])
+            stated = list(detail.get("shape_signature", shape)) or shape
+            if shape and stated[0] == -1 and shape[0] != size:
+                interpreter.resize_tensor_input(detail["index"], [size] + shape[1:])
+            elif shape and stated[0] != -1:
+                common.check_batch(self.job, detail["name"], int(shape[0]))
 
     def _kernel_path(self) -> str:
         """What computes: a delegate counts only when the execution plan holds a node of it."""
@@ -124,11 +138,11 @@ class Runner:
         return numpy.empty((count,) + tuple(detail["shape"][1:]), dtype=detail["dtype"])
 
     def _fit(self, name: str, detail: Dict[str, Any], array: Any) -> Any:
-        """Rows of data as the tensor takes them; the tensor's own batch is 1."""
+        """Rows of data as the tensor takes them; the tensor's own batch is the job's."""
         if self.job.get("layouts", {}).get(name) == "NCHW":
             array = array.transpose(0, 3, 1, 2)
         shape = tuple(int(size) for size in detail["shape"])
-        if shape[0] != 1:
+        if shape[0] != common.batch(self.job):
             raise common.JobError("input %r has a batch of %d, files are delivered with 1" % (name, shape[0]))
         if array.shape[1:] != shape[1:]:
             raise common.JobError("input %r takes %s, the data is %s" % (name, shape, array.shape))
@@ -153,11 +167,21 @@ class Runner:
         plain = self.module.Interpreter(model_path=self.job["model"], experimental_op_resolver_type=kernels)
         constants = {item["index"] for item in plain.get_tensor_details() if _memory(plain, item["index"])}
         try:
+            self._resize(plain)
             plain.allocate_tensors()
         except (RuntimeError, ValueError):
             return None
         found = [_memory(plain, item["index"]) for item in plain.get_tensor_details() if item["index"] not in constants]
         return _spans([memory for memory in found if memory])
+
+    def layers(self) -> Dict[str, Any]:
+        """Each operator's share, by LiteRT's own profiler."""
+        if self.runtime != "litert" or self.delegate != "xnnpack":
+            return {"layers": [], "why": "%s has no profile with delegate %s" % (self.runtime, self.delegate)}
+        import litert_profile
+
+        found: Dict[str, Any] = litert_profile.layers(os.path.dirname(self.module.__file__), self.job["model"])
+        return found
 
     def facts(self) -> Dict[str, Any]:
         """What ran."""

@@ -10,6 +10,7 @@ import common
 import numpy
 import onnxruntime
 import ort_gpu
+import shares
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -92,6 +93,16 @@ class Runner:
             raise common.JobError("%s took no node of the file: %s" % (self.provider, words))
         return words
 
+    def layers(self) -> Dict[str, Any]:
+        """Each node's share of a profiled session's kernel times."""
+        session = self._session(os.path.join(os.path.dirname(os.path.abspath(self.job["result"])), "ort-layers"))
+        for _ in range(1 + shares.RUNS):
+            session.run(None, self.feed)
+        path: str = session.end_profiling()
+        found: Dict[str, Any] = shares.of_onnxruntime(path)
+        os.remove(path)
+        return found
+
     def set_inputs(self, given: Dict[str, Any]) -> None:
         """Fill the inputs: from `given` (name -> array with a batch of 1), else seeded noise, 0..1 or uint8."""
         names = common.match(given, list(self.inputs), "input") if given else {}
@@ -99,6 +110,10 @@ class Runner:
         for name, item in self.inputs.items():
             source = next((outer for outer, inner in names.items() if inner == name), None)
             shape = [size if isinstance(size, int) else 1 for size in item.shape]
+            if shape and not isinstance(item.shape[0], int):
+                shape[0] = common.batch(self.job)
+            elif shape:
+                common.check_batch(self.job, name, shape[0])
             dtype = DTYPES.get(item.type, numpy.float32)
             array = common.noise(rng, shape, dtype) if source is None else numpy.asarray(given[source])
             self.feed[name] = self._fit(source or name, array, item)
@@ -136,7 +151,9 @@ class Runner:
     def _fit(self, name: str, array: Any, item: Any) -> Any:
         """Rows of data as the file takes them, one at a time."""
         layout = self.job.get("layouts", {}).get(name)
-        return common.fit(name, array, item.shape, DTYPES.get(item.type, numpy.float32), layout)
+        return common.fit(
+            name, array, item.shape, DTYPES.get(item.type, numpy.float32), layout, size=common.batch(self.job)
+        )
 
     def arena_bytes(self) -> None:
         """ONNX Runtime shows none."""
