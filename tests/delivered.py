@@ -18,7 +18,7 @@ CLASSES = ("red", "green", "blue")
 DEVICE = "this-machine"
 
 
-def write_model(path: Path, factor: float) -> None:
+def write_model(path: Path, factor: float, ir_version: int = 8) -> None:
     """(1, SIDE, SIDE, 3) float32 to the mean of each channel, times `factor`."""
     import numpy as np
     import onnx
@@ -30,15 +30,15 @@ def write_model(path: Path, factor: float) -> None:
     scaled = helper.make_node("Mul", ["means", "factor"], ["scores"])
     weights = [numpy_helper.from_array(np.float32([factor]), "factor")]
     graph = helper.make_graph([mean, scaled], "means", [image], [scores], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=ir_version), path)
 
 
-def finished_run(folder: Path, factor: float = 1.0, **more: Any) -> Path:
+def finished_run(folder: Path, factor: float = 1.0, *, ir_version: int = 8, **more: Any) -> Path:
     """A run directory with good.onnx, which passed, and bad.onnx, which failed. more: fields of the manifest."""
     (folder / "artifacts").mkdir(parents=True)
     (folder / "samples").mkdir()
     classes = more.get("classes", CLASSES)
-    records = [_record(folder, name, factor, classes) for name in ("good.onnx", "bad.onnx")]
+    records = [_record(folder, name, (factor, ir_version), classes) for name in ("good.onnx", "bad.onnx")]
     how = {"runtime": "onnxruntime", "images": 40}
     wilson = Interval(0.91, 0.99, 0.95, "Wilson 1927")
     source = {"file": "means.keras", "sha256": "ab" * 32}
@@ -68,9 +68,9 @@ def finished_run(folder: Path, factor: float = 1.0, **more: Any) -> Path:
     return folder
 
 
-def _record(folder: Path, name: str, factor: float, classes: tuple[str, ...]) -> runs.ArtifactRecord:
+def _record(folder: Path, name: str, written: tuple[float, int], classes: tuple[str, ...]) -> runs.ArtifactRecord:
     path = folder / "artifacts" / name
-    write_model(path, factor)
+    write_model(path, *written)
     inputs = (TensorSpec("image", (1, SIDE, SIDE, 3), "float32", "image", "NHWC"),)
     outputs = (TensorSpec("scores", (1, 3), "float32", "logits"),)
     digest, size = runs.file_sha256(path), path.stat().st_size

@@ -132,6 +132,16 @@ def test_old_versions_go_and_those_that_rollback_needs_stay(versions: dict[str, 
         back(root)
 
 
+def test_lost_record_keeps_old_versions_and_is_told(versions: dict[str, Path], root: Path) -> None:
+    first, told = put(versions["a"], root, smoke=False), []
+    (root / "colors" / "versions" / first.version / "deployed.json").unlink()
+    put(versions["b"], root, smoke=False, keep=2, emit=told.append)
+    assert put(versions["c"], root, smoke=False, keep=3, emit=told.append).switched
+    assert any("no old version is removed" in progress.text for progress in told)
+    assert current(root) == model(versions["c"])
+    assert len(list((root / "colors" / "versions").iterdir())) == 3
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -232,6 +242,18 @@ def test_device_with_no_room_for_the_file_is_refused_before_anything_is_sent(
     with pytest.raises(InputError, match="has 5 KiB, it has room for 1"):
         deploy(run, "good.onnx", device=str(tmp_path / "tiny.toml"), into=str(tmp_path / "root"))
     assert not (tmp_path / "root").exists()
+
+
+def test_runtime_there_that_is_too_old_for_the_file_is_told_before_anything_is_sent(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(tmp_path / "run", ir_version=9)
+    monkeypatch.setattr("toolkit.deploy.installed", lambda session, profile, runtime: "1.14.0")
+    with pytest.raises(InputError, match=r"this-machine: cannot read good.onnx: .*1\.14"):
+        put(run, root)
+    assert not root.exists()
+    monkeypatch.setattr("toolkit.deploy.installed", lambda session, profile, runtime: "1.18.0")
+    assert put(run, root).switched
 
 
 # ---------------------------------------------------------------- interrupted

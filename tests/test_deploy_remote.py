@@ -216,6 +216,20 @@ def test_missing_python_stops_before_the_switch(versions: dict[str, Path], board
     assert current(root) == model(versions["b"])
 
 
+def test_missing_runtime_is_one_line_with_its_command_and_nothing_is_sent(
+    versions: dict[str, Path], board: Path, root: Path, tmp_path: Path
+) -> None:
+    """A Python without packages: that of this machine, isolated from what is installed in its environment."""
+    bare = tmp_path / "python3"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    bare.chmod(0o755)
+    board.write_text(BOARD.replace("PYTHON", str(bare)))
+    with pytest.raises(UnavailableError, match="pip install") as caught:
+        put(versions["a"], board, root)
+    assert "\n" not in str(caught.value)
+    assert not root.exists()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
 def test_really_full_disk_leaves_the_old_version(versions: dict[str, Path], board: Path, tmp_path: Path) -> None:
     root = tmp_path / "small"

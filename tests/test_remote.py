@@ -172,3 +172,25 @@ def test_phone_without_python_is_timed_there_and_judged_on_the_answers_here(
     assert verdicts["int8.tflite", "min_agreement"] == verdicts["int8.onnx", "min_agreement"] == "PASS"
     assert verdicts["int8.onnx", "max_latency_p50_ms"] == "INCONCLUSIVE"
     assert any("benchmark_model runs .tflite: " in warning for warning in manifest["warnings"])
+
+
+def test_runtime_missing_or_too_old_there_is_one_line_with_what_to_do(
+    finished: Any, board: Path, tmp_path: Path
+) -> None:
+    import subprocess
+
+    file = finished.folder / "artifacts" / "int8.tflite"
+    newer = tmp_path / "newer.toml"
+    newer.write_text(board.read_text().replace('use = "litert"', 'use = "litert"\nversion = "99.1"'))
+    result = invoke("bench", file, "--device", newer, "--ssh", HOST)
+    assert result.exit_code == 3
+    assert "newer: has litert " in result.stderr and ", too old: its profile speaks of 99.1. Fix: " in result.stderr
+    assert "-m pip install --upgrade ai-edge-litert" in result.stderr
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    bare = tmp_path / "bare.toml"
+    bare.write_text(board.read_text().replace(sys.executable, str(tmp_path / "bare" / "bin" / "python")))
+    result = invoke("bench", file, "--device", bare, "--ssh", HOST)
+    assert result.exit_code == 3
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "litert: numpy is missing: No module named 'numpy'. Fix: " in line
+    assert line.endswith(f"{tmp_path}/bare/bin/python -m pip install ai-edge-litert.")

@@ -224,15 +224,15 @@ def test_programs_for_the_other_runtimes_of_a_tflite_file_decide_alike(finished:
     assert set(map(tuple, found.values())) == {tuple(found["litert"])}
 
 
-def test_openvino_gets_no_program_for_a_file_with_quantized_ends() -> None:
-    from toolkit.core import Artifact, Signature, TensorSpec
+def test_openvino_gets_no_program_for_a_file_that_it_does_not_read() -> None:
+    from toolkit.core import Artifact, Scheme, Signature, TensorSpec
     from toolkit.sample_code import runtimes_of
 
-    def able(dtype: str, *, pixels: bool) -> bool:
+    def able(format: str, scheme: Scheme, dtype: str = "float32", *, pixels: bool = False) -> bool:
         image = TensorSpec("image", (1, 2, 2, 3), dtype, "image", "NHWC")
         signature = Signature((image,), (TensorSpec("y", (1, 3), "float32", "logits"),))
-        artifact = Artifact("m.tflite", Path("m.tflite"), "tflite", "int8", 1, "", signature, pixels=pixels)
+        artifact = Artifact("m", Path("m"), format, scheme, 1, "", signature, pixels=pixels)
         return "openvino" in runtimes_of(artifact)
 
-    assert [able("float32", pixels=False), able("uint8", pixels=True)] == [True, True]
-    assert [able("uint8", pixels=False), able("int8", pixels=False)] == [False, False]
+    assert [able("onnx", "int8"), able("onnx", "int8", "uint8", pixels=True), able("tflite", "float32")] == [True] * 3
+    assert [able("tflite", "int8"), able("tflite", "float32", "uint8"), able("tflite", "float16")] == [False] * 3

@@ -28,7 +28,7 @@ from toolkit import card as cards
 from toolkit import compat, reference, runs
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Measurement, Progress, Scheme, Signature, TensorSpec, Verdict
-from toolkit.devices import DeviceProfile, load_device, safe_name
+from toolkit.devices import DeviceProfile, DeviceRuntime, load_device, safe_name
 from toolkit.errors import GateError, InputError, UnsupportedError
 from toolkit.recipe_file import CardSection
 from toolkit.recipe_reader import RESERVED
@@ -75,13 +75,14 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Packed:
-    """A bundle's files in memory, with its archive's hash. folder: the one name at the archive's top."""
+    """A bundle in memory, with its archive's hash. folder: the one name at the archive's top; path: the run's file."""
 
     bundle: Bundle
     files: Mapping[str, bytes]
     folder: str
     archive: bytes
     sha256: str
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def pack(
     )
     top = f"{record.name}.bundle"
     packed = archive({f"{top}/{name}": content for name, content in files.items()})
-    return Packed(described, files, top, packed, hashlib.sha256(packed).hexdigest())
+    return Packed(described, files, top, packed, hashlib.sha256(packed).hexdigest(), found.path)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
@@ -274,6 +275,12 @@ def _files(artifact: Artifact, contract: Contract, answers: Mapping[str, bytes])
     if contract.classes and not any("\n" in name or "\r" in name for name in contract.classes):
         found[LABELS] = "".join(f"{name}\n" for name in contract.classes).encode()
     return found | _programs(artifact, contract) | {f"{REFERENCE}/{name}": each for name, each in answers.items()}
+
+
+def require_readable(path: Path, profile: DeviceProfile, runtime: DeviceRuntime, version: str = "") -> None:
+    """Raise UnsupportedError where the runtime is too old for the file. version: what is really there, if known."""
+    for refused in compat.refusals(path, runtime, version):
+        raise UnsupportedError(profile.name, f"cannot read {path.name}: {refused}", "a newer runtime, or a file for it")
 
 
 def _for_device(artifact: Artifact, profile: DeviceProfile) -> dict[str, bytes]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import reference, runs
-from toolkit.bundle import MANIFEST, MICRO, REFERENCE, Bundle, Packed, pack, read_manifest
+from toolkit.bundle import MANIFEST, MICRO, REFERENCE, Bundle, Packed, pack, read_manifest, require_readable
+from toolkit.checks.installed import installed
 from toolkit.contract import contract_path, read_contract_file
 from toolkit.core import Progress, Session
 from toolkit.deployed import Deployed, Record, State
@@ -94,6 +95,8 @@ def deploy(
     place = _place(profile, into, name or safe_name(packed.bundle.name))
     with _working(place, emit) as work:
         state = work.shelf.look()
+        if smoke:
+            work.find_runtime(packed)
         if state.current.endswith(f"-{packed.sha256[:12]}"):
             sound = work.sound(state, packed)
             if sound is None:
@@ -131,6 +134,12 @@ class _Work:
     def __init__(self, place: Place, session: Session, shelf: Deployed, scratch: Path, emit: Emit) -> None:
         self.place, self.session, self.shelf, self.scratch, self.emit = place, session, shelf, scratch, emit
         self.device = place.profile.name
+
+    def find_runtime(self, packed: Packed) -> None:
+        """The runtime is there and new enough for the file, or nothing is sent."""
+        profile, bundle = self.place.profile, packed.bundle
+        runtime = profile.runtime_for(bundle.format, bundle.scheme)
+        require_readable(packed.path, profile, runtime, installed(self.session, profile, runtime.use))
 
     def replace(self, state: State, packed: Packed, *, smoke: bool, keep: int) -> Deployment:
         """A new version, made current."""
@@ -240,7 +249,7 @@ class _Work:
             while name in state.versions and len(chain) < keep and name not in chain:
                 chain.append(name)
                 name = self.shelf.record(state, name).previous
-        except InputError as error:
+        except EdgekitError as error:
             self.emit(Progress(f"warning: no old version is removed: {error}", keep=True))
             return
         self.shelf.drop(state, [f"versions/{each}" for each in state.versions if each not in chain])

@@ -181,8 +181,11 @@ class Deployed:
     def read(self, path: str) -> bytes:
         """A file of the device."""
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-            self._session.pull(path, Path(scratch) / "file")
-            return (Path(scratch) / "file").read_bytes()
+            try:
+                self._session.pull(path, Path(scratch) / "file")
+                return (Path(scratch) / "file").read_bytes()
+            except OSError as error:  # this machine's own, as a device
+                raise StageError(self._where, f"{path} cannot be read: {error.strerror}") from error
 
     def fetch(self, folder: str, names: Sequence[str], bundle: Mapping[str, str]) -> dict[str, bytes]:
         """Some of a bundle's files (name -> sha256), in one transfer."""

@@ -231,23 +231,28 @@ def reached(
     record: Path | None = None,
 ) -> list[DeviceProfile]:
     """The profiles, told where their devices are; each "DEVICE=HOST" (ssh), "DEVICE=SERIAL" (adb) or "DEVICE=FOLDER"
-    (replay: of a recording, in the place of any device), or the place alone where one device needs one. A device that
+    (replay: of a recording, in the device's place), or the place alone where one device needs one. A device that
     is reached one of these ways, or by nothing, is reached as it is told. record: folder that recordings are made in.
 
     Raises InputError for a device that is not among them or needs no host, for a place that could be of several, and
     for a device of two places.
     """
-    every = list(dict.fromkeys(profile.name for profile in profiles))
     waiting = list(dict.fromkeys(profile.name for profile in profiles if profile.needs_host or not profile.transport))
     found: dict[str, tuple[str, str]] = {}
     for transport, items in (("ssh", ssh), ("adb", adb), ("replay", replay)):
         for item in items:
-            name, place = _placed(item, f"--{transport}", every if transport == "replay" else waiting)
+            name, place = _placed(item, f"--{transport}", waiting)
             if name in found:
                 raise InputError(f"--{transport}", f"{name} is said to be at two places", "give one of them")
             found[name] = place, transport
     placed = [profile.at(*found[profile.name]) if profile.name in found else profile for profile in profiles]
-    return [profile.recorded(record) for profile in placed] if record else placed
+    if record is None:
+        return placed
+    if not waiting:
+        raise InputError(
+            "--record", "no device of this command is reached from here", "name one (--device, --ssh, --adb)"
+        )
+    return [profile.recorded(record) if profile.host else profile for profile in placed]
 
 
 def _placed(item: str, option: str, waiting: Sequence[str]) -> tuple[str, str]:

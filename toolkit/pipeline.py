@@ -57,6 +57,7 @@ class Result:
         return (
             f"report:      {self.folder / 'report.html'}",
             f"files:       {self.folder / 'artifacts'}",
+            f"deliver:     edgekit bundle {self.folder}  (edgekit deploy: to a device)",
             "your model:  edgekit run prune-distill-int8 --model MODEL.keras --data IMAGES --set data.preprocess=HOW",
             "             (edgekit list recipes; edgekit inspect MODEL.keras)",
         )

@@ -191,11 +191,13 @@ def sample_code(
 
 
 def runtimes_of(artifact: Artifact) -> tuple[str, ...]:
-    """What such a program can be written for: OpenVINO does not tell the scale of quantized inputs and outputs."""
+    """What such a program can be written for. OpenVINO tells no scale of quantized inputs and outputs, and does not
+    read the .tflite files that AI Edge Quantizer writes (2026.4: "Chosen Builtin Option is not accessible")."""
     first, outputs = artifact.signature.inputs[0], artifact.signature.outputs
     integers = [spec.name for spec in outputs if not spec.dtype.startswith("float")]
     scaled = integers or (not first.dtype.startswith("float") and not artifact.pixels)
-    return tuple(name for name in RUNTIMES[artifact.format] if not (scaled and name == "openvino"))
+    unread = scaled or (artifact.format == "tflite" and artifact.scheme != "float32")
+    return tuple(name for name in RUNTIMES[artifact.format] if not (unread and name == "openvino"))
 
 
 def _geometry(contract: Preprocessing, sampled: bool) -> str:

@@ -134,18 +134,6 @@ def test_run_judges_answers_there_and_leaves_latency_open(
     assert there["int8.tflite", "top1"]["value"] == pytest.approx(here["int8.tflite", "top1"], abs=1 / 400)
 
 
-def test_capture_writes_its_profile(board: Loopback, tmp_path: Path) -> None:
-    pytest.importorskip("toolkit.capturing")
-    path = tmp_path / "captured.toml"
-    result = invoke("device", "capture", "--ssh", HOST, "--out", path)
-    assert result.exit_code == 0, result.output
-    profile = load_device(path)
-    assert profile.arch == "aarch64"
-    assert {runtime.use for runtime in profile.runtimes} == {"litert", "onnxruntime"}
-    assert "Cortex-A72" in path.read_text()
-    assert "Raspberry Pi 4 Model B" in path.read_text()
-
-
 def test_nothing_is_left_there(board: Loopback, session: Session) -> None:
     """Of the sessions before this one; what is open still has its folder."""
     mine = Path(session.folder()).name

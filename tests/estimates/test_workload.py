@@ -106,3 +106,39 @@ def test_damaged_file_is_refused_in_a_line(tmp_path: Path, suffix: str) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither a \.tflite nor an \.onnx"):
         read(tmp_path / "model.keras")
+
+
+def test_onnx_layers_between_quantizers_compute_in_int8(tmp_path: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def quantizers(name: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_q"]),
+            helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_d"]),
+        ]
+
+    nodes = [
+        *quantizers("x"),
+        helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["w_d"]),
+        helper.make_node("Conv", ["x_d", "w_d"], ["c"], name="conv"),
+        *quantizers("c"),
+        helper.make_node("Softmax", ["c_d"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [
+            numpy_helper.from_array(np.ones((2, 3, 1, 1), np.int8), "w"),
+            numpy_helper.from_array(np.float32(0.1), "scale"),
+            numpy_helper.from_array(np.int8(0), "zero"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    conv, softmax = read(tmp_path / "net.onnx")
+    assert (conv.operator, conv.arithmetic, conv.operations) == ("Conv", "int8", 4 * 4 * 2 * 3)
+    assert conv.bytes == 3 * 16 + 2 * 3 + 2 * 16  # input, weights and output of one byte each
+    assert softmax.operator == "Softmax"

@@ -64,6 +64,13 @@ def test_summary_has_a_row_for_each_device(sample: Manifest) -> None:
     assert "0.0112 ms" in " ".join(_row(lines, "phone.tflite on this-machine"))
 
 
+def test_summary_says_of_each_number_that_it_was_not_measured(sample: Manifest) -> None:
+    more = Measurement("phone.tflite", "latency_p50_ms", 3.2, "ms", "estimated", "pi-4")
+    lines = summary_lines(replace(sample, measurements=(*sample.measurements, more)))
+    assert "3.20 ms, estimated" in " ".join(_row(lines, "phone.tflite on pi-4"))
+    assert "estimated" not in " ".join(_row(lines, "phone.tflite on this-machine"))
+
+
 def test_summary_of_a_run_that_stopped(samples: ModuleType) -> None:
     assert (
         summary_lines(samples.bare())[-1] == "STOPPED: The run stopped before its end. model.keras: not a Keras file."

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.loopback import HOST, serve
 from toolkit.cli import cli
-from toolkit.devices import DeviceProfile, load_device, open_session, reached
+from toolkit.devices import load_device, open_session, reached
 from toolkit.errors import EdgekitError, InputError, StageError
 from toolkit.transports.local import Local
 from toolkit.transports.replay import RecordedSession, Replay, plain
@@ -194,20 +194,33 @@ def test_bench_recorded_over_ssh_is_replayed_without_the_device_and_called_emula
     assert "this bench was not done when board was recorded" in more.stderr
 
 
-def test_any_device_can_be_replayed(recording: tuple[Path, list[Any]], tmp_path: Path) -> None:
-    here, board = load_device("this-machine"), load_device("raspberry-pi-4")
-    at, same = reached([here, board], replay=[f"this-machine={recording[0]}"])
-    assert (at.transport, at.emulated[:29], same is board) == ("replay", "replayed from a recording of ", True)
-    assert here.emulated == ""
+def test_device_is_replayed_in_its_place_and_what_is_no_recording_is_refused(
+    recording: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    board, here = load_device("raspberry-pi-4"), load_device("this-machine")
+    at, same = reached([board, here], replay=[str(recording[0])])
+    assert (at.transport, at.emulated[:29], same is here) == ("replay", "replayed from a recording of ", True)
+    assert board.emulated == ""
     with pytest.raises(EdgekitError, match="is no recording: No such file"):
         reached([board], replay=[str(tmp_path / "nothing")])
     with pytest.raises(InputError, match="raspberry-pi-4 is said to be at two places"):
         reached([board], ["h"], replay=[str(recording[0])])
+    with pytest.raises(InputError, match="--record: no device of this command is reached from here"):
+        reached([here], record=tmp_path / "kept")
 
 
-def test_profile_that_is_recorded_opens_a_session_that_is(tmp_path: Path) -> None:
-    (profile,) = reached([load_device("this-machine")], record=tmp_path / "kept")
-    assert isinstance(profile, DeviceProfile)
-    with closing(open_session(profile)) as session:
-        assert session.execute(["true"], timeout_s=10).returncode == 0
-    assert len((tmp_path / "kept" / "this-machine" / "calls.jsonl").read_text().splitlines()) == 1
+def test_recording_that_cannot_be_made_is_one_line_and_closes_what_was_opened(
+    recording: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (board,) = reached([load_device("raspberry-pi-4")], replay=[str(recording[0])], record=tmp_path / "file")
+    with pytest.raises(InputError, match="raspberry-pi-4: cannot be made: Not a directory"):
+        open_session(board)
+
+
+def test_profile_that_is_recorded_opens_a_session_that_is(recording: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    """Even of a recording, which is a device like another."""
+    (board,) = reached([load_device("raspberry-pi-4")], replay=[str(recording[0])], record=tmp_path / "kept")
+    with closing(open_session(board)) as session:
+        assert session.execute(["sh", "-c", "echo x >> n; wc -l < n"], timeout_s=10).stdout.strip() == "1"
+    assert len((tmp_path / "kept" / "raspberry-pi-4" / "calls.jsonl").read_text().splitlines()) == 1

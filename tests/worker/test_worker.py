@@ -218,3 +218,46 @@ def test_worker_is_python_3_8_and_knows_nothing_of_ours(file: Path) -> None:
             assert (node.module or "").partition(".")[0] in allowed
         # the union syntax parses under 3.8 but fails when it runs; annotations alone are never run
         assert not isinstance(node, ast.Match)
+
+
+# Attributes that came with Python 3.9 or later ("What's New in Python"), and builtins that are no generics before
+NEWER = {"removeprefix", "removesuffix", "is_relative_to", "with_stem", "readlink", "hardlink_to", "bit_count", "lcm"}
+NEWER |= {"nextafter", "ulp", "pairwise", "batched", "file_digest", "randbytes", "unparse", "to_thread"}
+GENERIC_SINCE = {"list", "dict", "tuple", "set", "frozenset", "type"}
+
+
+@pytest.mark.parametrize("file", sorted(WORKER.glob("*.py")), ids=lambda path: path.name)
+def test_worker_calls_nothing_newer_than_python_3_8(file: Path) -> None:
+    assert newer(ast.parse(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("'x.py'.removesuffix('.py')", ["removesuffix"]),
+        ("Job = dict[str, int]", ["dict[]"]),
+        ("zip(a, b, strict=True)", ["zip(strict=)"]),
+        ("def f(x: dict[str, int]) -> list[int]:\n    y: set[int] = x\n    return y", []),
+        ("a = {}; a.update(b); c = a['x']", []),
+    ],
+)
+def test_what_is_newer_is_found(text: str, found: list[str]) -> None:
+    assert newer(ast.parse(text)) == found
+
+
+def newer(tree: ast.AST) -> list[str]:
+    """What of a module Python 3.8 would stop at as it runs; annotations are never evaluated there."""
+    found = []
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                found += newer(child)
+    if isinstance(tree, ast.Attribute) and tree.attr in NEWER:
+        found.append(tree.attr)
+    if isinstance(tree, ast.Subscript) and isinstance(tree.value, ast.Name) and tree.value.id in GENERIC_SINCE:
+        found.append(f"{tree.value.id}[]")
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "zip":
+        found += [f"zip({keyword.arg}=)" for keyword in tree.keywords]
+    return found

@@ -25,6 +25,8 @@ Key = tuple[str, ...]
 # a share before anything is known, and the width of its log: 8% to 110% of a peak, 22% to 110% of a bandwidth
 COMPUTE = (0.3, 0.8)
 MEMORY = (0.5, 0.5)
+# what reads each value for one product or none: dot-product instructions, which a peak counts, add over channels
+SHALLOW = (0.1, 0.8)
 # widths of the other factors: with them about nine of ten published latencies, left out, fall within their range
 DEVICE = 0.4  # of a device: clocks and memory that the profile does not tell
 OWN = 0.3  # of a device for one kind of layer
@@ -100,7 +102,9 @@ class Knowledge:
     def prior(self, key: Key) -> tuple[float, float]:
         """Mean and width of a log factor before any latency."""
         if len(key) == 1:
-            share, width = self.shares.get(key[0], MEMORY if key[0].endswith("/memory") else COMPUTE)
+            kind = key[0].split("/")[1]
+            usual = {"memory": MEMORY, "depthwise": SHALLOW, "other": SHALLOW}.get(kind, COMPUTE)
+            share, width = self.shares.get(key[0], usual)
             return math.log(share), width
         return 0.0, {"device": DEVICE, "setup": SETUP}.get(key[1], OWN)
 

@@ -92,8 +92,12 @@ QUANTITIES: dict[str, Quantity] = {
     "unusable_outputs": Quantity("images with unusable outputs", "count", "lower"),
 }
 
-TIMES = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind in ("ms", "rate", "mj", "mw"))
-"""Measurements that depend on how fast, how busy, and in which power mode the machine was."""
+TIMES = (
+    *(name for name, quantity in QUANTITIES.items() if quantity.kind in ("ms", "rate", "mj", "mw")),
+    "sustained_slowdown",
+    "peak_rss_kib",
+)
+"""Measurements that depend on the machine: how fast, how busy, in which power mode, with which libraries."""
 
 GATES: dict[str, Quantity] = {
     "max_accuracy_drop": Quantity("accuracy drop", "points", "lower"),

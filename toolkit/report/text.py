@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toolkit.core import Measurement
 from toolkit.report.numbers import plain, quantity, show
 from toolkit.report.sentences import change_of_drop, outcome_sentence, outcome_word, share_text, win_sentence
 from toolkit.report.view import ORIGINAL, View
@@ -60,17 +61,22 @@ def _rows(view: View, artifact: ArtifactRecord) -> list[tuple[str, ...]]:
     ]
 
 
+def _got(found: Measurement | None) -> str:
+    """What stands behind a number that was neither measured nor counted."""
+    return f", {found.source}" if found and found.source not in ("measured", "computed") else ""
+
+
 def _cells(view: View, artifact: ArtifactRecord, device: str) -> tuple[str, ...]:
     def cell(name: str) -> str:
         found = view.number(artifact, name, device)
-        return show(name, found.value if found else None)
+        return show(name, found.value if found else None) + _got(found)
 
     drop = view.drop(artifact, device)
     reference = artifact.variant == ORIGINAL
     missing = "-" if reference else show("top1", None)
     accuracy = view.find(artifact.name, view.score, device)
     return (
-        share_text(accuracy) if accuracy or not reference else "-",
+        share_text(accuracy) + _got(accuracy) if accuracy or not reference else "-",
         change_of_drop(drop) if drop else missing,
         cell("agreement") if view.find(artifact.name, "agreement", device) or not reference else "-",
         cell("size_bytes"),

@@ -43,7 +43,7 @@ class LocalSession:
 
     def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
         self._lease_seconds = lease_seconds
-        self._lease = (Path(tempfile.gettempdir()) / f"edgekit-lease-{os.getuid()}.lock").open("w")
+        self._lease = (Path(tempfile.gettempdir()) / f"edgekit-lease-{os.getuid()}.lock").open("a")
         try:
             _lock(self._lease, fcntl.LOCK_SH, lease_seconds)
         except BaseException:

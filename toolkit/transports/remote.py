@@ -67,7 +67,7 @@ case "$how" in -[sx]) lock "$how" "$2" ;; esac && echo held || echo late
 done
 [ "$(cat "$d/.held")" = "$$" ] || exit 0
 rm -rf -- "$d" || {{ sleep 1; rm -rf -- "$d"; }}
-) 9>"$t/edgekit-lease-$(id -u).lock"
+) 9>>"$t/edgekit-lease-$(id -u).lock"
 """
 
 

@@ -55,10 +55,14 @@ class RecordedSession:
         self._session, self._out = session, folder
         self._place, self._device = place, device
         self._names: dict[str, str] = {}
-        (folder / FILES).mkdir(parents=True)
-        self._calls = (folder / CALLS).open("w", encoding="utf-8")
         recorded = datetime.now(UTC).isoformat(timespec="seconds")
-        (folder / ABOUT).write_text(json.dumps({"schema": SCHEMA, "device": device, "recorded": recorded}, indent=1))
+        about = json.dumps({"schema": SCHEMA, "device": device, "recorded": recorded}, indent=1)
+        try:
+            (folder / FILES).mkdir(parents=True)
+            (folder / ABOUT).write_text(about)
+            self._calls = (folder / CALLS).open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(str(folder), f"cannot be made: {error.strerror}", "record to another folder") from None
 
     def push(self, path: Path) -> str:
         """Send a file; the recording has its hash alone."""
