@@ -136,6 +136,19 @@ def test_a_device_that_fails_is_inconclusive_and_does_not_stop_the_others(again:
     assert not [m for m in manifest["measurements"] if m["device"] == "board-1"]
 
 
+def test_a_device_nobody_reached_is_judged_on_the_answers_of_this_machine(again: list[Any], board: Path) -> None:
+    near, far = boards(board, 2)
+    result = invoke(*again, *options([near]), "--device", far, "--set", "budget.max_latency_p50_ms=1000", "--json")
+    assert result.exit_code == 4, result.stderr
+    outcomes = {
+        (v["device"], v["gate"]): v["outcome"]
+        for v in json.loads(result.stdout)["verdicts"]
+        if v["artifact"] == "int8.tflite"
+    }
+    assert outcomes["board-1", "max_accuracy_drop"] == outcomes["board-0", "max_accuracy_drop"] == "PASS"
+    assert outcomes["board-1", "max_latency_p50_ms"] == "INCONCLUSIVE"
+
+
 def test_where_every_device_fails_the_run_does(again: list[Any], board: Path) -> None:
     bad = boards(board, 2)
     for path in bad:

@@ -107,7 +107,7 @@ class Judge:
         for device, error in self._failed.items():
             self.run.forget_device(device)
             self._warn(f"{device}: nothing of it is judged: {error}")
-        self._in_place_of([own for each in checks.values() for own in each if not own.device.answers], artifacts, test)
+        self._in_place_of([check for check in self.plan.checks if not check.device.answers], artifacts, test)
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
         self._estimates(artifacts)
         self._gate()
@@ -227,7 +227,7 @@ class Judge:
     # ------------------------------------------------------------ this machine beside the devices
 
     def _in_place_of(self, checks: list[Check], artifacts: Mapping[str, Artifact], test: Split) -> None:
-        """What files answer here, for devices that time them and cannot be asked."""
+        """What files answer here, for devices that cannot be asked."""
         silent = {check.artifact: check for check in checks if (check.artifact, HERE) not in self._answered}
         if silent:
             with closing(open_session(load_device(HERE))) as session:
