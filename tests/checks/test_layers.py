@@ -6,16 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from nets import Noise, Written
 
-from toolkit.checks.layers import LayerErrors, layer_errors, take_images
-from toolkit.core import ExportContext
+from toolkit.checks.layers import FAULT_DB, LayerErrors, layer_errors, take_images
+from toolkit.core import ExportContext, Model, QuantSpec, Signature, TensorSpec
 from toolkit.engine.numeric import sqnr_db
 from toolkit.engine.prepare import prepare
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.exporters import tflite_file
+from toolkit.exporters.tflite import TFLite
 
 IMAGES = {"image": Noise().images[:8]}
 # an activation held to a quarter of its range, or in steps eight times too wide; weights read twice or half as large
@@ -72,9 +74,6 @@ def test_own_error_of_a_sound_layer_is_near_what_eight_bits_have(found: dict[str
 
 
 def test_float_file_has_no_error(written: dict[str, Written], tmp_path: Path) -> None:
-    from toolkit.core import Model, Signature, TensorSpec
-    from toolkit.exporters.tflite import TFLite
-
     graph = written["residual"].graph
     ends = (
         (TensorSpec("image", (None, 16, 16, 3), "float32", "image", "NHWC"),),
@@ -185,3 +184,26 @@ def test_images_of_another_shape_are_refused(written: dict[str, Written]) -> Non
 def test_take_images_takes_the_first_of_a_split() -> None:
     taken: Any = take_images(Noise(), 5)
     np.testing.assert_array_equal(taken["image"], Noise().images[:5])
+
+
+def test_softmax_of_close_decisions_is_no_fault(tmp_path: Path) -> None:
+    """Its kernel rounds to 1/256, whatever its values: here 15 dB and more above what theirs would have."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="conv")(image)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    graph = keras.Model(image, keras.layers.Dense(10, activation="softmax", name="head")(x))
+    ends = (
+        (TensorSpec("image", (None, 16, 16, 3), "float32", "image", "NHWC"),),
+        (TensorSpec("head", (None, 10), "float32", "probabilities"),),
+    )
+    model = Model("keras", graph, Signature(*ends), quant=QuantSpec("int8"))
+    TFLite().export(model, tmp_path / "int8.tflite", ExportContext(Noise()))
+    found = layer_errors(tmp_path / "int8.tflite", graph, IMAGES)
+    (row,) = (row for row in found.rows if row.layer == "head_softmax")
+    values = np.asarray(graph(IMAGES["image"]))
+    assert (values.max() - values.min()) / 255 < 10 ** (-FAULT_DB / 20) / 256
+    assert row.lost_db < 3
+    culprit = found.culprit()
+    assert culprit is not None
+    assert not culprit.faulty

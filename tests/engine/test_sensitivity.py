@@ -104,3 +104,11 @@ def _agreement_of_an_embedding() -> float:
 def test_extremes_are_those_of_each_layers_output(graph: Any) -> None:
     stem = np.asarray(keras.Model(graph.input, graph.get_layer("stem").output)(IMAGES["image"]))
     assert extremes(graph, IMAGES)["stem"] == pytest.approx((stem.min(), stem.max()))
+
+
+def test_layers_that_are_left_stay_in_float_and_have_no_row(graph: Any, found: Sensitivities) -> None:
+    left = sensitivity(graph, None, IMAGES, head="logits", asked=Asked(left=("wide",)))
+    names = [row.layer for row in found.rows]
+    assert [row.layer for row in left.rows] == [name for name in names if name != "wide"]
+    others = [layer.name for layer in graph.layers if not layer.name.startswith("wide")]  # nor the ReLU it takes in
+    assert left.all.sqnr_db == pytest.approx(simulated(graph, others), abs=0.01)

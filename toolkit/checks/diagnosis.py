@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.checks.layers import IMAGES as IMAGES  # noqa: PLC0414  (how many, where nobody says)
 from toolkit.checks.layers import Culprit, LayerError, bounded, layer_errors
@@ -70,13 +70,13 @@ def diagnose(
     culprit = found.culprit()
     if culprit is None:
         raise UnsupportedError(str(path), "none of its tensors is one of the model's layers")
-    rows, every = _sensitive(model, images, emit) if sensitivity else ((), None)
+    rows, every = _sensitive(model, images, path.suffix, emit) if sensitivity else ((), None)
     return Diagnosis(
         artifact=path.name,
         images=found.images,
         culprit=culprit.layer,
         faulty=culprit.faulty,
-        advice=_advice(culprit, rows, model.quant),
+        advice=_advice(culprit, rows, model.quant, path.suffix),
         errors=found.worst_first(),
         unmatched=found.unmatched,
         sensitive=rows,
@@ -86,7 +86,7 @@ def diagnose(
 
 
 def _sensitive(
-    model: Model, images: Mapping[str, Array], emit: Callable[[Progress], None]
+    model: Model, images: Mapping[str, Array], suffix: str, emit: Callable[[Progress], None]
 ) -> tuple[tuple[Sensitive, ...], tuple[float, float | None] | None]:
     """Rows, and (SQNR, agreement) of all layers quantized; nothing for schemes that round no integers."""
     quant = model.quant
@@ -96,7 +96,6 @@ def _sensitive(
     from toolkit.engine.sensitivity import Asked, sensitivity
 
     bits = {"int8": 8, "int16x8": 16}.get(quant.scheme)
-    asked = Asked(4 if quant.scheme == "weight_int4" else 8, bits, quant.flavour, quant.granularity)
     ranges = None
     if model.statistics is not None:
         ranges = {name: (found.low, found.high) for name, found in model.statistics.ranges.items()}
@@ -105,6 +104,8 @@ def _sensitive(
         emit(Progress(text, fraction))
 
     graph = prepare(model.graph).graph
+    weight_bits, left = 4 if quant.scheme == "weight_int4" else 8, _left(graph, quant, suffix)
+    asked = Asked(weight_bits, bits, quant.flavour, quant.granularity, left)
     result = sensitivity(graph, ranges, images, head=model.head, asked=asked, emit=tell)
     rows = tuple(
         Sensitive(
@@ -120,11 +121,21 @@ def _sensitive(
     return rows, (bounded(result.all.sqnr_db), _known(result.all.agreement))
 
 
+def _left(graph: Any, quant: QuantSpec, suffix: str) -> set[str]:
+    """Layers that the file does not compute as the rest: of another scheme, and softmax in ONNX where nobody asks."""
+    from toolkit.engine.graph import walk
+    from toolkit.engine.stored import activation
+
+    schemes = dict(quant.layers)
+    softmax = {call.name for call in walk(graph).calls if activation(call) == "softmax"} if suffix == ".onnx" else set()
+    return {name for name, scheme in schemes.items() if scheme != quant.scheme} | (softmax - set(schemes))
+
+
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _advice(culprit: Culprit, sensitive: tuple[Sensitive, ...], quant: QuantSpec) -> str:
+def _advice(culprit: Culprit, sensitive: tuple[Sensitive, ...], quant: QuantSpec, suffix: str) -> str:
     """One sentence: the layer, what shows it, what to do."""
     row, name = culprit.row, culprit.layer
     if culprit.faulty and row.misread:
@@ -140,17 +151,19 @@ def _advice(culprit: Culprit, sensitive: tuple[Sensitive, ...], quant: QuantSpec
         what = "its weights share one scale" if quant.granularity == "per_tensor" else "its weights or scale are off"
         remedy = 'granularity = "per_channel"' if quant.granularity == "per_tensor" else "corrections, or write it anew"
         shown += f", {row.lost_db:.0f} dB more than 8 bits explain"
-        return f"{name} is likely at fault: {shown}: {what}; {remedy}, or {_mix(name, quant)}"
+        return f"{name} is likely at fault: {shown}: {what}; {remedy}, or {_mix(name, quant, suffix)}"
     most = sensitive[0] if sensitive else None
     if most is not None and most.gain_db >= WINS_DB:
-        return f"{most.layer} costs most: left in float it wins back {most.gain_db:.1f} dB; {_mix(most.layer, quant)}"
+        mix = _mix(most.layer, quant, suffix)
+        return f"{most.layer} costs most: left in float it wins back {most.gain_db:.1f} dB; {mix}"
     if sensitive:
         told = f"the worst is {name} ({shown}), and no single one wins back {WINS_DB:g} dB"
         return f"no layer stands out: {told}; train it to be quantized (qat)"
-    return f"{name} is the worst: {shown}; {_mix(name, quant)}"
+    return f"{name} is the worst: {shown}; {_mix(name, quant, suffix)}"
 
 
-def _mix(name: str, quant: QuantSpec) -> str:
-    scheme = "int16x8" if quant.scheme == STATIC[0] and quant.flavour == "asymmetric" else "float32"
+def _mix(name: str, quant: QuantSpec, suffix: str) -> str:
+    finer = suffix == ".tflite" and quant.scheme == STATIC[0] and quant.flavour == "asymmetric"  # ONNX has no int16x8
+    scheme = "int16x8" if finer else "float32"
     other = f' or "{scheme}"' if scheme != "float32" else ""
     return f'layers = {{ {name} = "float32"{other} }}'

@@ -40,10 +40,11 @@ class LayerError:
     """One tensor of a file, and the layer (of the prepared graph) it is. layers: fused into it, with that one.
 
     sqnr_db: against the float model's tensor, with all errors before it. alone_db: against the float layer run on the
-    file's own inputs of it: the layer's own. lost_db: how much less that is than 8 bits over the layer's values would
-    give. saturated: share of values that the float layer has beyond the ends of the tensor's integers. scale: one
-    number for the tensor, 0 for floats. low, high: of its values. operator: as the file has it. misread: the layer
-    before it whose scale does not fit what this operator stores (a bias, or integers it only passes on).
+    file's own inputs of it: the layer's own. lost_db: how much less that is than 8 bits over the layer's values, or the
+    step that a rule gives it, would have. saturated: share of values that the float layer has beyond the ends of the
+    tensor's integers. scale: one number for the tensor, 0 for floats. low, high: of its values. operator: as the file
+    has it. misread: the layer before it whose scale does not fit what this operator stores (a bias, or integers it only
+    passes on).
     """
 
     layer: str
@@ -109,8 +110,8 @@ def layer_errors(path: Path, model: Any, images: Mapping[str, Array]) -> LayerEr
     if not any(found.layer not in ends for found in replay.matches):
         fix = "name the trained model that the file was written from"
         raise UnsupportedError(str(path), "none of its tensors is one of the model's layers", fix)
-    borrowed = _borrowed(replay)
-    rows = _by_layer([_row(file, found, replay, borrowed) for found in replay.matches])
+    steps = _steps(replay)
+    rows = _by_layer([_row(file, found, replay, steps.get(found.edge)) for found in replay.matches])
     return LayerErrors(rows, count, len(file.tensors) - len(replay.matches))
 
 
@@ -124,17 +125,23 @@ def take_images(data: Dataset, count: int = IMAGES) -> dict[str, Array]:
     return {name: np.asarray(array, np.float32) for name, array in batch.inputs.items()}
 
 
-def _borrowed(replay: Replay) -> set[Any]:
-    """Tensors that have another's scale by rule (pooling, joined tensors), which may be wider than they need."""
+def _steps(replay: Replay) -> dict[Any, float]:
+    """Of tensors whose scale is a rule's, which may be wider than their values need: softmax and the like have a step.
+
+    0 is the file's own: of those that have another tensor's (pooling, joined ones).
+    """
+    from toolkit.engine.replay import STEPS
     from toolkit.engine.stored import stored
 
     tensors = stored(replay.model)
-    return {edge for edge, source in tensors.source.items() if edge != source or source in tensors.shared}
+    prescribed = {edge: (high - low) / STEPS for edge, (low, high) in tensors.fixed.items()}
+    shared = {edge for edge, source in tensors.source.items() if edge != source or source in tensors.shared}
+    return dict.fromkeys(shared, 0.0) | prescribed
 
 
-def _row(file: Any, found: Match, replay: Replay, borrowed: set[Any]) -> LayerError:
+def _row(file: Any, found: Match, replay: Replay, step: float | None) -> LayerError:
     sums, known = replay.errors[found.tensor], file.tensors[found.tensor]
-    possible = sums.possible_db(known.scale if found.edge in borrowed else 0.0)
+    possible = sums.possible_db(0.0 if step is None else step or known.scale)
     return LayerError(
         layer=found.layer,
         layers=found.layers,

@@ -5,9 +5,8 @@ none, becomes a 1x1 depthwise convolution; a number added to what a layer gives 
 converter has it); a separable convolution becomes its two; activations inside layers become layers of their own; swish
 becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution; average pooling
 whose window is the whole image the mean it is, which has a scale of its own, where pooling keeps that of its input
-("LiteRT 8-bit quantization specification"). What the graph computes stays; preparing twice changes nothing.
-becomes a sigmoid and a product; a Rescaling or Normalization of images a 1x1 depthwise convolution, and stands before a
-Resizing that makes the image larger. What the graph computes stays; preparing twice changes nothing.
+("LiteRT 8-bit quantization specification"). A scaling stands before a Resizing that makes the image larger. What the
+graph computes stays; preparing twice changes nothing.
 
 One Rescaling of all channels stays: of pixels, whose file form is a product with a number and a sum with one, which
 round once between them (the product's integers are those it reads) and take a tenth of a convolution's time over 3

@@ -7,7 +7,7 @@ stays rounded as long as a layer on either side of it is quantized, as it does i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,13 @@ BATCH = 32  # images at once
 
 @dataclass(frozen=True)
 class Asked:
-    """How everything is quantized. activation_bits: None leaves activations in float."""
+    """How everything is quantized. activation_bits: None leaves activations in float. left: layers that stay float."""
 
     weight_bits: int = 8
     activation_bits: int | None = 8
     flavour: Flavour = "asymmetric"
     granularity: Granularity = "per_channel"
+    left: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """rows: in the order of the graph. all: every layer quantized."""
+    """rows: in the order of the graph. all: every layer quantized that is to be."""
 
     rows: tuple[LayerSensitivity, ...]
     all: Score
@@ -89,7 +90,7 @@ def sensitivity(  # what is quantized how, and on what it is judged
     def score(gates: Array) -> Score:
         return _score(reference, gated.answers(images, gates), head)
 
-    every, rows = score(np.ones(gated.count)), []
+    every, rows = score(gated.gates(None)), []
     for i, (name, kind) in enumerate(gated.units.items()):
         emit(f"sensitivity of {name}", i / len(gated.units))
         rest = score(gated.gates(set(gated.units) - {name}))
@@ -124,14 +125,15 @@ class Gated:
         self._asked, bits = asked, asked.activation_bits
         self._found = encodings(self._tensors, ranges, bits=bits, flavour=asked.flavour) if bits else {}
         self.count = len(self._tensors.graph.calls)
-        self.units = _units(self._tensors)
+        self._left = chosen(self._tensors, asked.left)
+        self.units = _units(self._tensors, self._left)
         self._kernels = {call.index: self._kernel(call.layer) for call in self._weighted()}
         self._function = tf.function(self._compute, autograph=False)
 
-    def gates(self, names: set[str]) -> Array:
-        """Switches of the calls that are quantized where these layers are."""
+    def gates(self, names: set[str] | None) -> Array:
+        """Switches of the calls that are quantized where these layers are, or all are (None)."""
         on = np.zeros(self.count)
-        on[sorted(chosen(self._tensors, names))] = 1
+        on[sorted(chosen(self._tensors, names) - self._left)] = 1
         return on
 
     def answers(self, images: Mapping[str, Array], gates: Array) -> Array:
@@ -186,14 +188,14 @@ class Gated:
         return tf.where(on, tf.quantization.fake_quant_with_min_max_args(value, own.low, own.high, own.bits), value)
 
 
-def _units(tensors: Stored) -> dict[str, str]:
+def _units(tensors: Stored, left: set[int]) -> dict[str, str]:
     """What is quantized as one: name -> kind of every layer that computes; an activation goes with what takes it in."""
     graph = tensors.graph
     taken = {after.index for call in graph.calls if (after := fused(graph, call)) is not None}
     found: dict[str, str] = {}
     for call in graph.calls:
         new = tensors.rounds(Edge(call.index)) or tensors.inner(Edge(call.index))
-        if call.inputs and call.index not in taken and new:
+        if call.inputs and call.index not in taken | left and new:
             found.setdefault(call.name, call.kind)
     return found
 
