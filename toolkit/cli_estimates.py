@@ -30,8 +30,8 @@ def estimate(artifact: Path, profile: str, as_json: bool, **options: Any) -> Non
     )
     print_result(
         as_json,
-        lambda: estimated.as_dict(found, artifact.name, target.name),
-        lambda: found.lines(artifact.name, target.name),
+        lambda: estimated.as_dict(found, artifact, target),
+        lambda: estimated.lines(found, artifact, target),
     )
 
 

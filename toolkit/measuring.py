@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import registry
 from toolkit.bench import Bench
 from toolkit.checks import fit
-from toolkit.checks.installed import installed
+from toolkit.checks.installed import absent_here, installed
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import (
     Artifact,
@@ -328,9 +328,13 @@ def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
 
 
 def _look_for(session: Session, profile: DeviceProfile, runtimes: Iterable[tuple[str, str]]) -> None:
-    """Raises where a runtime is missing on a device that is elsewhere, before anything is sent there."""
-    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host and profile.python else ():
-        installed(session, profile, runtime)
+    """Raises where a runtime is missing, here or, before anything is sent there, on a device that is elsewhere."""
+    for runtime in sorted({runtime for runtime, _ in runtimes}):
+        if profile.needs_host and profile.python:
+            installed(session, profile, runtime)
+        absent = absent_here(runtime) if profile.transport == "local" else None
+        if absent:
+            raise UnavailableError(profile.name, *absent)
 
 
 def _in_layout(artifact: Artifact, layout: Layout | None) -> Artifact:
