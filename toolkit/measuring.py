@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import registry
+from toolkit import registry, runs
 from toolkit.bench import Bench
 from toolkit.checks import fit
 from toolkit.checks.installed import absent_here, installed
@@ -58,7 +58,8 @@ def bench_files(
 
     threads: several are swept over. sustained: minutes that each file is run for without pause, instead of the short
     processes. layers: each layer's share too. samples: folder for raw samples and series, else they go.
-    Returns {"device", "measurements": [...], "notes": [...]} and of sustained runs "series": {file: {"units", "rows"}};
+    Returns {"device", "files": {name: sha256}, "measurements": [...], "notes": [...]} and of sustained runs
+    "series": {file: {"units", "rows"}};
     see `core.Measurement` for their fields. places: ssh, adb, replay, record, as `devices.reached` takes them.
     """
 
@@ -79,12 +80,12 @@ def bench_files(
         for count in sweep:
             _checked("bench", MeasureSpec, {**settings, "threads": count})
         if samples is not None:
-            samples.mkdir(parents=True, exist_ok=True)
+            runs.make_folder(samples)
         asked = Bench(session, profile, spec, runtimes, samples or Path(folder), emit)
         found = asked.sustained(artifacts, sustained) if sustained else asked.timed(artifacts, sweep)
         if layers:
             asked.layers(artifacts, found)
-    return {"device": profile.name, **found}
+    return {"device": profile.name, "files": {artifact.name: artifact.sha256 for artifact in artifacts}, **found}
 
 
 def evaluate_file(

@@ -311,6 +311,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise UnavailableError(str(path), f"cannot be written: {error.strerror}", fix) from error
 
 
+def make_folder(path: Path) -> None:
+    """A folder that is there afterwards; InputError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(str(path), f"cannot be made: {error.strerror}", "choose another folder") from error
+
+
 def remove_scratch(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
