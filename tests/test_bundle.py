@@ -19,8 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.delivered import CLASSES, SIDE, edit_manifest, finished_run
+from toolkit import runs
 from toolkit.bundle import MANIFEST, archive, bundle, read_manifest
 from toolkit.cli import cli
+from toolkit.core import Verdict
 from toolkit.errors import GateError, InputError
 
 
@@ -142,6 +144,16 @@ def test_failed_file_is_refused_unless_told_otherwise(run: Path, tmp_path: Path)
     assert "note: delivered although it failed max_size_kib on this-machine" in told.stdout
 
 
+def test_open_gates_and_files_that_none_judged_are_noted(run: Path, tmp_path: Path) -> None:
+    manifest = runs.read(run)
+    gate = Verdict("good.onnx", "pi", "max_latency_p50_ms", "INCONCLUSIVE", None, 5.0, None, "emulated")
+    runs.Run(run, manifest).update(verdicts=(*manifest.verdicts, gate))
+    told = invoke("bundle", run, "good.onnx", "--out", tmp_path / "b.tar")
+    assert "note: not settled: max_latency_p50_ms on pi\n" in told.stdout
+    edit_manifest(run, verdicts=[])
+    assert "note: no gate judged it\n" in invoke("bundle", run, "good.onnx", "--out", tmp_path / "b.tar").stdout
+
+
 def test_without_a_name_the_only_file_that_passed_is_meant(run: Path, tmp_path: Path) -> None:
     assert bundle(run, out=tmp_path / "b.tar").packed.bundle.artifact == "good.onnx"
     edit_manifest(run, verdicts=[])
@@ -154,6 +166,18 @@ def test_file_that_is_no_longer_what_was_judged_is_refused(run: Path) -> None:
         file.write(b"x")
     with pytest.raises(InputError, match="is not the file that was judged"):
         bundle(run)
+
+
+def test_contract_that_is_no_longer_what_the_run_wrote_is_refused(run: Path, tmp_path: Path) -> None:
+    contract = run / "artifacts" / "good.onnx.json"
+    files = {"artifacts/good.onnx.json": runs.file_sha256(contract)}
+    manifest = runs.read(run)
+    export = runs.StageRecord("good.onnx", "onnx", "export", "original", "k", {}, 1.0, files=files)
+    runs.Run(run, manifest).update(stages=(*manifest.stages, export))
+    bundle(run, out=tmp_path / "b.tar")
+    contract.write_text(contract.read_text().replace('"bilinear"', '"nearest"'))
+    with pytest.raises(InputError, match=r"good\.onnx\.json: is not the contract that the run wrote"):
+        bundle(run, out=tmp_path / "b.tar")
 
 
 @pytest.mark.parametrize("status", ["running", "failed"])
@@ -185,6 +209,13 @@ def test_folder_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) ->
     assert result.exit_code == 2
     assert result.stderr.count("\n") <= 2
     assert "cannot be made" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
+def test_folder_that_takes_no_files_is_not_said_to_be_full(run: Path) -> None:
+    result = invoke("bundle", run, "--out", "/proc/b.tar")
+    assert result.exit_code == 3
+    assert "cannot be written" in result.stderr and "Fix: choose another folder" in result.stderr
 
 
 # ---------------------------------------------------------------- for a device

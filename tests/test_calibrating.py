@@ -11,10 +11,11 @@ from click.testing import CliRunner
 
 from tests.estimates.profiles import board
 from tests.estimates.small import network
+from toolkit import runs
 from toolkit.calibrating import calibrate_profile
 from toolkit.cli import cli
 from toolkit.devices import load_device, shipped
-from toolkit.errors import InputError
+from toolkit.errors import EdgekitError, InputError
 from toolkit.estimates import workload
 from toolkit.estimates.roofline import estimate
 
@@ -104,3 +105,25 @@ def test_command_writes_the_copy_and_says_what_changed(tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     assert "net.tflite: measured 1 ms; estimate was " in said.output
     assert (tmp_path / "mine.toml").is_file()
+
+
+def test_file_that_is_not_the_one_that_was_timed_teaches_nothing(tmp_path: Path) -> None:
+    source = bench(tmp_path, 1.0)
+    said = json.loads(source.read_text())
+    source.write_text(json.dumps({**said, "files": {"net.tflite": "0" * 64}}))
+    with pytest.raises(InputError, match=r"that can be used: net\.tflite is not the file that was timed"):
+        calibrate_profile(str(board(tmp_path)), [source], out=tmp_path / "mine.toml")
+    source.write_text(json.dumps({**said, "files": {"net.tflite": runs.file_sha256(tmp_path / "net.tflite")}}))
+    assert calibrate_profile(str(board(tmp_path)), [source], out=tmp_path / "mine.toml").left_out == ()
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
+def test_folder_that_takes_no_files_is_one_line(tmp_path: Path) -> None:
+    for command in (
+        ("calibrate", str(board(tmp_path)), "--from", str(bench(tmp_path, 1.0)), "--out", "/proc/mine.toml"),
+        ("micro", str(tmp_path / "net.tflite"), "--out", "/proc/src"),
+        ("capture", "--out", "/proc/board.toml"),
+    ):
+        said = CliRunner().invoke(cli, ["device", *command])
+        assert isinstance(said.exception, EdgekitError | SystemExit), said.exception
+        assert "cannot be" in said.stderr and said.stderr.count("\n") <= 2

@@ -69,22 +69,34 @@ def test_numbers_stand_with_interval_device_and_source(run: Path) -> None:
     assert "- Made from: means.keras, sha256 " + "ab" * 32 in text
 
 
+def test_card_says_what_the_machine_was_and_what_the_programs_need(run: Path) -> None:
+    assert "`this-machine` was unknown, unknown cores (unknown)." in card(run)
+    edit_manifest(run, host={"name": "secret", "cpu": "Some CPU", "cores": 2, "machine": "x86_64"})
+    text = card(run)
+    assert "`this-machine` was Some CPU, 2 cores (x86_64)." in section(text, "Metrics")
+    assert "secret" not in text
+    assert "They need numpy, pillow and: onnxruntime; one each." in section(text, "How to run it")
+
+
 def test_limits_name_what_is_not_known(run: Path) -> None:
     emulated = Measurement("good.onnx", "latency_p50_ms", 1.0, "ms", "emulated", "pi", None, {"samples": "x.npz"})
     open_gate = Verdict("good.onnx", "pi", "max_latency_p50_ms", "INCONCLUSIVE", None, 5.0, None, "emulated")
     manifest = runs.read(run)
     counts = ({"correct": 9, "total": 10}, {"correct": 4, "total": 10}, {"correct": 0, "total": 0})
     found = runs.Run(run, manifest)
+    arena = Measurement("good.onnx", "arena_kib", 1.0, "KiB", "emulated", "m4", None, {"samples": "x.npz"})
+    guess = Measurement("good.onnx", "latency_p50_ms", 1.0, "ms", "estimated", "m4")
     assert "- Its latency was measured on no device." in section(card(run), "Limits")
     found.update(
-        measurements=(*manifest.measurements, emulated),
+        measurements=(*manifest.measurements, emulated, arena, guess),
         verdicts=(*manifest.verdicts, open_gate),
         per_class={"good.onnx": counts},
         warnings=("few images",),
     )
     lines = section(card(run, "limits=Not at night."), "Limits")
-    assert lines[:5] == [
+    assert lines[:6] == [
         "- Not at night.",
+        "- Latency on m4 is estimated, not measured.",
         "- Latency on pi is emulated, not measured.",
         "- Its score rests on 40 test images: look at the interval, not at the number alone.",
         "- Its worst class is 'green': 40.0% right.",

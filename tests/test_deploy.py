@@ -218,6 +218,14 @@ def test_rollback_takes_the_name_from_the_run(versions: dict[str, Path], root: P
     assert invoke("deploy", "--device", HERE).exit_code == 2
 
 
+def test_rollback_refuses_what_it_would_not_heed(versions: dict[str, Path], root: Path) -> None:
+    for more in (("good.onnx",), ("--card", "license=MIT"), ("--allow-failed",)):
+        result = invoke("deploy", versions["a"], *more, "--rollback", "--device", HERE, "--into", root)
+        assert result.exit_code == 2
+        assert "--rollback: goes to what was current before" in result.stderr
+    assert not root.exists()
+
+
 def test_record_of_a_device_that_names_files_elsewhere_is_refused(versions: dict[str, Path], root: Path) -> None:
     first = put(versions["a"], root)
     put(versions["b"], root)

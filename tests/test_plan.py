@@ -132,6 +132,15 @@ def test_package_that_a_pass_asks_for_is_missing_with_what_to_install(monkeypatc
     assert missing.endswith("tensorflow-model-optimization is not installed here. Fix: pip install 'edgekit[tfmot]'")
 
 
+def test_runtime_that_is_missing_here_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = DATA + '[[variants]]\nname = "a"\nexport = ["tflite"]\n[budget]\nmax_size_kib = 1\n'
+    text += '[[targets]]\ndevice = "DEVICE"\n'
+    for device, package, extra in (("cortex-m4", "tflite-micro", "mcu"), ("openvino-cpu", "openvino", "openvino")):
+        monkeypatch.setattr(registry.load("runtimes", package), "version", lambda self: None)
+        (missing,) = plan(text.replace("DEVICE", device)).missing
+        assert missing == f"{device}: {package} is not installed here. Fix: pip install 'edgekit[{extra}]'"
+
+
 KERNELS = '{ fact = "FACT", source = "a page" }'
 
 

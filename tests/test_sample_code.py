@@ -171,6 +171,8 @@ def test_program_refuses_deep_images_in_one_line(tmp_path: Path, means_file: Pat
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "more than 8 bits" in done.stderr
+    bare = subprocess.run(command[:2], check=False, capture_output=True, text=True)
+    assert bare.returncode == 1 and "IMAGE..." in bare.stderr  # how to use it, where nothing was given
 
 
 def test_program_for_openvino_decides_as_that_for_onnxruntime(tmp_path: Path, means_file: Path) -> None:

@@ -32,7 +32,7 @@ from toolkit.devices import DeviceProfile, DeviceRuntime, load_device, safe_name
 from toolkit.errors import GateError, InputError, UnsupportedError
 from toolkit.recipe_file import CardSection
 from toolkit.recipe_reader import RESERVED
-from toolkit.sample_code import runtimes_of, sample_code
+from toolkit.sample_code import program_of, runtimes_of, sample_code
 
 SCHEMA: Literal[1] = 1
 MANIFEST, CARD, LABELS = "bundle.json", "MODEL_CARD.md", "labels.txt"
@@ -152,13 +152,17 @@ def pack(
     record = chosen(manifest, artifact, profile)
     failed = require_passed(manifest, record, profile, allow_failed=allow_failed)
     found = record.artifact(folder)
-    contract = _whole(folder, record, found)
+    contract = _whole(manifest, folder, record, found)
     said = cards.stated(manifest, card)
     files = _for_device(found, profile) if profile else {}
     files |= _files(found, contract, reference.kept(folder, found, contract, emit))
     programs = sorted(name for name in files if name.endswith(".py"))
     files[CARD] = cards.model_card(manifest, record, contract, said, programs).encode()
     notes = [f"delivered although it failed {verdict.gate} on {verdict.device}" for verdict in failed]
+    verdicts = verdicts_for(manifest, record, profile)
+    unsettled = dict.fromkeys(f"{v.gate} on {v.device}" for v in verdicts if v.outcome == "INCONCLUSIVE")
+    notes += [f"not settled: {', '.join(unsettled)}"] if unsettled else []
+    notes += [] if verdicts else ["no gate judged it"]
     if LABELS not in files and contract.classes:
         notes.append(f"no {LABELS}: a class name holds a line end; {record.name}.json has all names")
     described = _described(manifest, record, files, said=said, notes=notes)
@@ -252,7 +256,7 @@ def _runs(profile: DeviceProfile | None, record: runs.ArtifactRecord) -> bool:
     return True
 
 
-def _whole(folder: Path, record: runs.ArtifactRecord, artifact: Artifact) -> Contract:
+def _whole(manifest: runs.Manifest, folder: Path, record: runs.ArtifactRecord, artifact: Artifact) -> Contract:
     """The file's contract; InputError where file or contract are not what the run wrote, or lie elsewhere."""
     inside = artifact.path.resolve().is_relative_to(folder.resolve())
     if not inside or safe_name(record.name) != record.name or safe_name(artifact.path.name) != artifact.path.name:
@@ -261,9 +265,13 @@ def _whole(folder: Path, record: runs.ArtifactRecord, artifact: Artifact) -> Con
         raise InputError(str(artifact.path), "no such file", f"edgekit run --resume {folder}")
     if runs.file_sha256(artifact.path) != record.sha256:
         raise InputError(str(artifact.path), "is not the file that was judged (sha256 differs)", "run it again")
-    contract = contract_beside(artifact.path, record.sha256)
+    contract, beside = contract_beside(artifact.path, record.sha256), contract_path(artifact.path)
     if contract is None:
-        raise InputError(str(contract_path(artifact.path)), "no such file", f"edgekit run --resume {folder}")
+        raise InputError(str(beside), "no such file", f"edgekit run --resume {folder}")
+    written = {name: digest for stage in manifest.stages for name, digest in stage.files.items()}
+    if runs.file_sha256(beside) != written.get(f"{record.path}.json", runs.file_sha256(beside)):
+        problem = "is not the contract that the run wrote (sha256 differs)"
+        raise InputError(str(beside), problem, f"remove it, then edgekit run --resume {folder}")
     return contract
 
 
@@ -306,7 +314,7 @@ def _programs(artifact: Artifact, contract: Contract) -> dict[str, bytes]:
     shape = (n, others[1], others[2], others[0]) if first.layout == "NCHW" else first.shape
     preprocessing, found = contract.preprocess().resolve(shape), {}
     for runtime in runtimes_of(artifact):
-        name = f"example_{runtime.replace('-', '_')}.py"
+        name = program_of(runtime)
         text = sample_code(artifact, preprocessing, contract.classes, runtime=runtime, program=name)
         found[name] = text.encode()
     return found

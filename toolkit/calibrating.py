@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -68,20 +67,16 @@ def _write(out: Path, text: str, profile: DeviceProfile, found: Calibration) -> 
     """The profile's own text with the shares behind it, once it reads as a profile."""
     named = "" if "name" in tomllib.loads(text) else f'name = "{profile.name}"\n'  # its file gave it that
     content = f"{named}{text.rstrip()}\n\n# Learned by `edgekit device calibrate`.\n{as_toml(found.efficiency)}"
-    descriptor, partial = tempfile.mkstemp(dir=out.absolute().parent, suffix=".toml")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-        load_device(partial)
-        Path(partial).replace(out)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        tried = Path(folder) / out.name
+        tried.write_text(content, encoding="utf-8")
+        load_device(tried)
+    runs.write_atomically(out, content.encode())
 
 
 def _timed(source: Path, profile: DeviceProfile, models: Path, left_out: list[str]) -> Iterator[Timed]:
     """Latencies of a source that were measured on this device, with the layers of their files."""
-    for row, path in _rows(source, models):
+    for row, path, sha256 in _rows(source, models):
         if row["name"] != LATENCY or row["device"] != profile.name:
             continue
         if row["source"] != "measured":
@@ -90,6 +85,8 @@ def _timed(source: Path, profile: DeviceProfile, models: Path, left_out: list[st
         try:
             if not path.is_file():
                 raise InputError(str(path), "no such file", "name its folder with --models")
+            if sha256 and runs.file_sha256(path) != sha256:
+                raise InputError(str(path), "is not the file that was timed (sha256 differs)")
             layers = workload.read(path)
         except (InputError, UnsupportedError) as error:
             left_out.append(f"{row['subject']} {error.problem}")
@@ -97,22 +94,24 @@ def _timed(source: Path, profile: DeviceProfile, models: Path, left_out: list[st
         yield Timed(row["subject"], layers, float(row["value"]), int(row["how"].get("threads", 1)))
 
 
-def _rows(source: Path, models: Path) -> Iterator[tuple[dict[str, Any], Path]]:
-    """(measurement, file) of a run directory, or of the JSON that `bench` prints."""
+def _rows(source: Path, models: Path) -> Iterator[tuple[dict[str, Any], Path, str]]:
+    """(measurement, file, sha256 of what was timed) of a run directory, or of the JSON that `bench` prints."""
     if source.is_dir():
         manifest = runs.read(source)
-        files = {record.name: record.artifact(source).path for record in manifest.artifacts}
+        files = {record.name: record.artifact(source) for record in manifest.artifacts}
         for item in manifest.measurements:
             if item.subject in files:
-                yield {**vars(item)}, files[item.subject]
+                yield {**vars(item)}, files[item.subject].path, files[item.subject].sha256
         return
     try:
         said = json.loads(source.read_text(encoding="utf-8"))
         rows = [{**row, "how": dict(row["how"])} for row in said["measurements"]]
+        hashes = {str(name): str(digest) for name, digest in said.get("files", {}).items()}
         needed = [[row[key] for key in ("subject", "name", "value", "source", "device")] for row in rows]
     except FileNotFoundError:
         raise InputError(str(source), "no such file or run directory") from None
-    except (OSError, ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         problem = f"is neither a run directory nor what `edgekit bench --json` prints ({type(error).__name__})"
         raise InputError(str(source), problem) from error
-    yield from ((row, models / str(subject)) for row, (subject, *_) in zip(rows, needed, strict=True))
+    for row, (subject, *_) in zip(rows, needed, strict=True):
+        yield row, models / str(subject), hashes.get(str(subject), "")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import runs
 from toolkit.capture import Machine, ask
 from toolkit.captured import RUNTIMES, Reached, found, install, profile_text
 from toolkit.devices import DeviceProfile, DeviceRuntime, load_device, open_session, registered, safe_name
@@ -65,7 +66,7 @@ def capture(*, out: Path, ssh: str | None = None, adb: str | None = None, python
         machine = ask(session, python=reached.python)
         system = _nvidia(session) if machine.tegra or machine.gpu else None
     text = profile_text(machine, name, reached, system=system)
-    out.write_text(text, encoding="utf-8")
+    runs.write_atomically(out, text.encode())
     load_device(out)  # what was written is a profile, or this says what of it is wrong
     return Captured(out, machine, reached, system)
 

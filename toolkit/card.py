@@ -18,8 +18,10 @@ from toolkit.recipe_file import CardSection
 from toolkit.registry import suggest
 from toolkit.report.numbers import plain, quantity, show, show_limit
 from toolkit.runs import ArtifactRecord, Manifest
+from toolkit.sample_code import PACKAGES, RUNTIMES, program_of
 
 UNKNOWN = "unknown"
+HERE = "this-machine"
 FEW_IMAGES = 1000  # where a 95% interval of an accuracy of 90% is +-1.9 points (Wilson)
 
 
@@ -59,7 +61,7 @@ def model_card(
 def shortfalls(manifest: Manifest, record: ArtifactRecord) -> Iterator[str]:
     """What is not known of this file, or only in part: sentences."""
     found = [m for m in manifest.measurements if m.subject == record.name]
-    sources = {m.device: m.source for m in found if m.device and "samples" in m.how}
+    sources = {m.device: m.source for m in found if m.device and m.name == "latency_p50_ms"}
     for device, source in sorted(sources.items()):
         if source != "measured":
             yield f"Latency on {device} is {source}, not measured."
@@ -105,6 +107,10 @@ def _running(record: ArtifactRecord, contract: Contract, programs: Sequence[str]
     yield ""
     yield from (f"    python {name} reference/0.bmp" for name in programs)
     yield ""
+    needed = [PACKAGES[runtime] for runtime in RUNTIMES[record.format] if program_of(runtime) in programs]
+    if needed:
+        yield f"They need numpy, pillow and: {', '.join(needed)}; one each."
+        yield ""
     yield f"What it takes and gives, `{PurePath(record.path).name}.json` in words:"
     yield ""
     yield from (f"    {line}" for line in contract_lines(contract))
@@ -134,6 +140,9 @@ def _metrics(manifest: Manifest, record: ArtifactRecord) -> Iterator[str]:
         if found.subject == record.name:
             value = plain(show(found.name, found.value, found.unit))
             yield f"| {_label(found.name)} | {value} | {_interval(found)} | {found.device or '-'} | {found.source} |"
+    if any(found.subject == record.name and found.device == HERE for found in manifest.measurements):
+        yield ""
+        yield f"`{HERE}` was {_machine(manifest)}."
 
 
 def _verdicts(manifest: Manifest, record: ArtifactRecord) -> Iterator[str]:
@@ -168,6 +177,12 @@ def _licences(said: CardSection) -> Iterator[str]:
     yield f"- Model: {said.license or UNKNOWN}"
     yield f"- Data: {said.data_license or UNKNOWN}"
     yield "- The example programs: Apache-2.0, as Edgekit, which wrote them"
+
+
+def _machine(manifest: Manifest) -> str:
+    """The computer of the run, without its name."""
+    host = manifest.host
+    return f"{host.get('cpu') or UNKNOWN}, {host.get('cores') or UNKNOWN} cores ({host.get('machine') or UNKNOWN})"
 
 
 def _line(manifest: Manifest, record: ArtifactRecord) -> set[str]:

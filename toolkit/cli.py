@@ -82,14 +82,14 @@ def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
     """Carry out RECIPE (a path or a shipped name) and judge what comes out."""
     from toolkit import pipeline
     from toolkit.progress import shown
-    from toolkit.report.text import summary_lines
+    from toolkit.report.text import next_steps, summary_lines
 
     with shown() as emit:
         result = pipeline.run(emit=emit, **options)
     if as_json:
         click.echo(result.json())
     else:
-        for line in (*summary_lines(result.manifest), "", *result.next_steps()):
+        for line in (*summary_lines(result.manifest), "", *next_steps(result.folder, result.manifest)):
             click.echo(line)
     ctx.exit(OUTCOME_CODES[result.manifest.outcome or "NO GATE"])
 

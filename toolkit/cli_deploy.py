@@ -60,6 +60,9 @@ def deploy(run: Path | None, artifact: str | None, as_json: bool, rollback: bool
 
     if run is None and not (rollback and options["name"]):
         raise InputError("deploy", "no run is given", "name a run's directory; --rollback does with --name")
+    if rollback and (artifact or options["card"] or options["allow_failed"]):
+        problem = "goes to what was current before: no ARTIFACT, --card or --allow-failed goes with it"
+        raise InputError("--rollback", problem, "leave them out")
     with shown() as emit:
         if rollback:
             known = {key: options[key] for key in ("device", "ssh", "adb", "into", "smoke")}

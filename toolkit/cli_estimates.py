@@ -30,8 +30,8 @@ def estimate(artifact: Path, profile: str, as_json: bool, **options: Any) -> Non
     )
     print_result(
         as_json,
-        lambda: estimated.as_dict(found, artifact.name, target.name),
-        lambda: found.lines(artifact.name, target.name),
+        lambda: estimated.as_dict(found, artifact, target),
+        lambda: estimated.lines(found, artifact, target),
     )
 
 
@@ -67,6 +67,7 @@ def micro(artifact: Path, out: Path | None, as_json: bool) -> None:
     write it as a C array."""
     from dataclasses import asdict
 
+    from toolkit import runs
     from toolkit.errors import InputError
     from toolkit.estimates import micro as micros
 
@@ -74,9 +75,10 @@ def micro(artifact: Path, out: Path | None, as_json: bool) -> None:
     if out is not None:
         if out.exists():
             raise InputError(str(out), "is there already", "name a new folder")
-        out.mkdir(parents=True)
-        for name, text in micros.sources(artifact).items():
-            (out / name).write_text(text, encoding="utf-8")
+        texts = micros.sources(artifact)
+        runs.make_folder(out)
+        for name, text in texts.items():
+            runs.write_atomically(out / name, text.encode())
     print_result(as_json, lambda: {**asdict(found), "calls": found.calls}, lambda: found.lines(artifact.name))
 
 

@@ -51,7 +51,7 @@ class Deployment:
         done = "is now current" if self.switched else "was current already"
         yield f"{self.device}: {self.artifact} {done}: {self.folder}/current -> versions/{self.version}"
         if self.switched:
-            yield f"  before it: {self.before or 'nothing'}"
+            yield f"  current until now: {self.before or 'nothing'}"
         yield f"  smoke test: {self.smoke.line() if self.smoke else 'left out'}"
         yield from (f"  note: {note}" for note in self.notes)
 
@@ -261,11 +261,6 @@ class _Work:
         emulated = self.place.profile.emulated
         if emulated:
             notes.append(f"{self.device} is emulated ({emulated})")
-        if any(verdict.outcome == "INCONCLUSIVE" for verdict in bundle.verdicts):
-            gates = sorted({v.gate for v in bundle.verdicts if v.outcome == "INCONCLUSIVE"})
-            notes.append(f"not settled: {', '.join(gates)}")
-        if not bundle.verdicts:
-            notes.append("no gate judged it")
         return Deployment(
             device=self.device,
             folder=state.base,

@@ -10,10 +10,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import registry
+from toolkit import registry, runs
 from toolkit.bench import Bench
 from toolkit.checks import fit
-from toolkit.checks.installed import installed
+from toolkit.checks.installed import absent_here, installed
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import (
     Artifact,
@@ -58,7 +58,8 @@ def bench_files(
 
     threads: several are swept over. sustained: minutes that each file is run for without pause, instead of the short
     processes. layers: each layer's share too. samples: folder for raw samples and series, else they go.
-    Returns {"device", "measurements": [...], "notes": [...]} and of sustained runs "series": {file: {"units", "rows"}};
+    Returns {"device", "files": {name: sha256}, "measurements": [...], "notes": [...]} and of sustained runs
+    "series": {file: {"units", "rows"}};
     see `core.Measurement` for their fields. places: ssh, adb, replay, record, as `devices.reached` takes them.
     """
 
@@ -79,12 +80,12 @@ def bench_files(
         for count in sweep:
             _checked("bench", MeasureSpec, {**settings, "threads": count})
         if samples is not None:
-            samples.mkdir(parents=True, exist_ok=True)
+            runs.make_folder(samples)
         asked = Bench(session, profile, spec, runtimes, samples or Path(folder), emit)
         found = asked.sustained(artifacts, sustained) if sustained else asked.timed(artifacts, sweep)
         if layers:
             asked.layers(artifacts, found)
-    return {"device": profile.name, **found}
+    return {"device": profile.name, "files": {artifact.name: artifact.sha256 for artifact in artifacts}, **found}
 
 
 def evaluate_file(
@@ -328,9 +329,13 @@ def _runtime(profile: DeviceProfile, artifact: Artifact) -> tuple[str, str]:
 
 
 def _look_for(session: Session, profile: DeviceProfile, runtimes: Iterable[tuple[str, str]]) -> None:
-    """Raises where a runtime is missing on a device that is elsewhere, before anything is sent there."""
-    for runtime in sorted({runtime for runtime, _ in runtimes}) if profile.needs_host and profile.python else ():
-        installed(session, profile, runtime)
+    """Raises where a runtime is missing, here or, before anything is sent there, on a device that is elsewhere."""
+    for runtime in sorted({runtime for runtime, _ in runtimes}):
+        if profile.needs_host and profile.python:
+            installed(session, profile, runtime)
+        absent = absent_here(runtime) if profile.transport == "local" else None
+        if absent:
+            raise UnavailableError(profile.name, *absent)
 
 
 def _in_layout(artifact: Artifact, layout: Layout | None) -> Artifact:

@@ -52,16 +52,6 @@ class Result:
         """The manifest and the run's folder, as JSON."""
         return json.dumps({"folder": str(self.folder), **json.loads(runs.dump(self.manifest))}, indent=1)
 
-    def next_steps(self) -> tuple[str, ...]:
-        """What to look at and what to type next."""
-        return (
-            f"report:      {self.folder / 'report.html'}",
-            f"files:       {self.folder / 'artifacts'}",
-            f"deliver:     edgekit bundle {self.folder}  (edgekit deploy: to a device)",
-            "your model:  edgekit run prune-distill-int8 --model MODEL.keras --data IMAGES --set data.preprocess=HOW",
-            "             (edgekit list recipes; edgekit inspect MODEL.keras)",
-        )
-
 
 def run(  # the command's options, one by one
     recipe: str | Path | None = None,

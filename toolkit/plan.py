@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from toolkit import compat, kernels, registry
 from toolkit.checks import fit, gate
+from toolkit.checks.installed import absent_here
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
 from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
@@ -404,10 +405,9 @@ def _repair_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]
 def _missing(checks: list[Check]) -> Iterator[str]:
     for check in checks:
         if check.runtime and check.device.transport == "local":
-            runtime = registry.load("runtimes", check.runtime)
-            if runtime().version() is None:
-                package = runtime.package
-                yield f"{check.device.name}: {package} is not installed here. Fix: pip install {package}"
+            absent = absent_here(check.runtime)
+            if absent:
+                yield f"{check.device.name}: {absent[0]}. Fix: {absent[1]}"
 
 
 def _once(items: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ The manifest is written by temporary file and `os.replace` after each stage, so 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -306,7 +307,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UnavailableError(str(path), f"cannot be written: {error.strerror}", "free some space") from error
+        fix = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
+        raise UnavailableError(str(path), f"cannot be written: {error.strerror}", fix) from error
+
+
+def make_folder(path: Path) -> None:
+    """A folder that is there afterwards; InputError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(str(path), f"cannot be made: {error.strerror}", "choose another folder") from error
 
 
 def remove_scratch(folder: Path) -> None:

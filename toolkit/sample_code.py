@@ -136,6 +136,8 @@ OUT_STEPS = 'OUT_SCALE, OUT_ZERO_POINT = run.get_output_details()[{output!r}]["q
 MAIN = """
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
     for path in sys.argv[1:]:
         scores = answer(preprocess(path))
         print(path, {shown})
@@ -143,6 +145,8 @@ if __name__ == "__main__":
 EMBEDDED = """
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
     vectors = [answer(preprocess(path)) for path in sys.argv[1:]]
     for path, vector in zip(sys.argv[1:], vectors):
         print(path, len(vector), "numbers")
@@ -188,6 +192,11 @@ def sample_code(
     functions = "".join(f"\n\n{_source(each)}\n" for each in (resample.taps, resample.point_sample)) if sampled else ""
     body = "".join(_indented(part) for part in (_geometry(contract, sampled), _arithmetic(contract, artifact)))
     return head + DECODE + functions + signature + body + _run(artifact, names, runtime) + _main(output)
+
+
+def program_of(runtime: str) -> str:
+    """The file name of a bundle's program for a runtime."""
+    return f"example_{runtime.replace('-', '_')}.py"
 
 
 def runtimes_of(artifact: Artifact) -> tuple[str, ...]:

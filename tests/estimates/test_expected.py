@@ -47,7 +47,16 @@ def test_plan_says_what_the_estimate_will_rest_on(tmp_path: Path) -> None:
     profile = load_device(board(tmp_path, QUOTED.format(milliseconds=20)))
     (note,) = expected.to_plan([profile, profile], None)
     assert note == (
-        "board: latency there will be estimated, not measured (core; 1 latencies that others published of it)"
+        "board: latency there will be estimated, not measured (core; 1 latency that others published of it)"
+    )
+
+
+def test_plan_says_that_nothing_is_estimated_where_vela_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.estimates.vela.version", lambda: None)
+    (note,) = expected.to_plan([load_device("cortex-m55-ethos-u55")], None)
+    assert note == (
+        "cortex-m55-ethos-u55: latency there is not even estimated: "
+        "ethos-u-vela is not installed (pip install 'edgekit[mcu]')"
     )
 
 

@@ -60,6 +60,9 @@ def test_arena_is_left_out_and_said_to_be_unknown_without_tflite_micro(
     text = micro.sources(file)["model_data.h"]
     assert "constexpr" not in text
     assert "kArenaBytes is unknown: tflite-micro is not installed" in text
+    first = next(iter(micro.needs(file).lines("net.tflite")))
+    assert "arena unknown: " in first and "edgekit[mcu]" in first
+    assert "emulated" not in first  # nothing was
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

@@ -15,6 +15,7 @@ from toolkit.cli_estimates import estimate as command
 from toolkit.core import Budget
 from toolkit.devices import load_device
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.estimates import estimated
 from toolkit.estimates.architectures import layers_of
 from toolkit.estimates.roofline import estimate
 from toolkit.estimates.workload import read
@@ -28,7 +29,7 @@ def test_published_latency_of_the_same_model_pulls_the_estimate_to_it(tmp_path: 
     told = estimate(load_device(board(tmp_path, QUOTED.format(milliseconds=far))), MOBILE, threads=4)
     assert bare.milliseconds < told.milliseconds < far
     assert told.high / told.low < bare.high / bare.low
-    assert told.based_on == "1 latencies that others published of it"
+    assert told.based_on == "1 latency that others published of it"
 
 
 def test_layers_add_up_to_the_estimate(tmp_path: Path) -> None:
@@ -75,3 +76,16 @@ def test_command_prints_the_estimate_with_its_range_and_what_it_rests_on(tmp_pat
     wanted = estimate(load_device(device), read(path))
     assert row["value"] == wanted.milliseconds
     assert row["interval"]["low"] == wanted.low
+
+
+def test_note_says_where_the_file_would_not_run_there(tmp_path: Path) -> None:
+    path = network(tmp_path / "net.tflite", int8=True)
+    lacking = load_device(board(tmp_path, "")).model_copy(update={"storage_kib": 1})
+    assert list(estimated.notes(path, load_device(board(tmp_path, "")))) == []
+    assert list(estimated.notes(path, lacking)) == [
+        f"net.tflite has {path.stat().st_size / 1024:,.0f} KiB, board has room for 1"
+    ]
+    other = path.rename(tmp_path / "net.onnx")
+    assert list(estimated.notes(other, load_device(board(tmp_path, "")))) == [
+        "board runs no .onnx files, only tflite: export the model so"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,26 @@ def test_unknown_configuration_is_named(file: Path, option: str) -> None:
         vela.compile_file(file, TARGET.model_copy(update={option: "Nope"}))
 
 
-@needs_vela
-def test_damaged_file_is_an_error_though_vela_ends_well(file: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.tflite").write_bytes(file.read_bytes()[:300])
-    with pytest.raises(InputError, match=r"cut\.tflite: Vela cannot compile it"):
-        vela.compile_file(tmp_path / "cut.tflite", TARGET)
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("cut.tflite", None, "is not a readable .tflite file"),
+        ("empty.tflite", b"", "is empty"),
+        ("text.tflite", b"hello, world", "is damaged or not a .tflite file"),
+        ("net.onnx", b"hello, world", "is no .tflite file, and Vela takes no other"),
+    ],
+)
+def test_wrong_file_is_said_in_our_own_words(
+    file: Path, tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    (tmp_path / name).write_bytes(file.read_bytes()[:300] if content is None else content)
+    with pytest.raises(InputError, match=re.escape(f"{name}: {words}")):
+        vela.compile_file(tmp_path / name, TARGET)
+
+
+def test_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"net\.tflite: no such file"):
+        vela.compile_file(tmp_path / "net.tflite", TARGET)
 
 
 def test_operators_left_to_the_cpu_are_read_with_their_reasons() -> None:
@@ -106,3 +122,9 @@ def test_command_asks_vela_for_an_ethos_u_and_takes_its_options(file: Path, tmp_
     assert "[estimated by Vela" in said.output and "Sram_Only" in said.output
     other = CliRunner().invoke(command, [str(file), "--device", device, "--memory-mode", "Sram_Only"])
     assert isinstance(other.exception, InputError) and "is for an Ethos-U" in str(other.exception)
+
+
+def test_threads_of_an_ethos_u_are_refused(file: Path, tmp_path: Path) -> None:
+    told = ["--device", str(board(tmp_path, ETHOS)), "--processor", "Ethos-U55-256", "--threads", "2"]
+    said = CliRunner().invoke(command, [str(file), *told])
+    assert isinstance(said.exception, InputError) and str(said.exception).startswith("--threads: ")

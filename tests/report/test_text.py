@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 from toolkit.core import Measurement, Verdict
 from toolkit.report.numbers import plain
-from toolkit.report.text import summary_lines
+from toolkit.report.text import next_steps, summary_lines
 from toolkit.runs import Manifest
 
 
@@ -88,3 +89,21 @@ def test_summary_says_why_a_gate_did_not_pass_the_failed_ones_first(sample: Mani
     assert len(reasons) == len(unsettled) > 1
     assert [line.split()[0] for line in reasons] == sorted(v.outcome for v in unsettled)
     assert all(any(plain(verdict.reason) in line for line in reasons) for verdict in unsettled)
+
+
+def test_next_steps_name_the_file_to_deliver_and_never_one_that_failed(sample: Manifest) -> None:
+    (line,) = (line for line in next_steps(Path("runs/x"), sample) if line.startswith("deliver:"))
+    assert line.split("  (")[0] == "deliver:     edgekit bundle runs/x server.onnx"
+    lost = tuple(replace(verdict, outcome="FAIL") for verdict in sample.verdicts)
+    assert not [line for line in next_steps(Path("runs/x"), replace(sample, verdicts=lost)) if "bundle" in line]
+
+
+def test_summary_says_of_speeds_that_nobody_measured_that_they_are_not(sample: Manifest) -> None:
+    guessed = tuple(
+        replace(m, source="estimated", interval=m.interval and replace(m.interval, low=0.001, high=0.5))
+        if m.unit == "ms"
+        else m
+        for m in sample.measurements
+    )
+    won = summary_lines(replace(sample, measurements=guessed))[-2]
+    assert "latency p50 is not clearly different (not measured on a device)" in won

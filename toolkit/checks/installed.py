@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from toolkit import registry
 from toolkit.core import Session
 from toolkit.devices import DeviceProfile
 from toolkit.errors import UnavailableError
@@ -24,6 +25,15 @@ def installed(session: Session, profile: DeviceProfile, runtime: str) -> str:
         update = answer.get("newer") or "update it there"
         raise UnavailableError(profile.name, problem, f"{update}; or set version in the profile to what is there")
     return version
+
+
+def absent_here(runtime: str) -> tuple[str, str] | None:
+    """What is wrong and what to do where the runtime's package is not installed on this machine; None where it is."""
+    kind = registry.load("runtimes", runtime)
+    if kind().version() is not None:
+        return None
+    extra = getattr(kind, "extra", "")  # of Edgekit, where the package is no plain dependency
+    return f"{kind.package} is not installed here", f"pip install '{extra}'" if extra else f"pip install {kind.package}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -78,8 +78,8 @@ def _numbers(predictions: Predictions, gap: Difference, data: Dataset) -> list[M
     found = []
     if gap.unusable < len(data):
         for name, value, unit in (
-            ("max_abs_diff", gap.largest, "output"),
-            ("mean_abs_diff", gap.mean, "output"),
+            ("max_abs_diff", gap.largest, ""),
+            ("mean_abs_diff", gap.mean, ""),
             ("output_sqnr_db", _decibels(gap.sqnr_db), "dB"),
             ("sqnr_db", _decibels(gap.logits_sqnr_db), "dB"),
         ):

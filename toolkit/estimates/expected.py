@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.core import Artifact, Measurement
 from toolkit.devices import DeviceProfile
 from toolkit.errors import EdgekitError
-from toolkit.estimates import estimated, roofline
+from toolkit.estimates import estimated, roofline, vela
 
 LATENCY = "latency_p50_ms"
 
@@ -22,6 +22,9 @@ def to_plan(profiles: Iterable[DeviceProfile], source: Path | None) -> Iterator[
         if (profile.measurable and not profile.emulated) or not profile.processors:
             continue
         chosen = roofline.processor_of(profile)
+        if chosen.vela and vela.version() is None:
+            yield f"{profile.name}: latency there is not even estimated: ethos-u-vela is not installed ({vela.INSTALL})"
+            continue
         basis = f"Vela for {chosen.vela.accelerator}" if chosen.vela else roofline.knowledge(profile)[1]
         text = f"{profile.name}: latency there will be estimated, not measured ({chosen.name}; {basis})"
         yield text + _of_source(source, profile)

@@ -59,8 +59,10 @@ class Needs:
 
     def lines(self, subject: str) -> Iterator[str]:
         """For a person, to paste."""
-        arena = f"{self.arena_bytes:,} bytes of arena" if self.arena_bytes else f"arena unknown ({self.unknown})"
-        yield f"{subject}: {self.file_bytes:,} bytes of flash, {arena}  [emulated: tflite-micro on this machine]"
+        arena = f"arena unknown: {self.unknown}"
+        if self.arena_bytes:
+            arena = f"{self.arena_bytes:,} bytes of arena  [emulated: tflite-micro on this machine]"
+        yield f"{subject}: {self.file_bytes:,} bytes of flash, {arena}"
         yield f"tflite::MicroMutableOpResolver<{len(self.operators)}> resolver;"
         yield from (f"resolver.{call}();" for call in self.calls)
 

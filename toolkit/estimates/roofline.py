@@ -117,7 +117,9 @@ def knowledge(profile: DeviceProfile) -> tuple[Knowledge, str]:
         return calibrated(profile), f"calibrated: {'; '.join(sources)}"
     seen = [observation(profile, item) for item in profile.published if item.model in MODELS]
     if seen:
-        return learn(Knowledge(), seen), f"{len(seen)} latencies that others published of it"
+        return learn(
+            Knowledge(), seen
+        ), f"{len(seen)} latenc{'y' if len(seen) == 1 else 'ies'} that others published of it"
     return Knowledge(), "latencies that others published of other devices"
 
 

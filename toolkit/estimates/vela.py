@@ -17,10 +17,14 @@ from pathlib import Path
 
 from toolkit.core import Completed, Measurement
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
+from toolkit.estimates.workload import readable
+from toolkit.exporters import tflite_file
 from toolkit.hardware import Vela
+from toolkit.sources import opening
 from toolkit.transports.local import run_program
 
 CONFIG = "Arm/vela.ini"  # the configurations that Vela ships
+INSTALL = "pip install 'edgekit[mcu]'"
 PATIENCE_S = 600.0  # compiling takes seconds; large networks a minute or two
 REFUSED = re.compile(r"operator: (\S+), ofm: '([^']*)'\s*\n\s*(?:Reason|.*?): (.+)")
 
@@ -88,11 +92,13 @@ def compile_file(path: Path, target: Vela) -> Compiled:
     Raises UnavailableError where Vela is not installed, InputError for a configuration that it does not have, and
     UnsupportedError for a file of which nothing would run on the accelerator.
     """
+    if path.suffix.lower() != ".tflite":
+        raise InputError(str(path), "is no .tflite file, and Vela takes no other", "export the model as tflite")
+    opening.check_kind(path, "a .tflite file")
+    readable(path, tflite_file.read)  # what Vela says of a damaged file is for those who wrote Vela
     installed = version()
     if installed is None:
-        raise UnavailableError("ethos-u-vela", "is not installed here", "pip install 'edgekit[mcu]'")
-    if path.suffix.lower() != ".tflite" or not path.is_file():
-        raise InputError(str(path), "is no .tflite file, and Vela takes no other", "export the model as tflite")
+        raise UnavailableError("ethos-u-vela", "is not installed here", INSTALL)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         said = run_program(_command(path, target, folder), timeout_s=PATIENCE_S)
         found = next(Path(folder).glob("*_summary_*.csv"), None)

@@ -77,15 +77,16 @@ def _gains(view: View, artifact: ArtifactRecord) -> tuple[list[str], list[str]]:
     for name, (verb, words) in GAINS.items():
         gain = view.gain(artifact, name, view.first_device(name))
         text, label = gain_text(gain, words), quantity(name).label
+        untimed = "" if gain is None or gain.measured else " (not measured on a device)"
         if gain is None or not text:
             unsure.append(f"{label} against the original not measured")
         elif text == SAME:
             if name != "macs":  # quantization alone leaves the work as it is, which is no news
                 unsure.append(f"{label} is {SAME}")
         elif gain.clear is False:
-            unsure.append(f"{label} is not clearly different")
+            unsure.append(f"{label} is not clearly different{untimed}")
         else:
-            won.append(f"{verb} {text}{'' if gain.measured else ' (not measured on a device)'}")
+            won.append(f"{verb} {text}{untimed}")
     return won, unsure
 
 

@@ -1,6 +1,8 @@
-"""The last lines of a run on the terminal: one row per file, what was won, the outcome."""
+"""The last lines of a run on the terminal: one row per file, what was won, the outcome, what to type next."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from toolkit.core import Measurement
 from toolkit.report.numbers import plain, quantity, show
@@ -21,6 +23,20 @@ def summary_lines(manifest: Manifest) -> list[str]:
     won = plain(win_sentence(view))
     outcome = plain(f"{outcome_word(view)}: {outcome_sentence(view)}")
     return [*lines, "", *_reasons(manifest), *([won] if won else []), outcome]
+
+
+def next_steps(folder: Path, manifest: Manifest) -> list[str]:
+    """What to look at and what to type next; a file that failed is not offered for delivery."""
+    view = View(manifest)
+    best = view.headline()
+    good = [best.name] if best and view.outcome(best.name) != "FAIL" else []
+    return [
+        f"report:      {folder / 'report.html'}",
+        f"files:       {folder / 'artifacts'}",
+        *(f"deliver:     edgekit bundle {folder} {name}  (edgekit deploy: to a device)" for name in good),
+        "your model:  edgekit run prune-distill-int8 --model MODEL.keras --data IMAGES --set data.preprocess=HOW",
+        "             (edgekit list recipes; edgekit inspect MODEL.keras)",
+    ]
 
 
 def _reasons(manifest: Manifest) -> list[str]:

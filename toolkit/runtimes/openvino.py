@@ -14,6 +14,7 @@ class OpenVINO(Component):
     formats: ClassVar[tuple[str, ...]] = ("onnx", "tflite")
     worker: ClassVar[str] = "ov"
     package: ClassVar[str] = "openvino"
+    extra: ClassVar[str] = "edgekit[openvino]"
     delegates: ClassVar[tuple[str, ...]] = ("cpu",)
 
     def version(self) -> str | None:

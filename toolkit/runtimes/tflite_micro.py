@@ -14,6 +14,7 @@ class TFLiteMicro(Component):
     formats: ClassVar[tuple[str, ...]] = ("tflite",)
     worker: ClassVar[str] = "tflm"
     package: ClassVar[str] = "tflite-micro"
+    extra: ClassVar[str] = "edgekit[mcu]"
     delegates: ClassVar[tuple[str, ...]] = ("none",)
     timed: ClassVar[bool] = False  # how long reference kernels take on a computer says nothing of a microcontroller
 
