@@ -29,6 +29,7 @@ from toolkit import compat, reference, runs
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Measurement, Progress, Scheme, Signature, TensorSpec, Verdict
 from toolkit.devices import DeviceProfile, DeviceRuntime, load_device, safe_name
+from toolkit.digest import file_sha256
 from toolkit.errors import GateError, InputError, UnsupportedError
 from toolkit.recipe_file import CardSection
 from toolkit.recipe_reader import RESERVED
@@ -259,7 +260,7 @@ def _whole(folder: Path, record: runs.ArtifactRecord, artifact: Artifact) -> Con
         raise InputError("manifest.json", f"names a file elsewhere: {record.path!r}", "name a run that Edgekit made")
     if not artifact.path.is_file():
         raise InputError(str(artifact.path), "no such file", f"edgekit run --resume {folder}")
-    if runs.file_sha256(artifact.path) != record.sha256:
+    if file_sha256(artifact.path) != record.sha256:
         raise InputError(str(artifact.path), "is not the file that was judged (sha256 differs)", "run it again")
     contract = contract_beside(artifact.path, record.sha256)
     if contract is None:

@@ -6,10 +6,11 @@ Nothing heavy is imported at the top: `--help` needs click alone.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import click
 
@@ -33,14 +34,23 @@ from toolkit.cli_options import (
 )
 from toolkit.errors import EdgekitError
 
-if TYPE_CHECKING:
-    pass
-
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 EPILOG = """Exit codes: 0 done and every gate passed; 1 a gate failed; 2 a mistake in the command, recipe or data;
 3 the environment lacks something; 4 a gate was inconclusive; 130 interrupted."""
+
+
+class Ended(KeyboardInterrupt):
+    """Another program, or a terminal that closed, ends the command: what it cleans up for Ctrl-C it cleans up then."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise Ended(number)
 
 
 class Edgekit(click.Group):
@@ -52,6 +62,9 @@ class Edgekit(click.Group):
         except EdgekitError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except Ended as error:
+            click.echo(f"ended by {error.signal.name}", err=True)
+            ctx.exit(128 + error.signal)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
@@ -380,6 +393,9 @@ def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:
 
 def main() -> None:
     """Entry point of the `edgekit` command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's is left alone
+            signal.signal(number, _end)
     try:
         cli(prog_name="edgekit")
     except BrokenPipeError:

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
+from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
 
 SCHEMA = 1
@@ -279,11 +280,6 @@ def content_key(*parts: Any) -> str:
     """Hash of anything JSON can hold; the same for the same content whatever the order of keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_sha256(path: Path) -> str:

@@ -22,9 +22,10 @@ from pydantic import Field
 
 from toolkit import errors
 from toolkit.core import Completed, Session
+from toolkit.digest import file_sha256
 from toolkit.errors import EdgekitError, InputError
 from toolkit.schema import Component
-from toolkit.transports.remote import sha256, suffix
+from toolkit.transports.remote import suffix
 
 ABOUT, CALLS, FILES = "recording.json", "calls.jsonl", "files"
 SCHEMA = 1
@@ -67,7 +68,7 @@ class RecordedSession:
     def push(self, path: Path) -> str:
         """Send a file; the recording has its hash alone."""
         remote = self._session.push(path)
-        self._names[remote] = f"<{sha256(path)}>"
+        self._names[remote] = f"<{file_sha256(path)}>"
         return remote
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class RecordedSession:
 
         def fetch() -> str:
             self._session.pull(remote, path)
-            digest = sha256(path)
+            digest = file_sha256(path)
             shutil.copyfile(path, self._out / FILES / digest)
             return digest
 
@@ -139,7 +140,7 @@ class ReplayedSession:
         """The file's name in the recording; it goes nowhere."""
         if not path.is_file():
             raise InputError(str(path), "no such file")
-        digest = sha256(path)
+        digest = file_sha256(path)
         remote = f"{FOLDER}/{digest[:16]}{suffix(path)}"
         self._names[remote] = f"<{digest}>"
         return remote
@@ -157,7 +158,7 @@ class ReplayedSession:
         """The file that was fetched from there."""
         digest = self._next("pull", remote)
         kept = self._from / FILES / str(digest)
-        if not kept.is_file() or sha256(kept) != digest:
+        if not kept.is_file() or file_sha256(kept) != digest:
             raise InputError(str(kept), "is not the file that was recorded", "record it again")
         shutil.copyfile(kept, path)
 
