@@ -180,6 +180,7 @@ def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
     [
         ("pi@board", "'pi@board' could be any of raspberry-pi-4, other. Fix: give raspberry-pi-4=pi@board."),
         ("nothing=h", "'nothing' is no device of this command that is reached so. Fix: name one of"),
+        ("x=", "'x' is no device of this command that is reached so."),
         ("this-machine=h", "'this-machine' is no device of this command that is reached so."),
     ],
 )
@@ -188,6 +189,16 @@ def test_host_that_fits_no_device_is_refused(ssh: str, problem: str) -> None:
     profiles = [board, board.model_copy(update={"name": "other"}), load_device("this-machine")]
     with pytest.raises(InputError, match=re.escape(problem)):
         reached(profiles, [ssh])
+
+
+def test_host_of_a_command_that_reaches_no_device_is_refused_with_what_to_give() -> None:
+    with pytest.raises(InputError, match=r"so nothing is at 'pi@h'. Fix: name it: --device PROFILE"):
+        reached([load_device("this-machine")], ["pi@h"])
+
+
+def test_shipped_files_are_in_the_order_of_their_names() -> None:
+    names = list(shipped("devices"))
+    assert names == sorted(names)  # the suffix apart: "h100" stands before "h100-sxm"
 
 
 def test_host_that_ssh_would_read_as_an_option_is_refused() -> None:

@@ -262,7 +262,9 @@ def _placed(item: str, option: str, waiting: Sequence[str]) -> tuple[str, str]:
         raise InputError(option, f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
     if (given and name not in waiting) or not waiting:
         problem = f"{name or item!r} is no device of this command that is reached so"
-        fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh" or "adb"'
+        fix = f"name one of {', '.join(waiting)}" if waiting else "name it: --device PROFILE (edgekit device list)"
+        if not given:
+            problem = f"no device of this command is reached from here, so nothing is at {item!r}"
         raise InputError(option, problem, fix)
     return name or waiting[0], place
 
@@ -309,7 +311,7 @@ def registered(family: str, name: Any) -> bool:
 def shipped(kind: str) -> dict[str, Path]:
     """Name -> file of the shipped "recipes" or "devices": a folder beside the package, in a checkout and in a wheel."""
     folder = Path(__file__).resolve().parent.parent / kind
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def find(kind: str, name_or_path: str | Path) -> Path:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,6 +212,12 @@ class Run:
         new = {(m.subject, m.name, m.device): m for m in found}
         kept = (m for m in self.manifest.measurements if (m.subject, m.name, m.device) not in new)
         self.update(measurements=(*kept, *new.values()))
+
+    def order_devices(self, names: Sequence[str]) -> None:
+        """Numbers of one device after those of the one before it, whichever was done first."""
+        rank = {name: place for place, name in enumerate(names)}
+        measurements = sorted(self.manifest.measurements, key=lambda m: rank.get(m.device, -1))
+        self.update(measurements=tuple(measurements))
 
     def forget(self, subjects: Container[str]) -> None:
         """Drop every number about these subjects: what they were measured on is about to change."""

@@ -181,6 +181,8 @@ class ReplayedSession:
             times = "no more often" if key in self._waiting else "not"
             what = asked.get("kind", call) if isinstance(asked, dict) else call
             device, day = self._about["device"], self._about["recorded"][:10]
+            file = asked.get("name") if isinstance(asked, dict) else None  # of a look at what is installed: the runtime
+            what = f"{'look at' if what == 'info' else f'{what} of'} {file}" if file else what
             problem = f"this {what} was {times} done when {device} was recorded on {day}"
             raise InputError(str(self._from), problem, "ask for what was recorded, or record it again")
         line = self._waiting[key].pop(0)
@@ -221,14 +223,16 @@ def _read(folder: Path) -> tuple[dict[str, str], dict[str, list[dict[str, Any]]]
         if about["schema"] != SCHEMA:
             raise InputError(str(folder), f"is a recording of schema {about['schema']}", "record it again")
         waiting: dict[str, list[dict[str, Any]]] = {}
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if not _whole(line):
-                raise ValueError(f"line {len(waiting) + 1} of {CALLS}")
+                raise ValueError(f"line {number} of {CALLS}")
             waiting.setdefault(_key(line["call"], line["asked"]), []).append(line)
         return {"device": str(about["device"]), "recorded": str(about["recorded"])}, waiting
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = error.strerror if isinstance(error, OSError) else f"{error}"
-        raise InputError(str(folder), f"is no recording: {said}", "give a folder that --record made") from None
+        held = sorted(str(path.parent) for path in folder.glob(f"*/{ABOUT}"))
+        fix = f"give {' or '.join(held)}" if held else "give a folder that --record made"
+        raise InputError(str(folder), f"is no recording: {said}", fix) from None
 
 
 def _whole(line: Any) -> bool:
