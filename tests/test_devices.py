@@ -83,6 +83,8 @@ def test_load_device_names_every_mistake_with_its_line(tmp_path: Path) -> None:
     text = text.replace("memory_kib = 1024", "memory_kb = 1024").replace('source = "unverified"\n', "")
     assert mistakes(write(tmp_path, text)) == [
         "board.toml:4: memory_kb: no such key. Fix: did you mean 'memory_kib'?",
+        "board.toml:10: runtimes.0.use: no such runtime, got 'lite-rt'. "
+        "Fix: did you mean 'litert' or 'tflite-runtime' or 'tflite-micro'?",
         "board.toml:12: runtimes.0.schemes.1: must be 'float32', 'float16', 'dynamic', 'int8', 'int16x8', "
         "'weight_int8' or 'weight_int4', got 'int9'. "
         "Fix: did you mean 'int8'?",
