@@ -217,7 +217,8 @@ def open_session(profile: DeviceProfile) -> Session:
         transport: Transport = build(host=profile.host, **told) if profile.host else build()
     except ValidationError as error:
         option, place = f"--{profile.transport}", PLACES.get(profile.transport, "HOST")
-        raise InputError(option, f"no such host can be, got {profile.host!r}", f"give {place}") from error
+        what = "serial number" if profile.transport == "adb" else "host"
+        raise InputError(option, f"no such {what} can be, got {profile.host!r}", f"give {place}") from error
     session = transport.open()
     if profile._record is None:
         return session
