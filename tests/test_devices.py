@@ -198,11 +198,6 @@ def test_host_of_a_command_that_reaches_no_device_is_refused_with_what_to_give()
         reached([load_device("this-machine")], ["pi@h"])
 
 
-def test_shipped_files_are_in_the_order_of_their_names() -> None:
-    names = list(shipped("devices"))
-    assert names == sorted(names)  # the suffix apart: "h100" stands before "h100-sxm"
-
-
 def test_host_that_ssh_would_read_as_an_option_is_refused() -> None:
     with pytest.raises(InputError, match="no such host can be"):
         open_session(load_device("raspberry-pi-4").at("-oProxyCommand=true"))

@@ -88,6 +88,11 @@ def test_check_names_every_mistake_of_every_file(tmp_path: Path) -> None:
     assert (alone.exit_code, alone.output) == (0, "raspberry-pi-5: a valid device profile\n")
 
 
+def test_list_is_in_the_order_of_names() -> None:
+    names = [line.split()[0] for line in invoke("list").output.splitlines()]
+    assert names == sorted(names)  # that of files has "h100-sxm.toml" before "h100.toml"
+
+
 def test_names_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text(
         'schema = 1\ntransport = "shh"\narch = ""\ncompute_capability = "87"\n'

@@ -335,7 +335,7 @@ def registered(family: str, name: Any) -> bool:
 def shipped(kind: str) -> dict[str, Path]:
     """Name -> file of the shipped "recipes" or "devices": a folder beside the package, in a checkout and in a wheel."""
     folder = Path(__file__).resolve().parent.parent / kind
-    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def find(kind: str, name_or_path: str | Path) -> Path:
