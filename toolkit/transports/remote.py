@@ -220,7 +220,7 @@ class RemoteSession:
         """What the lease's program answers, when the wait for others is over; "" when it ended."""
         said = _line(lease)
         if said == "busy":
-            log.warning("another run is at work on %s; waiting for it", self._link.place)
+            log.warning("another run or device is at work on %s; waiting for it", self._link.place)
             while said == "busy":  # once a second
                 said = _line(lease)
             return said or "late"
