@@ -10,6 +10,7 @@ from typing import Any
 from toolkit import runs
 from toolkit.contract import dump, make_contract, make_origin
 from toolkit.core import Artifact, Interval, Measurement, Preprocessing, Signature, TensorSpec, Verdict
+from toolkit.digest import file_sha256
 from toolkit.sample_code import sample_code
 
 SIDE = 6
@@ -73,7 +74,7 @@ def _record(folder: Path, name: str, written: tuple[float, int], classes: tuple[
     write_model(path, *written)
     inputs = (TensorSpec("image", (1, SIDE, SIDE, 3), "float32", "image", "NHWC"),)
     outputs = (TensorSpec("scores", (1, 3), "float32", "logits"),)
-    digest, size = runs.file_sha256(path), path.stat().st_size
+    digest, size = file_sha256(path), path.stat().st_size
     artifact = Artifact(name, path, "onnx", "float32", size, digest, Signature(inputs, outputs))
     contract = make_contract(artifact, CONTRACT, classes, make_origin(artifact, "colors", "", {"edgekit": "0.1.0"}))
     path.with_name(f"{name}.json").write_bytes(dump(contract))

@@ -161,6 +161,11 @@ def test_file_it_cannot_read_is_named(file: Artifact, phone: DeviceProfile, tmp_
         time(replace(file, name="bad.tflite", path=bad), phone, tmp_path)
 
 
+def test_core_that_is_not_there_is_said(file: Artifact, phone: DeviceProfile, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^phone: the cores that were asked for cannot be had: taskset: .*[^']\. Fix"):
+        time(file, phone, tmp_path, cores=(1000,))
+
+
 def test_other_files_than_tflite_are_refused(file: Artifact, phone: DeviceProfile, tmp_path: Path) -> None:
     from dataclasses import replace
 

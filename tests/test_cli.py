@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -281,6 +282,35 @@ def test_completion_knows_the_shipped_recipes() -> None:
     command = [sys.executable, "-m", "toolkit"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     assert "post-training-int8" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_signal_ends_the_command_as_ctrl_c_does_and_leaves_nothing(number: int, code: int, tmp_path: Path) -> None:
+    temporary, program = tmp_path / "tmp", tmp_path / "program.py"
+    temporary.mkdir()
+    program.write_text(
+        "import os, time\n"
+        "from contextlib import closing\n"
+        "from toolkit import cli, pipeline\n"
+        "from toolkit.transports.local import Local\n"
+        "def run(*args, **kwargs):\n"
+        "    with closing(Local().open()):\n"
+        "        os.kill(os.getpid(), NUMBER)\n"
+        "        time.sleep(20)\n"
+        "pipeline.run = run\n"
+        "cli.main()\n".replace("NUMBER", str(int(number)))
+    )
+    done = subprocess.run(
+        [sys.executable, str(program), "run", "digits-demo"],
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.strip() == ("interrupted" if code == 130 else f"ended by {signal.Signals(number).name}")
+    assert [path.name for path in temporary.iterdir() if "lease" not in path.name] == []
 
 
 def test_interrupt_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,8 @@ def test_load_device_names_every_mistake_with_its_line(tmp_path: Path) -> None:
     text = text.replace("memory_kib = 1024", "memory_kb = 1024").replace('source = "unverified"\n', "")
     assert mistakes(write(tmp_path, text)) == [
         "board.toml:4: memory_kb: no such key. Fix: did you mean 'memory_kib'?",
+        "board.toml:10: runtimes.0.use: no such runtime, got 'lite-rt'. "
+        "Fix: did you mean 'litert' or 'tflite-runtime' or 'tflite-micro'?",
         "board.toml:12: runtimes.0.schemes.1: must be 'float32', 'float16', 'dynamic', 'int8', 'int16x8', "
         "'weight_int8' or 'weight_int4', got 'int9'. "
         "Fix: did you mean 'int8'?",
@@ -180,6 +182,7 @@ def test_hosts_go_to_the_devices_they_are_of_and_stand_in_no_dump() -> None:
     [
         ("pi@board", "'pi@board' could be any of raspberry-pi-4, other. Fix: give raspberry-pi-4=pi@board."),
         ("nothing=h", "'nothing' is no device of this command that is reached so. Fix: name one of"),
+        ("x=", "'x' is no device of this command that is reached so."),
         ("this-machine=h", "'this-machine' is no device of this command that is reached so."),
     ],
 )
@@ -188,6 +191,11 @@ def test_host_that_fits_no_device_is_refused(ssh: str, problem: str) -> None:
     profiles = [board, board.model_copy(update={"name": "other"}), load_device("this-machine")]
     with pytest.raises(InputError, match=re.escape(problem)):
         reached(profiles, [ssh])
+
+
+def test_host_of_a_command_that_reaches_no_device_is_refused_with_what_to_give() -> None:
+    with pytest.raises(InputError, match=r"so nothing is at 'pi@h'. Fix: name it: --device PROFILE"):
+        reached([load_device("this-machine")], ["pi@h"])
 
 
 def test_host_that_ssh_would_read_as_an_option_is_refused() -> None:

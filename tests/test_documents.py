@@ -138,6 +138,11 @@ def test_read_toml_refuses_a_key_given_twice(tmp_path: Path) -> None:
         read_toml(path)
 
 
+def test_device_without_an_end_is_no_toml_file() -> None:
+    with pytest.raises(InputError, match="is too large for a TOML file"):
+        read_toml("/dev/zero")
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

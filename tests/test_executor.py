@@ -16,7 +16,7 @@ from toolkit.executor import Executor
 
 # A stand-in for toolkit.stages: the same protocol, stages that misbehave
 SERVE = """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, tempfile, time
 from multiprocessing.connection import Connection
 from toolkit.core import Progress
 from toolkit.errors import InputError
@@ -28,6 +28,7 @@ def bug(): return 1 // 0
 def crash(): print("last words", flush=True); os.kill(os.getpid(), signal.SIGSEGV)
 def starve(): os.kill(os.getpid(), signal.SIGKILL)
 def leave(): os._exit(7)
+def leave_file(): return tempfile.mkstemp()[1]
 def spawn(): child = subprocess.Popen(["sleep", "60"]); return os.getpid(), child.pid
 while True:
     name, arguments = pipe.recv()
@@ -80,6 +81,20 @@ def test_interrupt_ends_the_child_and_all_it_started(tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
     for pid in pids:
         assert gone(pid)
+
+
+def test_temporary_files_of_the_child_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "SERVE", SERVE)
+    with Executor(tmp_path / "log.txt", lambda progress: None) as running:
+        for _ in range(2):
+            written = Path(running.call("leave_file"))
+            assert written.is_file()
+            running.close()
+            assert not written.parent.exists()
+        crashed = Path(running.call("leave_file"))
+        with pytest.raises(StageError):
+            running.call("leave")
+        assert not crashed.parent.exists()
 
 
 def gone(pid: int) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from toolkit import pipeline, runs
 from toolkit.core import Progress
+from toolkit.digest import file_sha256
 from toolkit.errors import InputError, StageError
 from toolkit.exporters import onnx_file, tflite_file
 
@@ -49,7 +50,7 @@ def test_run_leaves_what_it_says(finished: Any) -> None:
     ]
     for artifact in manifest.artifacts:
         path = finished.folder / artifact.path
-        assert (path.stat().st_size, runs.file_sha256(path)) == (artifact.size_bytes, artifact.sha256)
+        assert (path.stat().st_size, file_sha256(path)) == (artifact.size_bytes, artifact.sha256)
     assert not (finished.folder / "scratch").exists()
     assert "<html" in (finished.folder / "report.html").read_text()
 

@@ -88,6 +88,35 @@ def test_check_names_every_mistake_of_every_file(tmp_path: Path) -> None:
     assert (alone.exit_code, alone.output) == (0, "raspberry-pi-5: a valid device profile\n")
 
 
+def test_list_is_in_the_order_of_names() -> None:
+    names = [line.split()[0] for line in invoke("list").output.splitlines()]
+    assert names == sorted(names)  # that of files has "h100-sxm.toml" before "h100.toml"
+
+
+def test_names_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(
+        'schema = 1\ntransport = "shh"\narch = ""\ncompute_capability = "87"\n'
+        '[[runtimes]]\nuse = "litrt"\nformats = ["tflite"]\nschemes = ["int9"]\n'
+        '[[runtimes]]\nuse = "litert"\nformats = ["onnx"]\nschemes = []\ndelegates = [3, "xnpack"]\n'
+        '[[published]]\nprocessor = "A77"\n'
+    )
+    told = invoke("check", tmp_path / "bad.toml").stderr
+    for line, words in (
+        (2, "transport: no such transport, got 'shh'. Fix: did you mean 'ssh'?"),
+        (3, "arch: must not be empty"),
+        (4, "compute_capability: must be two numbers with a point between them, as \"8.7\", got '87'."),
+        (6, "runtimes.0.use: no such runtime, got 'litrt'. Fix: did you mean 'litert'?"),
+        (8, "runtimes.0.schemes.0: must be 'float32'"),
+        (10, "runtimes.1.use"),
+        (11, "runtimes.1.formats.0: litert runs no 'onnx' files. Fix: it runs tflite."),
+        (12, "runtimes.1.schemes: needs 1 or more items"),
+        (13, "runtimes.1.delegates.0: must be text, got 3"),
+        (13, "runtimes.1.delegates.1: no such delegate of it, got 'xnpack'. Fix: did you mean 'xnnpack'?"),
+        (15, "published.0.processor: no such processor here, got 'A77'"),
+    ):
+        assert (f"bad.toml:{line}: {words}" in told) is (words != "runtimes.1.use"), told
+
+
 def test_published_figure_of_a_processor_that_the_device_has_not(tmp_path: Path) -> None:
     text = shipped("devices")["raspberry-pi-5"].read_text()
     (tmp_path / "b.toml").write_text(text.replace('runtime = "TFLite"', 'processor = "Cortex-A77"', 1))

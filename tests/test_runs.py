@@ -109,3 +109,12 @@ def test_content_key_follows_content_and_not_order() -> None:
     assert runs.content_key({"a": 1, "b": [2]}) == runs.content_key({"b": [2], "a": 1})
     assert runs.content_key({"a": 1}) != runs.content_key({"a": 2})
     assert runs.content_key("ab", "c") != runs.content_key("a", "bc")
+
+
+def test_numbers_stand_in_the_order_of_devices_whichever_was_done_first(tmp_path: Path) -> None:
+    run = runs.Run.create(tmp_path / "run", manifest(), b"")
+    for subject, device in (("y", "b"), ("x", "b"), ("x", ""), ("x", "a")):
+        run.add_measurements([Measurement(subject, "top1", 1.0, "", "measured", device)])
+    run.order_devices(["a", "b"])
+    found = [(m.subject, m.device) for m in run.manifest.measurements]
+    assert found == [("x", ""), ("x", "a"), ("y", "b"), ("x", "b")]

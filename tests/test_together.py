@@ -77,3 +77,34 @@ def test_anything_else_closes_what_is_open_and_is_raised(opened: dict[str, Opene
     with pytest.raises(ZeroDivisionError):
         on_each(devices("a", "b"), work)
     assert opened["a"].closed.is_set()
+
+
+def test_who_waits_for_a_device_keeps_nobody_from_ending(
+    opened: dict[str, Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, free = threading.Event(), threading.Event()
+    made = together.open_session
+
+    def slow(profile: DeviceProfile) -> Any:
+        if profile.name == "b":
+            waiting.set()
+            free.wait(timeout=60)
+        return made(profile)
+
+    worked = []
+
+    def work(profile: DeviceProfile, session: Any) -> None:
+        worked.append(profile.name)
+        assert waiting.wait(timeout=20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(together, "open_session", slow)
+    monkeypatch.setattr(together, "ENDING_S", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        on_each(devices("a", "b"), work)
+    assert "b" not in opened  # it was not waited for
+    free.set()
+    assert any(
+        ("b" in opened and opened["b"].closed.wait(timeout=0.1)) or threading.Event().wait(0.1) for _ in range(100)
+    )
+    assert worked == ["a"]  # had too late, it is given back at once

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -205,6 +204,9 @@ def _checked(artifact: Artifact, profile: DeviceProfile, done: Completed) -> str
     if done.returncode == 127 or "not found" in done.stderr or "No such file" in done.stderr.split("\n", 1)[0]:
         fix = "put TFLite's benchmark_model there, and its path in the profile (benchmark_model)"
         raise UnavailableError(f"{profile.name}: {profile.benchmark_model}", "is not there", fix)
+    if done.returncode and done.stderr.startswith("taskset:"):
+        problem = f"the cores that were asked for cannot be had: {_last(done.stderr)}"
+        raise InputError(profile.name, problem, "give --cores, or measure.cores, that are there")
     if done.returncode:
         raise InputError(artifact.name, f"benchmark_model ended with exit code {done.returncode}: {_last(text)}")
     return text
@@ -251,4 +253,5 @@ def measurements(
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("ERROR", "error", "Failed"))]
-    return shlex.quote((wrong or lines or ["nothing"])[-1][:200])
+    told = (wrong or lines or ["nothing"])[-1][:200]
+    return told if told.isprintable() else repr(told)

@@ -29,6 +29,7 @@ from toolkit import compat, reference, runs
 from toolkit.contract import Contract, contract_beside, contract_path
 from toolkit.core import Artifact, Measurement, Progress, Scheme, Signature, TensorSpec, Verdict
 from toolkit.devices import DeviceProfile, DeviceRuntime, load_device, safe_name
+from toolkit.digest import file_sha256
 from toolkit.errors import GateError, InputError, UnsupportedError
 from toolkit.recipe_file import CardSection
 from toolkit.recipe_reader import RESERVED
@@ -263,13 +264,13 @@ def _whole(manifest: runs.Manifest, folder: Path, record: runs.ArtifactRecord, a
         raise InputError("manifest.json", f"names a file elsewhere: {record.path!r}", "name a run that Edgekit made")
     if not artifact.path.is_file():
         raise InputError(str(artifact.path), "no such file", f"edgekit run --resume {folder}")
-    if runs.file_sha256(artifact.path) != record.sha256:
+    if file_sha256(artifact.path) != record.sha256:
         raise InputError(str(artifact.path), "is not the file that was judged (sha256 differs)", "run it again")
     contract, beside = contract_beside(artifact.path, record.sha256), contract_path(artifact.path)
     if contract is None:
         raise InputError(str(beside), "no such file", f"edgekit run --resume {folder}")
     written = {name: digest for stage in manifest.stages for name, digest in stage.files.items()}
-    if runs.file_sha256(beside) != written.get(f"{record.path}.json", runs.file_sha256(beside)):
+    if file_sha256(beside) != written.get(f"{record.path}.json", file_sha256(beside)):
         problem = "is not the contract that the run wrote (sha256 differs)"
         raise InputError(str(beside), problem, f"remove it, then edgekit run --resume {folder}")
     return contract

@@ -12,6 +12,7 @@ from typing import Any
 
 from toolkit import runs
 from toolkit.devices import DeviceProfile, find, load_device, shipped
+from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.estimates import workload
 from toolkit.estimates.calibrate import Calibration, Timed, as_toml, calibrate
@@ -85,7 +86,7 @@ def _timed(source: Path, profile: DeviceProfile, models: Path, left_out: list[st
         try:
             if not path.is_file():
                 raise InputError(str(path), "no such file", "name its folder with --models")
-            if sha256 and runs.file_sha256(path) != sha256:
+            if sha256 and file_sha256(path) != sha256:
                 raise InputError(str(path), "is not the file that was timed (sha256 differs)")
             layers = workload.read(path)
         except (InputError, UnsupportedError) as error:

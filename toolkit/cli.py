@@ -5,11 +5,13 @@ Nothing heavy is imported at the top: `--help` needs click alone.
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import click
 
@@ -33,14 +35,23 @@ from toolkit.cli_options import (
 )
 from toolkit.errors import EdgekitError
 
-if TYPE_CHECKING:
-    pass
-
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 EPILOG = """Exit codes: 0 done and every gate passed; 1 a gate failed; 2 a mistake in the command, recipe or data;
 3 the environment lacks something; 4 a gate was inconclusive; 130 interrupted."""
+
+
+class Ended(KeyboardInterrupt):
+    """Another program, or a terminal that closed, ends the command: what it cleans up for Ctrl-C it cleans up then."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise Ended(number)
 
 
 class Edgekit(click.Group):
@@ -52,6 +63,9 @@ class Edgekit(click.Group):
         except EdgekitError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except Ended as error:
+            click.echo(f"ended by {error.signal.name}", err=True)
+            ctx.exit(128 + error.signal)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
@@ -191,9 +205,18 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: st
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     try:
-        return tuple(int(part) for part in value.split(",")) if value is not None else None
+        found = tuple(int(part) for part in value.split(",")) if value is not None else None
     except ValueError:
         raise click.BadParameter(f"give whole numbers with commas between them, got {value!r}") from None
+    if found and len(set(found)) < len(found):
+        raise click.BadParameter(f"give each number once, got {value!r}")
+    return found
+
+
+def _finite(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):  # no range of click's keeps it out
+        raise click.BadParameter("give a number, got nan")
+    return value
 
 
 @cli.command(short_help="Measure the latency of files.")
@@ -202,7 +225,13 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--threads", callback=_numbers, metavar="N[,N...]", help="Threads the runtime may use; several: a sweep.")
 @click.option("--batch", type=int, help="Images in one inference, of a file whose batch is free or this one.")
 @click.option("--cores", callback=_numbers, metavar="N[,N...]", help="Cores of the device to stay on.")
-@click.option("--sustained", type=click.FloatRange(0.05, 600), metavar="MINUTES", help="Run each file for so long.")
+@click.option(
+    "--sustained",
+    type=click.FloatRange(0.05, 600),
+    callback=_finite,
+    metavar="MINUTES",
+    help="Run each file for so long.",
+)
 @click.option("--layers", is_flag=True, help="Also each layer's share of the time, where the runtime tells.")
 @click.option("--samples", type=click.Path(path_type=Path), help="Folder for raw samples and series.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
@@ -239,6 +268,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 600),
+    callback=_finite,
     default=3.0,
     show_default=True,
     help="Of each timed run; 0 builds alone.",
@@ -246,6 +276,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option(
     "--power-seconds",
     type=click.FloatRange(0, 3600),
+    callback=_finite,
     default=15.0,
     show_default=True,
     help="Of sampled power; 0 for none.",
@@ -380,6 +411,9 @@ def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:
 
 def main() -> None:
     """Entry point of the `edgekit` command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's is left alone
+            signal.signal(number, _end)
     try:
         cli(prog_name="edgekit")
     except BrokenPipeError:

@@ -6,15 +6,15 @@ Hosts, users and serial numbers never stand in a profile: they belong to the com
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError
 
 from toolkit import registry
 from toolkit.core import MeasureSpec, Provenance, Scheme, Session, Transport
-from toolkit.documents import read_toml
+from toolkit.documents import Key, read_toml
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.hardware import Efficiency, Fact, Family, KernelFact, NoRuntime, Processor, Published
 from toolkit.schema import Component, Reader
@@ -26,12 +26,20 @@ def _file_safe(name: str) -> str:
     return name
 
 
+def _capability(number: str) -> str:
+    if not re.fullmatch(r"(\d{1,2}\.\d)?", number):
+        raise ValueError(f'must be two numbers with a point between them, as "8.7", got {number!r}')
+    return number
+
+
 PLACES = {
     "ssh": "USER@HOST",
     "adb": "SERIAL",
     "replay": "FOLDER",
 }  # transport -> how its option calls where a device is
 Name = Annotated[str, AfterValidator(_file_safe)]  # becomes part of file names
+Capability = Annotated[str, AfterValidator(_capability)]
+T = TypeVar("T")
 
 
 class DeviceRuntime(Component):
@@ -78,7 +86,7 @@ class DeviceProfile(Component):
     """TFLite's benchmark_model there: it times .tflite files where there is no Python."""
     arch: Annotated[str, Field(min_length=1)]
     """Processor architecture: "aarch64", "x86_64", or "any"."""
-    compute_capability: Annotated[str, Field(pattern=r"^(\d{1,2}\.\d)?$")] = ""
+    compute_capability: Capability = ""
     """Of an NVIDIA GPU: "8.7" for Jetson Orin. Engines are built for one; empty where there is none."""
     dla_cores: Annotated[int, Field(ge=0, le=4)] = 0
     """NVIDIA's deep-learning accelerators beside the GPU."""
@@ -188,9 +196,8 @@ def load_device(name_or_path: str | Path) -> DeviceProfile:
     data = {key: value for key, value in document.data.items() if key != "schema"}
     data.setdefault("name", safe_name(Path(document.name).stem))
     profile = reader.read(DeviceProfile, data, also=("schema",))
-    if profile is not None:
-        _check_names(profile, reader)
-        _check_processors(profile, reader)
+    _check_names(data, reader)
+    _check_processors(data, reader)
     reader.finish()
     if profile is None:
         raise InputError(document.name, "cannot be read")
@@ -210,7 +217,8 @@ def open_session(profile: DeviceProfile) -> Session:
         transport: Transport = build(host=profile.host, **told) if profile.host else build()
     except ValidationError as error:
         option, place = f"--{profile.transport}", PLACES.get(profile.transport, "HOST")
-        raise InputError(option, f"no such host can be, got {profile.host!r}", f"give {place}") from error
+        what = "serial number" if profile.transport == "adb" else "host"
+        raise InputError(option, f"no such {what} can be, got {profile.host!r}", f"give {place}") from error
     session = transport.open()
     if profile._record is None:
         return session
@@ -262,7 +270,9 @@ def _placed(item: str, option: str, waiting: Sequence[str]) -> tuple[str, str]:
         raise InputError(option, f"{item!r} could be any of {', '.join(waiting)}", f"give {waiting[0]}={item}")
     if (given and name not in waiting) or not waiting:
         problem = f"{name or item!r} is no device of this command that is reached so"
-        fix = f"name one of {', '.join(waiting)}" if waiting else 'its profile says transport = "ssh" or "adb"'
+        fix = f"name one of {', '.join(waiting)}" if waiting else "name it: --device PROFILE (edgekit device list)"
+        if not given:
+            problem = f"no device of this command is reached from here, so nothing is at {item!r}"
         raise InputError(option, problem, fix)
     return name or waiting[0], place
 
@@ -272,30 +282,46 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text))
 
 
-def _check_names(profile: DeviceProfile, reader: Reader) -> None:
-    if profile.transport and not registered("transports", profile.transport):
-        reader.unknown(("transport",), profile.transport, "transport", registry.names("transports"))
-    for index, runtime in enumerate(profile.runtimes):
-        if not registered("runtimes", runtime.use):
-            reader.unknown(("runtimes", index, "use"), runtime.use, "runtime", registry.names("runtimes"))
-            continue
-        known = registry.load("runtimes", runtime.use)
-        for position, delegate in enumerate(runtime.delegates):
-            if delegate not in getattr(known, "delegates", runtime.delegates):
-                reader.unknown(("runtimes", index, "delegates", position), delegate, "delegate of it", known.delegates)
-        takes = known.formats
-        for position, format in enumerate(runtime.formats):
-            if format not in takes:
-                problem = f"{runtime.use} runs no {format!r} files"
-                reader.wrong(("runtimes", index, "formats", position), problem, f"it runs {', '.join(takes)}")
+def _check_names(data: Mapping[str, Any], reader: Reader) -> None:
+    """What the profile names is there; of its text, so that other mistakes hide none of these."""
+    transport = data.get("transport") or ""
+    if isinstance(transport, str) and transport and not registered("transports", transport):
+        reader.unknown(("transport",), transport, "transport", registry.names("transports"))
+    for index, runtime in _each(data.get("runtimes"), dict):
+        use = runtime.get("use")
+        if isinstance(use, str) and not registered("runtimes", use):
+            reader.unknown(("runtimes", index, "use"), use, "runtime", registry.names("runtimes"))
+        elif isinstance(use, str):
+            _check_runtime(("runtimes", index), runtime, reader)
 
 
-def _check_processors(profile: DeviceProfile, reader: Reader) -> None:
+def _check_runtime(key: Key, runtime: Mapping[str, Any], reader: Reader) -> None:
+    """It has the delegates, and takes the formats."""
+    known = registry.load("runtimes", runtime["use"])
+    delegates = getattr(known, "delegates", None)
+    for position, delegate in _each(runtime.get("delegates"), str):
+        if delegates is not None and delegate not in delegates:
+            reader.unknown((*key, "delegates", position), delegate, "delegate of it", delegates)
+    for position, format in _each(runtime.get("formats"), str):
+        if format not in known.formats:
+            problem = f"{runtime['use']} runs no {format!r} files"
+            reader.wrong((*key, "formats", position), problem, f"it runs {', '.join(known.formats)}")
+
+
+def _check_processors(data: Mapping[str, Any], reader: Reader) -> None:
     """What was published is of a processor that the profile has."""
-    names = [each.name for each in profile.processors]
-    for index, each in enumerate(profile.published):
-        if each.processor and each.processor not in names:
-            reader.unknown(("published", index, "processor"), each.processor, "processor here", names)
+    names = [each["name"] for _, each in _each(data.get("processors"), dict) if isinstance(each.get("name"), str)]
+    for index, each in _each(data.get("published"), dict):
+        processor = each.get("processor") or ""
+        if isinstance(processor, str) and processor and processor not in names:
+            reader.unknown(("published", index, "processor"), processor, "processor here", names)
+
+
+def _each(values: Any, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """Those of an array that are what they should be, with their place; what else is there is a mistake of its own."""
+    for place, value in enumerate(values if isinstance(values, list) else ()):
+        if isinstance(value, kind):
+            yield place, value
 
 
 def registered(family: str, name: Any) -> bool:

@@ -104,7 +104,10 @@ def read_toml(path: str | Path) -> Document:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(name, f"is too large for a TOML file ({path.stat().st_size / 2**20:.1f} MiB)")
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)  # a pipe or a device says no size
+        if len(raw) > MAX_BYTES:
+            raise InputError(name, "is too large for a TOML file (more than 1 MiB)")
         text = raw.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(name, "no such file") from None

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -33,12 +34,14 @@ class Executor:
         self._log, self._emit, self._allow_code = log, emit, tuple(allow_code)
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None  # TensorFlow writes code there, and leaves it
 
     def start(self) -> None:
         """Start the child, which begins to import its libraries; `call` does it when needed."""
         if self._child:
             return
         ours, theirs = Pipe()
+        self._temporary = tempfile.TemporaryDirectory(prefix="edgekit-", ignore_cleanup_errors=True)
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-c", SERVE, str(theirs.fileno()), *self._allow_code],
@@ -46,7 +49,7 @@ class Executor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env={**_environment(), "TMPDIR": self._temporary.name},
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end the child
             )
         theirs.close()
@@ -98,7 +101,9 @@ class Executor:
             except subprocess.TimeoutExpired:
                 os.killpg(self._child.pid, signal.SIGKILL)
                 self._child.wait()
-        self._child = self._pipe = None
+        if self._temporary:
+            self._temporary.cleanup()
+        self._child = self._pipe = self._temporary = None
 
     def __enter__(self) -> Executor:
         return self

@@ -12,6 +12,7 @@ from typing import Any
 from toolkit import registry
 from toolkit.contract import contract_beside, contract_from, contract_lines
 from toolkit.core import Artifact, Kind, Model, QuantSpec, Scheme, Signature, TensorSpec
+from toolkit.digest import file_sha256
 from toolkit.errors import InputError
 from toolkit.executor import Executor
 from toolkit.plan import no_graph, source_of
@@ -71,7 +72,6 @@ def inspection_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def read_artifact(path: Path) -> Artifact:
     """A delivered file as an artifact, everything read from the file itself; InputError if it is not one."""
-    from toolkit.runs import file_sha256
     from toolkit.sources import opening
 
     _require_file(path)

@@ -107,6 +107,7 @@ class Judge:
         for device, error in self._failed.items():
             self.run.forget_device(device)
             self._warn(f"{device}: nothing of it is judged: {error}")
+        self.run.order_devices(tuple(checks))
         self._in_place_of([check for check in self.plan.checks if not check.device.answers], artifacts, test)
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
         self._estimates(artifacts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
@@ -137,10 +137,10 @@ def images_for(file: Path, data: str, preprocess: str | None, first: TensorSpec,
 
 
 def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
-    """What `bench` and `eval` print: one line a number, with its interval and how it was got."""
+    """What `bench` and `eval` print: one line a number, with its interval and how it was taken; then what it ran on."""
     from toolkit.report.numbers import plain, show
 
-    swept = len({row["how"].get("threads") for row in found["measurements"]}) > 1
+    swept = len({row["how"].get("threads") for row in found["measurements"]} - {None}) > 1
     for row in found["measurements"]:
         measurement = Measurement(**{**row, "interval": None})
         value = plain(show(measurement.name, measurement.value, measurement.unit))
@@ -149,14 +149,34 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
             sure = f" at {100 * span['confidence']:g}%" if span["confidence"] else ""
             low, high = (plain(show(measurement.name, span[end], measurement.unit)) for end in ("low", "high"))
             value += f"  ({low} .. {high}{sure})"
-        threads = f"  {row['how']['threads']} threads" if swept and "threads" in row["how"] else ""
-        yield f"{row['subject']}{threads}  {row['name']}  {value}  [{row['source']}]"
-    if found["measurements"]:
-        how = found["measurements"][0]["how"]
-        yield "how: " + ", ".join(f"{key} {value}" for key, value in how.items())
+        taken = f": {row['how']['estimator']}" if row["how"].get("estimator") else ""
+        yield f"{_subject(row, swept)}  {row['name']}  {value}  [{row['source']}{taken}]"
+    yield from _how_lines(found["measurements"], swept)
     yield from (f"note: {note}" for note in found.get("notes", ()))
     for name, why in found.get("left_out", {}).items():
         yield f"left out of {name}: {why}"
+
+
+def _subject(row: Mapping[str, Any], swept: bool) -> str:
+    """The file, whose name may hold anything, and of a sweep the number of threads."""
+    name, count = row["subject"], row["how"].get("threads")
+    named = name if name.isprintable() else repr(name)
+    return f"{named}  {count} thread{'s' * (count != 1)}" if swept and count is not None else named
+
+
+def _how_lines(rows: Sequence[Mapping[str, Any]], swept: bool) -> Iterator[str]:
+    """What each file ran on, said once; and of single numbers what is true of them alone (a sensor of power)."""
+    told: dict[str, dict[str, Any]] = {}
+    several = len({_subject(row, swept) for row in rows}) > 1
+    for row in rows:
+        subject = _subject(row, swept)
+        apart = ("estimator",) if "sensor" in row["how"] else ("estimator", "kind")  # of a layer: its name says it
+        known = told.get(subject, {})
+        own = {key: value for key, value in row["how"].items() if key not in apart and known.get(key) != value}
+        if own:
+            who = " ".join([*([subject] if several else []), *([row["name"]] if known else [])])
+            yield f"how{f' ({who})' if who else ''}: " + ", ".join(f"{key} {value}" for key, value in own.items())
+            told[subject] = {**known, **own}
 
 
 @dataclass(frozen=True)

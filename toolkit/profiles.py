@@ -17,7 +17,7 @@ def listed(*, measurable: bool = False, family: str | None = None) -> list[dict[
     """The shipped profiles: name, family, title, how it can be measured, formats; as far as asked for."""
     if family is not None and family not in FAMILIES:
         raise InputError("--family", f"no such family, got {family!r}", registry.suggest(family, FAMILIES))
-    profiles = [load_device(name) for name in shipped("devices")]
+    profiles = [load_device(name) for name in sorted(shipped("devices"))]
     return [
         {
             "name": profile.name,
@@ -125,7 +125,7 @@ def checked(files: Sequence[str]) -> list[str]:
     """The names of the profiles that were read, all shipped ones by default; raises InputError with every mistake."""
     names: list[str] = []
     wrong: list[InputError] = []
-    for file in files or list(shipped("devices")):
+    for file in files or sorted(shipped("devices")):
         try:
             names.append(load_device(file).name)
         except InputError as error:

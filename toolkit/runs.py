@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
+from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
 
 SCHEMA = 1
@@ -213,6 +214,12 @@ class Run:
         kept = (m for m in self.manifest.measurements if (m.subject, m.name, m.device) not in new)
         self.update(measurements=(*kept, *new.values()))
 
+    def order_devices(self, names: Sequence[str]) -> None:
+        """Numbers of one device after those of the one before it, whichever was done first."""
+        rank = {name: place for place, name in enumerate(names)}
+        measurements = sorted(self.manifest.measurements, key=lambda m: rank.get(m.device, -1))
+        self.update(measurements=tuple(measurements))
+
     def forget(self, subjects: Container[str]) -> None:
         """Drop every number about these subjects: what they were measured on is about to change."""
         kept = tuple(m for m in self.manifest.measurements if m.subject not in subjects)
@@ -280,11 +287,6 @@ def content_key(*parts: Any) -> str:
     """Hash of anything JSON can hold; the same for the same content whatever the order of keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_sha256(path: Path) -> str:

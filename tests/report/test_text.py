@@ -65,6 +65,17 @@ def test_summary_has_a_row_for_each_device(sample: Manifest) -> None:
     assert "0.0112 ms" in " ".join(_row(lines, "phone.tflite on this-machine"))
 
 
+def test_reasons_name_the_device_where_there_are_several(sample: Manifest) -> None:
+    one = Verdict("phone.tflite", "this-machine", "max_accuracy_drop", "FAIL", 0.1, 0.02, None, "lost 10 points")
+    unneeded = Verdict("phone.tflite", "", "max_size_kib", "FAIL", 90.0, 60.0, None, "is larger")
+    alone = summary_lines(replace(sample, verdicts=(one, unneeded)))
+    assert "FAIL  phone.tflite, accuracy drop: lost 10 points" in alone
+    lines = summary_lines(replace(sample, verdicts=(one, replace(one, device="pi-4"), unneeded)))
+    assert "FAIL  phone.tflite on this-machine, accuracy drop: lost 10 points" in lines
+    assert "FAIL  phone.tflite on pi-4, accuracy drop: lost 10 points" in lines
+    assert "FAIL  phone.tflite, size: is larger" in lines
+
+
 def test_summary_says_of_each_number_that_it_was_not_measured(sample: Manifest) -> None:
     more = Measurement("phone.tflite", "latency_p50_ms", 3.2, "ms", "estimated", "pi-4")
     lines = summary_lines(replace(sample, measurements=(*sample.measurements, more)))

@@ -108,7 +108,7 @@ def test_second_run_waits_for_the_lease_and_gives_up(
 ) -> None:
     with session.alone(), pytest.raises(UnavailableError, match="another run has been measuring there for 1 s"):
         RemoteSession(ADBLink(ADB(host=serial)), lease_seconds=1)
-    assert f"another run is at work on {serial}; waiting for it" in caplog.text
+    assert f"another run or device is at work on {serial}; waiting for it" in caplog.text
 
 
 def test_runs_share_a_device_and_wait_to_have_it_alone(session: RemoteSession, serial: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from toolkit.transports import remote
 from toolkit.transports.adb import ADB
 from toolkit.transports.remote import RemoteSession
 from toolkit.transports.ssh import SSH
+from toolkit.transports.there import LEASE
 
 WAYS = ("ssh", "adb")
 # A stand-in for the worker, which does what the job's kind says
@@ -355,3 +357,40 @@ def test_clock_that_jumps_changes_no_latency(device: Device, tmp_path: Path) -> 
         found = session.run(job, timeout_s=60)
     assert len(found["samples_ns"]) >= 2
     assert all(0 <= sample < 5e9 for sample in found["samples_ns"])
+
+
+# ---------------------------------------------------------------- a lease whose asker went
+
+
+@contextmanager
+def waiting_for_the_lock(folder: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """The lease's program, which waits for a lock that is held here, and has said so."""
+    with (folder / f"edgekit-lease-{os.getuid()}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        with subprocess.Popen(
+            ["sh", "-c", LEASE, "sh", "/tmp", "60", "", "-s"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        ) as lease:
+            assert lease.stdout and lease.stdin
+            assert lease.stdout.readline() == "busy\n"
+            lease.stdin.close()
+            lease.stdout.close()
+            yield lease, lock
+            lease.kill()
+
+
+def test_work_folder_goes_when_the_asker_went_before_it_heard_of_it(tmp_path: Path) -> None:
+    with waiting_for_the_lock(tmp_path) as (lease, lock):
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        lease.wait(timeout=20)
+    assert [path.name for path in tmp_path.iterdir()] == [f"edgekit-lease-{os.getuid()}.lock"]
+
+
+def test_nothing_goes_on_waiting_for_the_lock_when_the_asker_went(tmp_path: Path) -> None:
+    with waiting_for_the_lock(tmp_path) as (lease, _):
+        assert lease.wait(timeout=20) == 1  # while the lock is still held

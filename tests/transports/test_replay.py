@@ -135,6 +135,11 @@ def test_longer_names_are_replaced_before_those_they_begin_with() -> None:
         ("calls.jsonl", '{"call": "run"}', "is no recording: line 1 of calls.jsonl"),
         ("calls.jsonl", '{"call": "run", "asked": 1, "error": ["SystemExit", "", "", ""]}', "line 1 of calls.jsonl"),
         ("calls.jsonl", '[1]\n"', "is no recording"),
+        (
+            "calls.jsonl",
+            '{"call": "run", "asked": 1, "answer": 2}\n' * 2 + "3",
+            "is no recording: line 3 of calls.jsonl",
+        ),
     ],
 )
 def test_folder_that_is_no_recording_is_refused(
@@ -191,7 +196,7 @@ def test_bench_recorded_over_ssh_is_replayed_without_the_device_and_called_emula
     assert HOST not in "".join(path.read_text() for path in (kept / "board").glob("*.json*"))
     more = invoke(*arguments[:-1], "--threads", 2, "--replay", kept / "board")
     assert more.exit_code == 2
-    assert "this bench was not done when board was recorded" in more.stderr
+    assert "this bench of " in more.stderr and " was not done when board was recorded" in more.stderr
 
 
 def test_device_is_replayed_in_its_place_and_what_is_no_recording_is_refused(

@@ -98,7 +98,7 @@ def test_second_run_waits_for_the_lease_and_gives_up(
 ) -> None:
     with session.alone(), pytest.raises(UnavailableError, match="another run has been measuring there"):
         RemoteSession(SSHLink(SSH(host=host)), lease_seconds=1)
-    assert "another run is at work on board-on-loopback; waiting for it" in caplog.text
+    assert "another run or device is at work on board-on-loopback; waiting for it" in caplog.text
 
 
 def test_runs_share_a_host_and_wait_to_have_it_alone(session: RemoteSession, host: str) -> None:

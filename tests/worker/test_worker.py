@@ -110,6 +110,16 @@ def test_bench_keeps_raw_samples_and_says_what_ran(tmp_path: Path, files: dict[s
     assert result["arena_bytes"] is None if runtime == "onnxruntime" else 20 <= result["arena_bytes"] <= 4096
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system says it of the process alone")
+def test_peak_memory_is_the_workers_own_and_not_of_who_started_it(tmp_path: Path, files: dict[str, Path]) -> None:
+    ours = bytearray(1 << 29)
+    ours[::4096] = b"x" * len(ours[::4096])  # half a GiB is resident here
+    job = {"kind": "bench", "runtime": "onnxruntime", "delegate": "cpu", "threads": 1, "seed": 0}
+    file = next(path for name, path in files.items() if name.endswith(".onnx"))
+    _, result = run(tmp_path, {**job, "model": str(file), "seconds": 0.01, "warmup_seconds": 0.0})
+    assert 0 < result["rss_before_kib"] <= result["peak_rss_kib"] < len(ours) // 1024
+
+
 def test_arena_of_half_precision_weights_is_that_of_full_precision(tmp_path: Path) -> None:
     """Weights unpacked from float16 lie outside the arena, which holds the same activations either way."""
     import tensorflow as tf

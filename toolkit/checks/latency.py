@@ -147,8 +147,6 @@ class _Timed:
         source, device = self.profile.provenance, self.profile.name
         timed = getattr(registry.load("runtimes", self.runtime[0]), "timed", True)
         rows = [*_times(raw, found, self.spec.batch), *_beside(self.results), *_gpu(self.results)]
-        if not getattr(registry.load("runtimes", self.runtime[0]), "timed", True):
-            rows = [row for row in rows if row[0] == "arena_kib"]
         for title, value, unit, interval, estimator in rows:
             if not timed and title != "arena_kib":
                 continue

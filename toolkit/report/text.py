@@ -43,8 +43,13 @@ def _reasons(manifest: Manifest) -> list[str]:
     """Why each gate that did not pass did not, the failed ones first."""
     unsettled = [verdict for verdict in manifest.verdicts if verdict.outcome != "PASS"]
     unsettled.sort(key=lambda verdict: verdict.outcome != "FAIL")
+    several = len({verdict.device for verdict in manifest.verdicts if verdict.device}) > 1
+    where = {verdict.device: f" on {verdict.device}" if several and verdict.device else "" for verdict in unsettled}
     lines = [
-        plain(f"{verdict.outcome}  {verdict.artifact}, {quantity(verdict.gate).label}: {verdict.reason}")
+        plain(
+            f"{verdict.outcome}  {verdict.artifact}{where[verdict.device]}, "
+            f"{quantity(verdict.gate).label}: {verdict.reason}"
+        )
         for verdict in unsettled[:MOST_REASONS]
     ]
     more = len(unsettled) - MOST_REASONS

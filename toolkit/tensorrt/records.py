@@ -6,7 +6,6 @@ be the file its record speaks of, and its record must match the system. What fai
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from toolkit.digest import file_sha256
 from toolkit.errors import EdgekitError, InputError, UnsupportedError
 from toolkit.tensorrt.types import EngineRecord, Target
 from toolkit.tensorrt.versions import parse
@@ -36,8 +36,7 @@ def record_path(engine: Path) -> Path:
 def sha256_of(path: Path) -> str:
     """Hash of a file's content; InputError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise InputError(str(path), f"cannot be read: {error.strerror}") from None
 

@@ -170,7 +170,7 @@ def _lock(lease: IO[str], kind: int, seconds: float) -> None:
             problem = f"another run has been measuring here for {seconds:.0f} s"
             raise UnavailableError("this-machine", problem, f"wait for it, or end it (lock {lease.name})")
         if not waiting:
-            log.warning("another run is at work on this machine; waiting for it")
+            log.warning("another run or device is at work on this machine; waiting for it")
             waiting = True
         time.sleep(min(0.2, seconds))
 

@@ -3,7 +3,7 @@
 What carries commands and bytes is a `Link` (SSH, adb). The device needs a POSIX shell, coreutils or toybox, `flock`,
 `setsid`, and Python for worker jobs. Whatever was started, and the work folder, go there when the connection ends, be
 it closed, cut or killed: both are held by a program that waits for the end of its input.
-Pages: flock(1), setsid(1), toybox(1), whose flock takes nothing but a file descriptor.
+The programs are in `there.py`.
 """
 
 from __future__ import annotations
@@ -22,69 +22,20 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from toolkit.core import Completed
+from toolkit.digest import file_sha256
 from toolkit.errors import InputError, StageError, UnavailableError
 from toolkit.transports.local import WORKER, tail
+from toolkit.transports.there import GUARD, LEASE, NO_FOLDER, NOT_WHOLE, RUN, TAKE
 
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 3600  # how long to wait for another run that measures there
 GRACE_S = 30.0  # beyond a limit, for the connection itself
 TRANSFER_S = 3600.0  # for one file
+DISMISS_S = 2.0  # for a lease to end that was not waited for
 OLDEST_PYTHON = "import sys; sys.exit(sys.version_info < (3, 8))"
-ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date a zip can hold: the same archive whatever the clock says
-NOT_WHOLE = 5  # exit code of TAKE when the hash is another
-NO_FOLDER = 4  # exit code of LEASE when there is no room for a work folder
-# Runs a program in a session of its own and ends all of it when our end of the connection closes (stdin ends).
-GUARD = """exec 3<&0
-setsid "$@" </dev/null 3<&- & p=$!
-{ while read -r _; do :; done <&3; kill -s KILL -- "-$p"; } >/dev/null 2>&1 & w=$!
-exec 3<&-
-wait "$p"; c=$?
-kill "$w" 2>/dev/null
-exit "$c"
-"""
-# Shares the device's lock (-s) or has it alone (-x), makes the work folder ($3, or a new one in $1), says which, and
-# changes between the two as its input says; gives up after $2 s. When our end closes the folder goes, unless another
-# has taken it over: after a cut the new one waits for the old one to notice, 20 s at most. The descriptor is opened on
-# the subshell: mksh closes those of `exec` for the programs it starts.
-LEASE = f"""t="${{TMPDIR:-$1}}"
-lock() {{ n=0
-until flock -n "$1" 9; do
-[ "$n" = 0 ] && echo busy
-[ "$n" -ge "$(($2 * 5))" ] && return 1
-n=$((n + 1)); sleep 0.2 || exit 1
-done; }}
-again() {{ n=0
-while [ -d "$1" ] && [ "$n" -lt 100 ]; do n=$((n + 1)); sleep 0.2; done
-rm -rf -- "$1"; mkdir -m 700 "$1"; }}
-( lock "$4" "$2" || exit 1
-if [ -n "$3" ]; then d="$3"; again "$d"; else d="$(mktemp -d "$t/edgekit-XXXXXX")"; fi || exit {NO_FOLDER}
-echo "$$" > "$d/.held" || exit {NO_FOLDER}
-echo "held $d"
-while read -r how; do
-[ "$how" = here ] || flock -u 9
-case "$how" in -[sx]) lock "$how" "$2" ;; esac && echo held || echo late
-done
-[ "$(cat "$d/.held")" = "$$" ] || exit 0
-rm -rf -- "$d" || {{ sleep 1; rm -rf -- "$d"; }}
-) 9>>"$t/edgekit-lease-$(id -u).lock"
-"""
-
-
-# Writes the request ($1, unless it lies there) to $2, runs the worker, and gives its result ($3) with its hash.
-RUN = """r="$3"
-[ -z "$1" ] || printf %s "$1" > "$2"
-shift 3
-"$@" >/dev/null; c=$?
-[ ! -f "$r" ] || { sha256sum -- "$r" && cat -- "$r" && rm -f -- "$r"; }
-exit "$c"
-"""
 INLINE = 32768  # bytes of a request on a command line, of the 128 KiB that Linux takes (execve(2), MAX_ARG_STRLEN)
-# Moves what arrived ($1) to its name ($2), if it is of that hash ($3).
-TAKE = f"""d="$(sha256sum -- "$1")" || exit
-[ "${{d%% *}}" = "$3" ] || exit {NOT_WHOLE}
-mv -- "$1" "$2"
-"""
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date a zip can hold: the same archive whatever the clock says
 
 
 class Link(Protocol):
@@ -150,7 +101,7 @@ class RemoteSession:
         if not path.is_file():
             raise InputError(str(path), "no such file")
         self._hold()
-        digest = sha256(path)
+        digest = file_sha256(path)
         remote = f"{self._folder}/{digest[:16]}{suffix(path)}"
         if self._pushed.get(remote) != digest:
             self._send(path, remote, digest)
@@ -164,7 +115,7 @@ class RemoteSession:
             found = self._link.fetch(remote, partial)
             if found.returncode:
                 raise StageError(self._link.place, f"{remote} cannot be read: {last(found.stderr)}")
-            if self._digest(remote) != sha256(partial):
+            if self._digest(remote) != file_sha256(partial):
                 raise StageError(self._link.place, f"{remote} changed on its way here", "run it again")
             partial.replace(path)
         finally:
@@ -238,7 +189,11 @@ class RemoteSession:
         """A lock on the device and a work folder, held while its program runs; UnavailableError when it takes long."""
         start = ["sh", "-c", LEASE, "sh", self._link.temporary, str(self._lease_seconds), self._folder, self._how]
         lease = self._link.start(start)
-        answer, _, folder = self._said(lease).partition(" ")
+        try:
+            answer, _, folder = self._said(lease).partition(" ")
+        except BaseException:  # Ctrl-C while it waits
+            _dismiss(lease)
+            raise
         if answer == "held":
             self._folder = folder
             return lease
@@ -263,10 +218,11 @@ class RemoteSession:
 
     def _said(self, lease: subprocess.Popen[str]) -> str:
         """What the lease's program answers, when the wait for others is over; "" when it ended."""
-        said = lease.stdout.readline().strip() if lease.stdout else ""
+        said = _line(lease)
         if said == "busy":
-            log.warning("another run is at work on %s; waiting for it", self._link.place)
-            said = self._said(lease)
+            log.warning("another run or device is at work on %s; waiting for it", self._link.place)
+            while said == "busy":  # once a second
+                said = _line(lease)
             return said or "late"
         return said
 
@@ -343,6 +299,19 @@ class RemoteSession:
                 for path in sorted(WORKER.glob("*.py")):
                     file.writestr(zipfile.ZipInfo(path.name, ZIP_EPOCH), path.read_bytes())
             return self.push(archive)
+
+
+def _line(lease: subprocess.Popen[str]) -> str:
+    """The next line that the lease's program says; "" when it ended."""
+    return lease.stdout.readline().strip() if lease.stdout else ""
+
+
+def _dismiss(lease: subprocess.Popen[str]) -> None:
+    """End a lease that nobody waits for any more: its program removes what it made when its input ends."""
+    with suppress(subprocess.TimeoutExpired):
+        lease.communicate(timeout=DISMISS_S)
+    lease.kill()
+    lease.wait()
 
 
 # ---------------------------------------------------------------- for links
@@ -433,12 +402,6 @@ def _ending(code: int) -> str:
             name = signal.Signals(code - 128).name
             return f"was killed by {name}{', perhaps for want of memory' if name == 'SIGKILL' else ''}"
     return f"ended with exit code {code} and no result"
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def suffix(path: Path) -> str:

@@ -22,9 +22,10 @@ from pydantic import Field
 
 from toolkit import errors
 from toolkit.core import Completed, Session
+from toolkit.digest import file_sha256
 from toolkit.errors import EdgekitError, InputError
 from toolkit.schema import Component
-from toolkit.transports.remote import sha256, suffix
+from toolkit.transports.remote import suffix
 
 ABOUT, CALLS, FILES = "recording.json", "calls.jsonl", "files"
 SCHEMA = 1
@@ -67,7 +68,7 @@ class RecordedSession:
     def push(self, path: Path) -> str:
         """Send a file; the recording has its hash alone."""
         remote = self._session.push(path)
-        self._names[remote] = f"<{sha256(path)}>"
+        self._names[remote] = f"<{file_sha256(path)}>"
         return remote
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class RecordedSession:
 
         def fetch() -> str:
             self._session.pull(remote, path)
-            digest = sha256(path)
+            digest = file_sha256(path)
             shutil.copyfile(path, self._out / FILES / digest)
             return digest
 
@@ -139,7 +140,7 @@ class ReplayedSession:
         """The file's name in the recording; it goes nowhere."""
         if not path.is_file():
             raise InputError(str(path), "no such file")
-        digest = sha256(path)
+        digest = file_sha256(path)
         remote = f"{FOLDER}/{digest[:16]}{suffix(path)}"
         self._names[remote] = f"<{digest}>"
         return remote
@@ -157,7 +158,7 @@ class ReplayedSession:
         """The file that was fetched from there."""
         digest = self._next("pull", remote)
         kept = self._from / FILES / str(digest)
-        if not kept.is_file() or sha256(kept) != digest:
+        if not kept.is_file() or file_sha256(kept) != digest:
             raise InputError(str(kept), "is not the file that was recorded", "record it again")
         shutil.copyfile(kept, path)
 
@@ -180,6 +181,8 @@ class ReplayedSession:
             times = "no more often" if key in self._waiting else "not"
             what = asked.get("kind", call) if isinstance(asked, dict) else call
             device, day = self._about["device"], self._about["recorded"][:10]
+            file = asked.get("name") if isinstance(asked, dict) else None  # of a look at what is installed: the runtime
+            what = f"{'look at' if what == 'info' else f'{what} of'} {file}" if file else what
             problem = f"this {what} was {times} done when {device} was recorded on {day}"
             raise InputError(str(self._from), problem, "ask for what was recorded, or record it again")
         line = self._waiting[key].pop(0)
@@ -220,14 +223,16 @@ def _read(folder: Path) -> tuple[dict[str, str], dict[str, list[dict[str, Any]]]
         if about["schema"] != SCHEMA:
             raise InputError(str(folder), f"is a recording of schema {about['schema']}", "record it again")
         waiting: dict[str, list[dict[str, Any]]] = {}
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if not _whole(line):
-                raise ValueError(f"line {len(waiting) + 1} of {CALLS}")
+                raise ValueError(f"line {number} of {CALLS}")
             waiting.setdefault(_key(line["call"], line["asked"]), []).append(line)
         return {"device": str(about["device"]), "recorded": str(about["recorded"])}, waiting
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = error.strerror if isinstance(error, OSError) else f"{error}"
-        raise InputError(str(folder), f"is no recording: {said}", "give a folder that --record made") from None
+        held = sorted(str(path.parent) for path in folder.glob(f"*/{ABOUT}"))
+        fix = f"give {' or '.join(held)}" if held else "give a folder that --record made"
+        raise InputError(str(folder), f"is no recording: {said}", fix) from None
 
 
 def _whole(line: Any) -> bool:

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Annotated, ClassVar
@@ -55,6 +56,7 @@ class SSHLink:
         self.place = settings.host
         self._settings = settings
         self._control = Path(tempfile.mkdtemp(prefix="edgekit-ssh-"))  # short: a socket's path has 108 bytes at most
+        self._gone = weakref.finalize(self, shutil.rmtree, self._control, ignore_errors=True)  # at exit, if not before
 
     def call(
         self,
@@ -97,7 +99,7 @@ class SSHLink:
         """End the shared connection."""
         if (self._control / "s").exists():
             self._disconnect()
-        shutil.rmtree(self._control, ignore_errors=True)
+        self._gone()
 
     def _client(self, options: Sequence[str] = ()) -> list[str]:
         settings = (*OPTIONS, f"ConnectTimeout={self._settings.connect_timeout_s}", f"ControlPath={self._control}/s")
