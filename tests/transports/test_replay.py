@@ -98,10 +98,10 @@ def test_call_that_was_not_recorded_is_an_error_and_so_is_one_too_many(
 def test_recording_holds_no_path_of_this_machine_and_no_host(tmp_path: Path, model: Path) -> None:
     class Failing:
         def push(self, path: Path) -> str:
-            return "/work/there.onnx"
+            return "/device/there.onnx"
 
         def folder(self) -> str:
-            return "/work"
+            return "/device"
 
         def execute(self, command: Any, *, timeout_s: float) -> Any:
             raise StageError("me@board: sh", "me@board went away; not me@board2", "ssh me@board true")
@@ -112,7 +112,7 @@ def test_recording_holds_no_path_of_this_machine_and_no_host(tmp_path: Path, mod
     session = RecordedSession(Failing(), folder, device="pi", place="me@board")  # type: ignore[arg-type]
     session.push(model)
     with pytest.raises(StageError):
-        session.execute(["cat", "/work/there.onnx", "/work/x"], timeout_s=1)
+        session.execute(["cat", "/device/there.onnx", "/device/x"], timeout_s=1)
     session.close()
     (line,) = map(json.loads, (folder / "calls.jsonl").read_text().splitlines())
     assert line["error"] == ["StageError", "pi: sh", "pi went away; not me@board2", "ssh pi true"]
