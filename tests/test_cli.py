@@ -284,6 +284,12 @@ def test_completion_knows_the_shipped_recipes() -> None:
     assert "post-training-int8" in done.stdout
 
 
+def heard() -> None:
+    """No signal is ignored, as nohup or a shell's background would have it of whoever runs the tests."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_signal_ends_the_command_as_ctrl_c_does_and_leaves_nothing(number: int, code: int, tmp_path: Path) -> None:
     temporary, program = tmp_path / "tmp", tmp_path / "program.py"
@@ -303,6 +309,7 @@ def test_signal_ends_the_command_as_ctrl_c_does_and_leaves_nothing(number: int, 
     done = subprocess.run(
         [sys.executable, str(program), "run", "digits-demo"],
         env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
+        preexec_fn=heard,
         check=False,
         capture_output=True,
         text=True,
