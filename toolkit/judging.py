@@ -100,13 +100,16 @@ class Judge:
 
         def work(profile: DeviceProfile, session: Session) -> None:
             for check in checks[profile.name] if profile.answers else ():
-                self._artifact(check, artifacts[check.artifact], session, test)
+                self._predictions(check, artifacts[check.artifact], session, test)
             self._latency(profile, checks[profile.name], artifacts, session)
 
         self._failed = on_each([own[0].device for own in checks.values()], work)
         for device, error in self._failed.items():
             self.run.forget_device(device)
             self._warn(f"{device}: nothing of it is judged: {error}")
+        for check in (own for each in checks.values() for own in each if own.device.name not in self._failed):
+            if check.device.answers:  # in the plan's order, whichever device was the first to finish
+                self._compare(self._answered[check.artifact, check.device.name], test)
         self.run.order_devices(tuple(checks))
         self._in_place_of([check for check in self.plan.checks if not check.device.answers], artifacts, test)
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
@@ -139,9 +142,7 @@ class Judge:
 
     def _artifact(self, check: Check, artifact: Artifact, session: Session, test: Split) -> None:
         """What a file answers on a device, beside the original's answers."""
-        predictions = self._predictions(check, artifact, session, test)
-        with self._recording:
-            self._compare(predictions, test)
+        self._compare(self._predictions(check, artifact, session, test), test)
 
     def _predictions(self, check: Check, artifact: Artifact, session: Session, test: Split) -> Predictions:
         """What a file answers on a device."""
