@@ -253,6 +253,12 @@ def test_find_groups_follows_operations_that_leave_the_channels_alone() -> None:
     assert not found["a"].frozen and not found["b"].frozen
 
 
+def test_find_groups_freezes_channels_that_are_mixed_with_the_batch() -> None:
+    image = keras.Input((2, 2, 1), name="image")
+    found = named(keras.Model(image, layers.Dense(2)(keras.ops.reshape(conv(image, 4, "a"), (-1, 2)))))
+    assert found["a"].frozen.endswith("mixes channels with the batch")
+
+
 def test_find_groups_freezes_a_mean_over_the_channels() -> None:
     image = keras.Input((2, 2, 1), name="image")
     x = conv(image, 4, "a")

@@ -224,7 +224,9 @@ def _reshape(channels: Channels, call: Call, inputs: list[Atoms]) -> list[Atoms]
     target = _closed(target, "reshapes an open dimension")
     if atoms.ndim == 1 and target[-1] % len(atoms) and len(atoms) % target[-1]:
         raise Opaque(f"cuts {len(atoms)} channels into {target[-1]}")
-    count = next(n for n in range(1, len(target) + 1) if prod(target[-n:]) % atoms.size == 0)
+    count = next((n for n in range(1, len(target) + 1) if prod(target[-n:]) % atoms.size == 0), 0)
+    if not count:
+        raise Opaque("mixes channels with the batch")
     shaped = np.tile(atoms.ravel(), prod(target[-count:]) // atoms.size).reshape(target[-count:])
     if len(channels.axes(shaped)) > 1:
         if atoms.ndim > 1:
