@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress
 from toolkit.errors import InputError
-from toolkit.passes import prune_changes, prune_steps
+from toolkit.passes import prune_changes, prune_curves, prune_steps
 from toolkit.passes.distill import TASKS, Distill
 from toolkit.passes.prune_choose import Choice, choose
 from toolkit.passes.prune_target import Cut, Target
@@ -70,8 +70,9 @@ class Prune(Component):
     """Where latency counts: a device profile of `targets`, or a shipped one; timed within reach, else estimated."""
     importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "random"] = "l2"
     """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation), or random."""
-    ranking: Literal["local", "global"] = "local"
-    """local: one sparsity for all groups, for any target; global: what costs least importance for what it saves."""
+    ranking: Literal["local", "global", "sensitivity"] = "local"
+    """local: one sparsity for all groups; global: what costs least importance for what it saves, over all of them;
+    sensitivity: global, with scores that add up to each group's loss as measured on the selection split."""
     normalization: Literal["none", "mean", "max", "l2", "lamp"] = "mean"
     """How scores are made comparable between weights and groups."""
     round_to: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
@@ -113,6 +114,8 @@ class Prune(Component):
         """(key, what is missing, fix) where it needs one of several splits and has none."""
         if self.importance in NEEDS_IMAGES and not {"train", "calibration"} & set(splits):
             yield "importance", f"{self.importance} needs images", "set data.splits.train or data.splits.calibration"
+        if self.ranking == "sensitivity" and "selection" not in splits:
+            yield "ranking", "sensitivity needs the selection split", "set data.splits.selection"
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """Cut, renew, recover; as many times as there are steps.
@@ -181,7 +184,8 @@ class Prune(Component):
         cut = kept.read() if kept else None
         if cut is None:
             work.context.emit(Progress(f"{said}choosing channels", keep=bool(said)))
-            cut = choose(self._choice(work, number), work.context)
+            choice, notes = self._choice(work, number)
+            cut, work = choose(choice, work.context), work.after(work.model, notes, said)
             if kept:
                 kept.write(cut)
         work = replace(work, goal=cut.goal, found=cut.found)
@@ -196,21 +200,27 @@ class Prune(Component):
         result = training.run(work.model, prune_steps.training(work.context, number))
         return work.after(result.model, result.changes, said, result.curves)
 
-    def _choice(self, work: _Work, number: int) -> Choice:
+    def _choice(self, work: _Work, number: int) -> tuple[Choice, tuple[LayerChange, ...]]:
+        """What a step chooses from, and what was found out for it."""
         groups = self._protected(work.model.graph)
-        return Choice(
+        scores: Mapping[str, Array] = self._scores(work, groups)
+        notes: tuple[LayerChange, ...] = ()
+        if self.ranking == "sensitivity":
+            scores, notes = prune_curves.measured(work.model, groups, scores, work.context)
+        choice = Choice(
             original=work.original,
             current=work.model,
             groups=groups,
-            scores=self._scores(work, groups),
+            scores=scores,
             sizes={group.id: group.size for group in work.groups},
             target=self._target(),
-            ranking=self.ranking,
+            ranking="local" if self.ranking == "local" else "global",
             rounding=work.rounding,
             number=number,
             steps=self.steps,
             goal=work.goal,
         )
+        return choice, notes
 
     def _scores(self, work: _Work, groups: Sequence[Group]) -> Mapping[str, Array]:
         from toolkit.engine.importance import scores

@@ -39,7 +39,7 @@ def _reason(group: Group, rounding: Rounding) -> str:
         return group.frozen
     if _is_small(group, rounding):
         return f"no narrower width is allowed (multiples of {rounding.multiple}, at least {rounding.least})"
-    return "it comes nearer to the target, or loses less, so"
+    return "of the widths allowed this one serves the target best"
 
 
 def _is_small(group: Group, rounding: Rounding) -> bool:
