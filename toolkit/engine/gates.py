@@ -10,7 +10,7 @@ biases give the mean back ("Mean Replacement Pruning", Evci et al., 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -70,9 +70,10 @@ def find_gates(model: Any, groups: Iterable[Group]) -> Gates:
     return Gates(count, places, {name: np.where(columns < 0, count, columns) for name, columns in reads.items()})
 
 
-def centred(model: Any, gates: Gates, samples: Samples) -> Gates:
-    """Gates that close to the means over these images and all places; InputError without images."""
-    return replace(gates, centres={name: found.mean for name, found in spreads(model, gates.reads, samples).items()})
+def centred(model: Any, gates: Gates, samples: Samples, layers: Collection[str]) -> Gates:
+    """Gates that close, at these layers, to the means over all images and places; InputError without images."""
+    found = spreads(model, [name for name in gates.reads if name in layers], samples)
+    return replace(gates, centres={name: spread.mean for name, spread in found.items()})
 
 
 def run(model: Any, gates: Gates, inputs: Sequence[Any], values: Any) -> Any:
