@@ -118,13 +118,13 @@ def test_weakest_takes_the_lowest_and_among_equals_the_first() -> None:
 def test_taylor_is_the_mean_absolute_slope(hidden: Any) -> None:
     # squared error to 600: slope 2 (603 - 600) = 6 an output; to 604: -2; both images count without cancelling
     given = images(([[1, 1], [1, 1]], np.array([[600.0], [604.0]])))
-    found = only(hidden, "taylor", samples=given, head="regression", normalization="none")
+    found = only(hidden, "taylor", samples=given, head="regression", centred=False)
     assert np.allclose(found, np.array([99, 400, 302]) * (6 + 2) / 2)
 
 
 def test_fisher_is_half_the_mean_squared_slope_over_all_batches(hidden: Any) -> None:
     given = images(([[1, 1], [1, 1]], np.array([[600.0], [604.0]])), ([[1, 1]], np.array([[603.0]])))
-    found = only(hidden, "fisher", samples=given, head="regression", normalization="none")
+    found = only(hidden, "fisher", samples=given, head="regression", centred=False)
     assert np.allclose(found, np.array([99, 400, 302]) ** 2 * (36 + 4 + 0) / 3 / 2)
 
 
@@ -135,7 +135,7 @@ def test_fisher_without_labels_draws_from_what_the_model_predicts() -> None:
     model = keras.Model(code, layers.Dense(2, use_bias=False, activation="softmax", name="end")(x))
     model.set_weights([np.array([[1.0, 2.0]]), np.array([[2.0, 0.0], [-1.0, 0.0]])])  # 1 * 2 - 2 * 1 = 0
     given = images((np.ones((8, 1)), None))
-    found = only(model, "fisher", samples=given, normalization="none")
+    found = only(model, "fisher", samples=given, centred=False)
     assert np.allclose(found, [(2 / 2) ** 2 / 2, (2 / 2) ** 2 / 2], rtol=1e-5)
 
 
@@ -143,6 +143,18 @@ def test_activation_is_the_power_that_the_next_layer_loses(hidden: Any) -> None:
     # units over the images (0, 0) and (2, 0): 100 and 106, 200 and 200, 300 and 302: variances 9, 0, 1; times 1, 4, 1
     given = images(([[0, 0]], None), ([[2, 0]], None))
     assert np.allclose(only(hidden, "activation", samples=given, normalization="none"), [9, 0, 1])
+
+
+def test_activation_counts_the_mean_where_nothing_gives_it_back(hidden: Any) -> None:
+    given = images(([[0, 0]], None), ([[2, 0]], None))  # mean squares: (100^2 + 106^2) / 2 and so on
+    found = only(hidden, "activation", samples=given, normalization="none", centred=False)
+    assert np.allclose(found, [10618, 40000 * 4, 90602])
+
+
+def test_slopes_of_scores_are_taken_about_the_mean_where_it_comes_back(hidden: Any) -> None:
+    # units 100 and 106, 200 and 200, 300 and 302 stand 3, 0 and 1 from their means; outputs 600 and 596
+    given = images(([[0, 0], [2, 0]], np.array([[599.0], [599.0]])))  # slopes of the loss 2 and -6
+    assert np.allclose(only(hidden, "taylor", samples=given, head="regression"), [3 * 4, 0, 4], atol=1e-3)
 
 
 def test_activation_gives_each_group_of_a_convolution_its_own_weights() -> None:
