@@ -369,3 +369,49 @@ def test_prune_by_sensitivity_spares_the_group_that_matters_and_keeps_its_curves
     with pytest.raises(InputError, match=r"prune\.ranking: .* selection split, and there is none"):
         component.run(model, PassContext())
     assert [row[0] for row in component.lacking(["train"])] == ["ranking"]
+
+
+# ---------------------------------------------------------------- what comes back without training
+
+
+def test_prune_gives_copied_channels_back_exactly_where_it_reconstructs() -> None:
+    """Each channel of "a" is there twice: the layer behind can do with one of each."""
+    model = digits()
+    kernel, bias = model.graph.get_layer("a").get_weights()
+    model.graph.get_layer("a").set_weights([np.repeat(kernel[..., ::2], 2, -1), np.repeat(bias[::2], 2)])
+    context = PassContext(train=Images(192))
+    fields: dict[str, Any] = {"sparsity": 0.5, "protect": ("b", "c"), "importance": "reconstruction"}
+    result = Prune(**fields, reconstruct=True).run(model, context)
+    assert result.model.graph.get_layer("a").filters == 16
+    images = next(Images(16).batches(16)).inputs["image"]
+    wanted, plain = model.graph(images), Prune(**fields).run(model, context).model.graph(images)
+    np.testing.assert_allclose(result.model.graph(images), wanted, atol=1e-3)
+    assert np.abs(np.asarray(plain) - wanted).max() > 10 * np.abs(np.asarray(result.model.graph(images)) - wanted).max()
+    line = changed(result.changes)["feature maps"]
+    assert line.reason == "refitted by least squares on 192 images"
+    with pytest.raises(InputError, match="reconstruct: needs images"):
+        Prune(sparsity=0.5, reconstruct=True).run(model, PassContext())
+
+
+def test_prune_mends_the_cut_alone_where_statistics_are_of_other_images() -> None:
+    """Statistics of training that are far from those of the images at hand stay what the network computes with."""
+    model = digits(norm=True)
+    norm = model.graph.get_layer("a_bn")
+    gamma, beta, mean, variance = norm.get_weights()
+    norm.set_weights([gamma, beta, mean + 3, variance * 4])
+    kernel = model.graph.get_layer("a").get_weights()[0]
+    kernel[..., 16:] = 0  # channels that are nothing but a constant
+    model.graph.get_layer("a").set_weights([kernel, *model.graph.get_layer("a").get_weights()[1:]])
+    result = Prune(sparsity=0.5, protect=("b", "c"), importance="l2").run(model, PassContext(train=Images(64)))
+    images = next(Images(64).batches(64)).inputs["image"]
+    before = keras.Model(model.graph.inputs, norm.output)(images).numpy()[..., :16]
+    graph = result.model.graph
+    after = keras.Model(graph.inputs, graph.get_layer("a_bn").output)(images).numpy()
+    np.testing.assert_allclose(after, before, atol=1e-3)
+
+
+def test_prune_refuses_a_sparse_model_whose_zeros_it_would_break(model: Model) -> None:
+    with pytest.raises(UnsupportedError, match="a cut would break its pattern of zeros"):
+        Prune(sparsity=0.5).run(replace(model, sparse={"a": "2:4"}), PassContext())
+    with pytest.raises(UnsupportedError, match="refitting would fill its zeros"):
+        Prune(sparsity=0.5, reconstruct=True).run(replace(model, sparse={"a": "unstructured"}), PassContext())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,7 @@ from toolkit.schema import Component
 if TYPE_CHECKING:
     from toolkit.core import Array, Dataset
     from toolkit.engine.groups import Group
-    from toolkit.engine.importance import Normalization
+    from toolkit.engine.importance import Kind
     from toolkit.engine.samples import Samples
     from toolkit.engine.widths import Rounding
 
@@ -69,9 +69,7 @@ class Prune(Component):
     """The longest its float32 file may take on `device`, in milliseconds."""
     device: str = ""
     """Where latency counts: a device profile of `targets`, or a shipped one; timed within reach, else estimated."""
-    importance: Literal[
-        "l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"
-    ] = "l2"
+    importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"] = "l2"
     """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation,
     reconstruction), or random."""
     ranking: Literal["local", "global", "sensitivity"] = "local"
@@ -80,7 +78,7 @@ class Prune(Component):
     normalization: Literal["auto", "none", "mean", "max", "l2", "lamp"] = "auto"
     """How scores are made comparable between weights and groups; auto: as suits the importance."""
     reconstruct: bool = False
-    """Refit the layers behind removed channels by least squares, on images of the train (else the calibration) split."""
+    """Refit the layers behind removed channels by least squares, on images of train (else calibration)."""
     round_to: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
     """Kept channels are a multiple of this; a smaller group keeps all. auto: as the devices' kernels have it."""
     min_channels: Annotated[int, Field(ge=1)] = 1
@@ -132,7 +130,7 @@ class Prune(Component):
         UnsupportedError: no channel can go, or the target cannot be reached. InputError: a pattern of `protect`
         matches no layer; images or labels are missing; whatever training says.
         """
-        if self.reconstruct and model.sparse or set(model.sparse.values()) - {"unstructured"}:
+        if (self.reconstruct and model.sparse) or set(model.sparse.values()) - {"unstructured"}:
             what = "refitting would fill its zeros" if self.reconstruct else "a cut would break its pattern of zeros"
             raise UnsupportedError("prune", f"the model is sparse: {what}", "prune first, then sparsify")
         context.emit(Progress("finding channel groups"))
@@ -194,6 +192,7 @@ class Prune(Component):
         said = f"step {number} of {self.steps}: " if self.steps > 1 else ""
         kept = prune_steps.Kept.of(work.context, number)
         cut = kept.read() if kept else None
+        work = self._settled(work)
         if cut is None:
             work.context.emit(Progress(f"{said}choosing channels", keep=bool(said)))
             choice, notes = self._choice(work, number)
@@ -211,6 +210,16 @@ class Prune(Component):
         training = self.recover if last else self.recover.model_copy(update={"epochs": self.step_epochs})
         result = training.run(work.model, prune_steps.training(work.context, number))
         return work.after(result.model, result.changes, said, result.curves)
+
+    def _settled(self, work: _Work) -> _Work:
+        """The same network with the statistics of these images: renewing them mends the cut, and nothing else."""
+        from toolkit.engine.batchnorm import has_batchnorm, settle
+
+        if not self.reestimate_batchnorm or _split(work.context) is None or not has_batchnorm(work.model.graph):
+            return work
+        work.context.emit(Progress("settling BatchNormalization statistics"))
+        graph = settle(work.model.graph, self._samples(work, _IMAGES, "reestimate_batchnorm"))
+        return replace(work, model=replace(work.model, graph=graph))
 
     def _choice(self, work: _Work, number: int) -> tuple[Choice, tuple[LayerChange, ...]]:
         """What a step chooses from, and what was found out for it."""
@@ -239,21 +248,23 @@ class Prune(Component):
         from toolkit.engine.importance import scores
 
         model, seed = work.model, work.context.seed
-        if self.importance not in NEEDS_IMAGES:
-            return scores(model.graph, groups, self.importance, seed=seed, normalization=self._normalization)
+        samples = None
+        if self.importance in NEEDS_IMAGES:
+            samples = self._samples(work, _SCORED, f"importance = {self.importance!r}")
+        if self.importance == "reconstruction" and samples is not None:
+            from toolkit.engine.elimination import saliencies
+
+            return saliencies(model.graph, groups, samples, seed=seed)
         return scores(
             model.graph,
             groups,
-            self.importance,
-            samples=self._samples(work, _SCORED, f"importance = {self.importance!r}"),
+            cast("Kind", self.importance),
+            samples=samples,
             head=model.head,
             seed=seed,
-            normalization=self._normalization,
+            normalization=None if self.normalization == "auto" else self.normalization,
+            centred=self.reestimate_batchnorm or self.reconstruct,
         )
-
-    @property
-    def _normalization(self) -> Normalization | None:
-        return None if self.normalization == "auto" else self.normalization
 
     def _samples(self, work: _Work, images: int, where: str) -> Samples:
         split = _split(work.context)

@@ -76,8 +76,8 @@ def refitted(rows: Sequence[Row], images: int) -> Iterator[LayerChange]:
     done = [row for row in rows if not row.reason]
     if done:
         before, after = (fmean(getattr(row, end) for row in done) for end in ("before", "after"))
-        said = [f"error {value:.3g} of the variance, mean of {len(done)} layers" for value in (before, after)]
-        yield LayerChange("feature maps", *said, f"refitted by least squares on {images:,} images")
+        old, new = (f"error {value:.3g} of the variance, mean of {len(done)} layers" for value in (before, after))
+        yield LayerChange("feature maps", old, new, f"refitted by least squares on {images:,} images")
     for reason in dict.fromkeys(row.reason for row in rows if row.reason):
         names = [row.layer for row in rows if row.reason == reason]
         some = ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
