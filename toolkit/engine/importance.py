@@ -8,6 +8,7 @@
     fisher      half the mean of the squared slope (Theis et al. 2018, arXiv:1801.05787)
     activation  sum of w**2 over the weights that read it times the mean square of what they read: the power that the
                 layers behind lose (the product of Wanda, Sun et al. 2023, arXiv:2306.11695, summed over a channel)
+    reconstruction  what the next layers lose if they make up for it by least squares (engine.elimination)
     random      uniform in [0, 1): the baseline
 
 What a layer loses of a channel's mean, BatchNormalization right behind it takes back once its statistics are renewed,
@@ -26,6 +27,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.engine.elimination import saliencies
 from toolkit.engine.gates import Gates, centred, find_gates, slopes
 from toolkit.engine.graph import Call, walk
 from toolkit.engine.groups import Group, Slot
@@ -33,20 +35,19 @@ from toolkit.engine.samples import Samples
 from toolkit.engine.spread import spreads
 from toolkit.errors import InputError, UnsupportedError
 
-Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "random"]
+Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"]
 Normalization = Literal["none", "mean", "max", "l2", "lamp"]
 Reduction = Literal["mean", "sum", "max"]
 Renewed = Literal["nothing", "statistics", "biases"]
 Scores = NDArray[np.float64]
 Parts = list[Scores]
 
-NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation")
+NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation", "reconstruction")
 NEEDS_LABELS: tuple[Kind, ...] = ("taylor",)  # fisher draws its own where there are none
-# Slopes are losses, and compare as they are; the sizes of weights say nothing across layers until each is divided by
-# its own mean. Measured by benchmarks/importance.py.
+# What suits a ranking over all groups, by benchmarks/importance.py: slopes are losses and compare as they are; sums of
+# weights keep how much a group has of them. Activations have each layer's own unit.
 NORMALIZATIONS: dict[Kind, Normalization] = {
-    **dict.fromkeys(("l1", "l2", "bn_gamma", "random"), "mean"),
-    **dict.fromkeys(("taylor", "fisher"), "none"),
+    **dict.fromkeys(("l1", "l2", "bn_gamma", "random", "taylor", "fisher", "reconstruction"), "none"),
     "activation": "l2",
 }
 
@@ -63,7 +64,7 @@ def scores(
     head: str = "softmax",
     seed: int = 0,
     normalization: Normalization | None = None,
-    reduction: Reduction = "mean",
+    reduction: Reduction = "sum",
     renewed: Renewed = "statistics",
 ) -> dict[str, Scores]:
     """For each group that is not frozen one score, 0 or more, for each of its channels.
@@ -84,6 +85,8 @@ def scores(
     found: Mapping[str, Parts]
     if kind not in NEEDS_IMAGES or samples is None:
         found = {group.id: _of_weights(model, group, kind) for group in free}
+    elif kind == "reconstruction":
+        found = {name: [part] for name, part in saliencies(model, free, samples, seed=seed).items()}
     elif kind == "activation":
         found = _of_activations(model, free, samples, _given_back(model, renewed))
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,7 @@ from toolkit.schema import Component
 if TYPE_CHECKING:
     from toolkit.core import Array, Dataset
     from toolkit.engine.groups import Group
-    from toolkit.engine.importance import Kind
+    from toolkit.engine.importance import Renewed
     from toolkit.engine.samples import Samples
     from toolkit.engine.widths import Rounding
 
@@ -248,22 +248,19 @@ class Prune(Component):
         from toolkit.engine.importance import scores
 
         model, seed = work.model, work.context.seed
+        renewed: Renewed = "biases" if self.reconstruct else "statistics" if self.reestimate_batchnorm else "nothing"
         samples = None
         if self.importance in NEEDS_IMAGES:
             samples = self._samples(work, _SCORED, f"importance = {self.importance!r}")
-        if self.importance == "reconstruction" and samples is not None:
-            from toolkit.engine.elimination import saliencies
-
-            return saliencies(model.graph, groups, samples, seed=seed)
         return scores(
             model.graph,
             groups,
-            cast("Kind", self.importance),
+            self.importance,
             samples=samples,
             head=model.head,
             seed=seed,
             normalization=None if self.normalization == "auto" else self.normalization,
-            centred=self.reestimate_batchnorm or self.reconstruct,
+            renewed=renewed,
         )
 
     def _samples(self, work: _Work, images: int, where: str) -> Samples:
