@@ -11,6 +11,9 @@
     reconstruction  what the next layers lose if they make up for it by least squares (engine.elimination)
     random      uniform in [0, 1): the baseline
 
+Losses are those of the labels given, or, where some are missing, of labels drawn from what the model predicts: then
+fisher is the Fisher information itself (Kunstner et al. 2019, arXiv:1905.12558).
+
 What a layer loses of a channel's mean, BatchNormalization right behind it takes back once its statistics are renewed,
 and a refitted bias anywhere. There scores from images are taken about the mean: only what varies is lost.
 
@@ -38,12 +41,12 @@ from toolkit.errors import InputError, UnsupportedError
 Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"]
 Normalization = Literal["none", "mean", "max", "l2", "lamp"]
 Reduction = Literal["mean", "sum", "max"]
+# what gives back the mean of a channel that went: nothing, the statistics of BatchNormalization, or biases everywhere
 Renewed = Literal["nothing", "statistics", "biases"]
 Scores = NDArray[np.float64]
 Parts = list[Scores]
 
 NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation", "reconstruction")
-NEEDS_LABELS: tuple[Kind, ...] = ("taylor",)  # fisher draws its own where there are none
 # What suits a ranking over all groups, by benchmarks/importance.py: slopes are losses and compare as they are; sums of
 # weights keep how much a group has of them. Activations have each layer's own unit.
 NORMALIZATIONS: dict[Kind, Normalization] = {
@@ -75,7 +78,7 @@ def scores(
     within a group of one part none does; None: that of NORMALIZATIONS. reduction: of a group's parts. renewed: what
     gives back the channels' means after the cut: nothing, BatchNormalization's statistics, or biases everywhere.
 
-    InputError: images or labels that `kind` needs are missing. UnsupportedError: bn_gamma, and a group has none.
+    InputError: images that `kind` needs are missing. UnsupportedError: bn_gamma, and a group has none.
     """
     free = [group for group in groups if not group.frozen]
     if kind == "random":
@@ -133,7 +136,7 @@ def _sums(values: Scores, slot: Slot) -> Scores:
 
 
 def _of_slopes(model: Any, gates: Gates, kind: Kind, *, samples: Samples, head: str, seed: int) -> dict[str, Parts]:
-    drawn = kind not in NEEDS_LABELS and any(sample.labels is None for sample in samples())
+    drawn = any(sample.labels is None for sample in samples())
     size: Callable[[Scores], Scores] = np.abs if kind == "taylor" else (lambda slope: slope**2 / 2)
     total, images = np.zeros(gates.count), 0
     for found in slopes(model, gates, samples, head=head, labels="drawn" if drawn else "given", seed=seed):
