@@ -15,7 +15,7 @@ CASES = [{}, {"scale": False}, {"center": False}, {"epsilon": 0.1, "momentum": 0
 
 
 def trained(layer: Any, images: Any, given: Any) -> list[Any]:
-    """Outputs, gradients of the input and of the trainable weights, all weights after one step, outputs of inference."""
+    """Outputs, gradients of the input and of the trainable weights, weights after one step, outputs of inference."""
     layer.build(images.shape)
     rng = np.random.default_rng(1)
     layer.set_weights([rng.uniform(0.5, 2, weight.shape) for weight in layer.weights])
