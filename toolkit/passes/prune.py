@@ -62,7 +62,7 @@ class Prune(Component):
         InputError: a pattern of `protect` matches no layer.
         """
         from toolkit.engine.groups import find_groups
-        from toolkit.engine.importance import score, weakest
+        from toolkit.engine.importance import scores, weakest
         from toolkit.engine.surgery import remove
 
         context.emit(Progress("finding channel groups"))
@@ -74,12 +74,8 @@ class Prune(Component):
             fix = "lower round_to" if free else "leave prune out"
             raise UnsupportedError("prune", f"no channel can be removed; {self._kept(groups)}", fix)
         context.emit(Progress(f"removing channels from {len(cut)} groups"))
-        removals = {
-            group.id: weakest(
-                score(model.graph, group, kind=self.importance, seed=context.seed), group.size - widths[group.id]
-            )
-            for group in cut
-        }
+        found = scores(model.graph, cut, self.importance, seed=context.seed)
+        removals = {group.id: weakest(found[group.id], group.size - widths[group.id]) for group in cut}
         pruned = remove(model.graph, removals)
         changes = (self._totals(model.graph, pruned), *self._changes(groups, widths))
         pruned, notes = self._renew(pruned, model, context)
