@@ -37,7 +37,7 @@ class Cost(Protocol):
 
 
 def allocate(
-    graph: Graph,
+    graph: Graph | None,
     groups: Sequence[Group],
     scores: Mapping[str, Scores],
     share: float,
@@ -52,11 +52,14 @@ def allocate(
     comparable between groups. Groups that lose nothing are not named. Comes as near as the widths allowed let it.
     """
     free = [group for group in groups if not group.frozen]
-    priced = cost if cost is not None else prices.macs(graph, free)
+    if cost is None:
+        if graph is None:
+            raise ValueError("give the graph whose MACs count, or a cost")
+        cost = prices.macs(graph, free)
     if ranking == "local":
-        widths = for_share(priced, free, share, rounding).widths
+        widths = for_share(cost, free, share, rounding).widths
     else:
-        widths = _greedy(free, scores, share * priced({}), priced, rounding)
+        widths = _greedy(free, scores, share * cost({}), cost, rounding)
     return chosen(free, scores, widths)
 
 
@@ -78,14 +81,16 @@ def widths_after(groups: Sequence[Group], removals: Mapping[str, Sequence[int] |
 
 def smallest(groups: Sequence[Group], cost: Cost, rounding: Rounding) -> float:
     """The smallest share of the cost that any widths leave."""
-    return cost({group.id: allowed(group.size, rounding)[0] for group in groups if not group.frozen}) / cost({})
+    return cost({group.id: allowed(group.size, rounding.of(group))[0] for group in groups if not group.frozen}) / cost(
+        {}
+    )
 
 
 def _greedy(
     groups: Sequence[Group], scores: Mapping[str, Scores], target: float, cost: Cost, rounding: Rounding
 ) -> Widths:
     """Widths after taking the cheapest steps until the cost is at the target, or as near as it comes."""
-    ladders = {group.id: allowed(group.size, rounding) for group in groups}
+    ladders = {group.id: allowed(group.size, rounding.of(group)) for group in groups}
     lost = {group.id: np.concatenate([[0.0], np.cumsum(np.sort(scores[group.id]))]) for group in groups}
     widths = {group.id: group.size for group in groups}
     while (over := cost(widths) - target) > 0:

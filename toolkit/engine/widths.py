@@ -7,7 +7,8 @@ channels: with odd counts fewer MACs can run slower). A group no larger than the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 
 from toolkit.engine import prices
 from toolkit.engine.graph import Graph
@@ -27,6 +28,11 @@ class Rounding:
     multiple: int = 8
     least: int = 1
     share: float = 0.0
+
+    def of(self, group: Group) -> Rounding:
+        """The same for a group whose channels stand for several of a layer's each (normalized together, shuffled)."""
+        each = max((slot.positions.shape[1] for slot in group.slots if slot.side == "out"), default=1)
+        return replace(self, multiple=self.multiple // gcd(self.multiple, each), least=-(-self.least // each))
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def width(size: int, sparsity: float, rounding: Rounding) -> int:
 
 def uniform(groups: Iterable[Group], sparsity: float, rounding: Rounding) -> Widths:
     """The same sparsity for each group."""
-    return {group.id: width(group.size, sparsity, rounding) for group in groups}
+    return {group.id: width(group.size, sparsity, rounding.of(group)) for group in groups}
 
 
 def share_of_macs(graph: Graph, groups: Sequence[Group], widths: Widths) -> float:
