@@ -85,7 +85,8 @@ class Model:
     """A trained network and everything needed to use it rightly. Passes return new ones.
 
     graph: for kind "keras" a flat functional keras.Model in inference form; for the others the pathlib.Path of the
-    file (.onnx, .tflite) or folder (SavedModel), which nothing changes.
+    file (.onnx, .tflite) or folder (SavedModel), which nothing changes. sparse: layer -> pattern of the zeros in its
+    weight ("unstructured", "2:4", "4x1"), which passes keep and exporters may use.
     """
 
     kind: Kind
@@ -95,6 +96,7 @@ class Model:
     quant: QuantSpec = QuantSpec()
     statistics: Statistics | None = None  # ranges for static quantization, of the graph in prepared form
     notes: tuple[str, ...] = ()  # of its source, in words: what it was carried from, how far its outputs are from that
+    sparse: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def head(self) -> Meaning:
