@@ -18,6 +18,7 @@ from toolkit.schema import Component, describe
 PASSES: dict[str, dict[str, Any]] = {
     "prune": {"sparsity": 0.5, "round_to": 4},
     "distill": {"epochs": 1},
+    "sparsify": {"sparsity": 0.5, "epochs": 1},
     "quantize": {"scheme": "int8"},
     "qat": {"epochs": 1},
 }

@@ -16,6 +16,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "passes": {
         "prune": "toolkit.passes.prune:Prune",
         "distill": "toolkit.passes.distill:Distill",
+        "sparsify": "toolkit.passes.sparsify:Sparsify",
         "quantize": "toolkit.passes.quantize:Quantize",
         "qat": "toolkit.passes.qat:Qat",
     },

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from toolkit.engine import augment, heads, loss, schedule, views
+from toolkit.engine.masking import Masks
 from toolkit.engine.teacher import Teacher, of_graph
 from toolkit.engine.teaching import Teaching
 
@@ -59,17 +60,20 @@ class Trainer:
         self.rates = schedule.rates(how.schedule, how.learning_rate, how.epochs, batches.steps)
         self._optimizer = _optimizer(how, self.rates)
         self._optimizer.build(self.student.graph.trainable_variables)
+        self._masks = Masks(self.student.graph, how.sparsity) if how.sparsity else None
         self._answers = self._known_answers()
         self._step = tf.function(self._compute, autograph=False)
 
     def epoch(self, number: int, told: Told) -> float:
         """Mean loss of one pass over the images."""
         total, last = tf.zeros(()), monotonic()
+        done = (number - 1) * self._batches.steps
         for index, rows in enumerate(self._batches.rows(number)):
             answers = self._answers[rows] if self._answers is not None else np.zeros(0, np.float32)
             given = (self._batches.images[rows], self._batches.labels[rows], answers)
             seeds = tf.constant([self._how.seed * 100_003 + number, index * 7], tf.int32)
-            total += self._step(*map(tf.constant, given), seeds)
+            free = self._choose_masks(done + index + 1, is_last=index + 1 == self._batches.steps)
+            total += self._step(*map(tf.constant, given), seeds, tf.constant(free))
             if monotonic() - last > SECOND:
                 last = monotonic()
                 told(number, (index + 1) / self._batches.steps, float(total) / (index + 1))
@@ -79,6 +83,22 @@ class Trainer:
         """Mean learning rate of an epoch."""
         steps = self._batches.steps
         return float(self.rates[(number - 1) * steps : number * steps].mean())
+
+    @property
+    def settled(self) -> int:
+        """The first epoch at whose end the masks are those that stay; 0 where they always are."""
+        return -(-self._masks.settled // self._batches.steps) if self._masks else 0
+
+    def _choose_masks(self, step: int, *, is_last: bool) -> bool:
+        """Choose masks where they are due; whether this step leaves weights free, for the next to choose from.
+
+        The last of an epoch does not: what the epoch has come to is looked at and kept.
+        """
+        if self._masks is None:
+            return False
+        if self._masks.is_due(step):
+            self._masks.choose(step)
+        return self._masks.is_due(step + 1) and not is_last
 
     def state(self) -> list[Array]:
         """Everything that changes from step to step: weights, the optimizer's, states of random layers."""
@@ -91,7 +111,8 @@ class Trainer:
 
     def _variables(self) -> list[Any]:
         seen = self._views.variables if self._views is not None else []
-        return [*self.student.graph.variables, *self._optimizer.variables, *seen]
+        masks = self._masks.variables if self._masks is not None else []
+        return [*self.student.graph.variables, *self._optimizer.variables, *seen, *masks]
 
     def _known_answers(self) -> Array | None:
         """The teacher's outputs, once for all epochs; None where views differ, or where they would fill the memory."""
@@ -102,8 +123,11 @@ class Trainer:
             return None
         return self._teacher.answers(images)
 
-    def _compute(self, images: Any, labels: Any, answers: Any, seeds: Any) -> Any:
-        """The loss of a batch, before the step that follows it. `answers`: the teacher's, where they are known."""
+    def _compute(self, images: Any, labels: Any, answers: Any, seeds: Any, free: Any) -> Any:
+        """The loss of a batch, before the step that follows it.
+
+        answers: the teacher's, where they are known. free: leave weights unmasked.
+        """
         model = self.student.graph
         seen = augment.view(images, self._how.augment, seeds)
         if self._views is not None:
@@ -119,6 +143,8 @@ class Trainer:
             whole = self._optimizer.scale_loss(whole)
         variables = model.trainable_variables
         self._optimizer.apply(tape.gradient(whole, variables), variables)
+        if self._masks is not None:
+            self._masks.lay_on(free)
         return value
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from toolkit.engine.loss import DECISIONS, Target
 from toolkit.engine.schedule import Schedule
+from toolkit.engine.sparsity import Sparsity
 from toolkit.engine.views import Views
 
 
@@ -18,7 +19,7 @@ class Teaching:
     images, of both kinds. judged_by: what evaluates epochs, a score to be large or a loss to be small. patience: epochs
     without a better evaluation before stopping; 0 never stops early. frozen: layers that stay as they are and work as
     in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. half: compute in 16 bits where Keras'
-    mixed_float16 does; the weights stay float32.
+    mixed_float16 does; the weights stay float32. sparsity: zeros that are made, or kept, as training goes on.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Teaching:
     judged_by: Literal["score", "loss"] = "score"
     patience: int = 0
     half: bool = False
+    sparsity: Sparsity | None = None
     seed: int = 0
 
     @property

@@ -72,8 +72,9 @@ def fit(
     teacher: a flat Keras model with the student's head, or a `Teacher`; without one, on labels alone. images: (n, ...)
     float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns) numbers, as the
     head has it. evaluate: a score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of
-    equals, and the model as it came if none is as good; without it the last epoch. checkpoint: where to keep the state
-    after each epoch, and to go on from, if one of this training is there; what comes out is then the same. Raises
+    equals, and the model as it came if none is as good; without it the last epoch. With a schedule of zeros, only
+    epochs that have all of them count. checkpoint: where to keep the state after each epoch, and to go on from, if one
+    of this training is there; what comes out is then the same. Raises
     InputError for labels the student has no output for, and when the loss stops being a number.
     """
     if teacher is None or how.target.alpha < 1:
@@ -82,7 +83,7 @@ def fit(
     result = rebuild(student, {})
     batches = Batches(images, labels, min(how.batch_size, len(labels)), how.seed)
     trainer = Trainer(student, teacher, batches, how)
-    best = _Best(evaluate, how)
+    best = _Best(evaluate, how, trainer.settled)
     losses = _taken_up(checkpoint, trainer, best)
     watch.begin(len(losses))
     if losses:
@@ -108,10 +109,13 @@ def fit(
 
 
 class _Best:
-    """The best weights seen. Equal scores: the later, which has learned at a smaller rate; patience asks for better."""
+    """The best weights seen. Equal scores: the later, which has learned at a smaller rate; patience asks for better.
 
-    def __init__(self, evaluate: Evaluate | None, how: Teaching) -> None:
-        self._evaluate, self._how = evaluate, how
+    first: the epoch from which on they count.
+    """
+
+    def __init__(self, evaluate: Evaluate | None, how: Teaching, first: int) -> None:
+        self._evaluate, self._how, self._first = evaluate, how, first
         self.scores: list[float] = []
         self.weights: list[Array] | None = None
         self.epoch = 0
@@ -122,20 +126,20 @@ class _Best:
             self.epoch = number
             return None
         score = float(self._evaluate(model))
-        if self._how.worth(score) >= max(self._worths(), default=-math.inf):
+        if number >= self._first and self._how.worth(score) >= max(self._worths(), default=-math.inf):
             self.epoch, self.weights = number, model.get_weights()
         self.scores.append(score)
         return score
 
     def _worths(self) -> list[float]:
-        return [self._how.worth(score) for score in self.scores]
+        return [self._how.worth(score) for score in self.scores[self._first :]]
 
     def is_enough(self, number: int) -> bool:
         """Whether the last epochs, `patience` of them, brought no score above all before."""
         worths, patience = self._worths(), self._how.patience
         if not worths or not patience:
             return False
-        return number - worths.index(max(worths)) >= patience
+        return number - self._first - worths.index(max(worths)) >= patience
 
 
 def _state(trainer: Trainer, best: _Best, losses: list[float]) -> State:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolkit.core import Dataset
     from toolkit.engine.checkpoint import Checkpoint
     from toolkit.engine.hold import Held
+    from toolkit.engine.sparsity import Sparsity
     from toolkit.engine.teacher import Teacher
     from toolkit.engine.teaching import Teaching
     from toolkit.engine.train import TrainResult, Watch
@@ -78,7 +79,7 @@ class Distill(Component):
             watch=self._watch(model, context),
             checkpoint=kept(context),
         )
-        changes = (self._summary(result, train, held.where), *thawed(model.graph))
+        changes = (self._summary(result, train, held.where), *thawed(model.graph), *still_zero(model, result.model))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _checked(self, model: Model, context: PassContext) -> tuple[Model, Dataset]:
@@ -158,7 +159,12 @@ class Distill(Component):
         own = self.model_dump(include={"epochs", "batch_size", "learning_rate", "augment", "patience"})
         target = Target(temperature=self.temperature, alpha=alpha)
         return Teaching(
-            **own, head=model.head, target=target, judged_by=self._judged_by(model, context), seed=context.seed
+            **own,
+            head=model.head,
+            target=target,
+            judged_by=self._judged_by(model, context),
+            sparsity=kept_zeros(model),
+            seed=context.seed,
         )
 
     def _judged_by(self, model: Model, context: PassContext) -> Literal["score", "loss"]:
@@ -200,6 +206,24 @@ class Distill(Component):
         shown = (f"{scores[i]:.2%}" if share else f"{scores[i]:.4g}" for i in (0, result.best_epoch))
         before, after = (f"{name.replace('_', ' ')} {text}" for text in shown)
         return LayerChange("the model", before, after, f"{kept}; {work}")
+
+
+def kept_zeros(model: Model) -> Sparsity | None:
+    """What training must leave at zero."""
+    from toolkit.engine.sparsity import Sparsity
+
+    return Sparsity(tuple(model.sparse)) if model.sparse else None
+
+
+def still_zero(model: Model, graph: Any) -> tuple[LayerChange, ...]:
+    """The line about the zeros of a model that came with some, counted again."""
+    from toolkit.engine.sparsity import zeros
+
+    if not model.sparse:
+        return ()
+    before, after = (sum(row.zeros for row in zeros(x, tuple(model.sparse))) for x in (model.graph, graph))
+    layers = f"{len(model.sparse)} sparse layers"
+    return (LayerChange(layers, f"{before:,} zeros", f"{after:,} zeros", "what was zero stays zero"),)
 
 
 def kept(context: PassContext) -> Checkpoint | None:

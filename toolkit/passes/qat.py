@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
-from toolkit.passes.distill import BATCH, Distill, as_teacher, evaluation, kept, thawed
+from toolkit.passes.distill import BATCH, Distill, as_teacher, evaluation, kept, still_zero, thawed
 from toolkit.quantization import RangeMethod, TensorRange
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class Qat(Distill):
         found = learned(start, result.model, how)
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
         rewrites = (*_rewritten(prepared), *self._rounded(found.graph))
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites)
+        zeros = still_zero(model, found.graph)
+        changes = (self._summary(result, train, held.where), *thawed(model.graph), *zeros, *rewrites)
         after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics)
         return PassResult(after, changes, result.curves)
 
@@ -133,6 +134,9 @@ class Qat(Distill):
         from toolkit.engine import tfmot_qat
         from toolkit.engine.prepare import prepare
 
+        if model.sparse:
+            problem = f"it would fill the zeros of {len(model.sparse)} sparse layers"
+            raise UnsupportedError(f"{self.called}.backend 'tfmot'", problem, 'set backend = "native"')
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_qat.check(model.graph, how)
         held = self._images(train, model.signature.inputs[0].name, context)

@@ -94,6 +94,7 @@ def save_contract(model: Model, path: Path) -> None:
         "quant": asdict(model.quant),
         "statistics": asdict(model.statistics) if model.statistics else None,
         "code": _code(model.graph),
+        "sparse": dict(model.sparse),
     }
     target = contract_path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -116,6 +117,7 @@ def read_contract(path: Path) -> Model:
         preprocessing=TypeAdapter(Preprocessing).validate_python(data["preprocessing"]),
         quant=TypeAdapter(QuantSpec).validate_python(data["quant"]),
         statistics=TypeAdapter(Statistics | None).validate_python(data["statistics"]),
+        sparse=data.get("sparse", {}),
     )
 
 
