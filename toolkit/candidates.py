@@ -16,7 +16,7 @@ from toolkit import registry
 from toolkit.core import Artifact, Delivered, ExportContext, Measurement, Model, Progress, QuantSpec
 from toolkit.devices import open_session
 from toolkit.errors import InputError
-from toolkit.pruning import FORMATS, Needs, runtime_of
+from toolkit.pruning import FORMATS, Needs, runtime_of, timed
 
 
 class Candidates:
@@ -37,7 +37,7 @@ class Candidates:
             raise InputError("prune.device", f"no such device was prepared, got {device!r}")
         files = [self._file(model, runtime_of(profile)[0]) for model in models]
         unique = list({file.name: file for file in files}.values())
-        found = self._timed(unique) if profile.measurable else self._estimated(unique)
+        found = self._timed(unique) if timed(profile) else self._estimated(unique)
         return tuple(_delivered(file, found[file.name]) for file in files)
 
     def _file(self, model: Model, form: str) -> Artifact:

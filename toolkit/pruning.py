@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit import kernels
+from toolkit import kernels, registry
 from toolkit.core import MeasureSpec
 from toolkit.devices import DeviceProfile, load_device
 from toolkit.errors import EdgekitError, InputError, UnsupportedError
@@ -68,35 +68,48 @@ def problems(recipe: Recipe, component: Any) -> Iterator[str]:
     """Why the latency of a candidate cannot be told."""
     try:
         found = needs(recipe, component)
-    except InputError as error:
-        yield f"device: {error}"
-        return
-    try:
-        if found.profile is not None and _is_timed(component):
-            runtime_of(found.profile)
-            if not found.profile.measurable and not found.profile.processors:
-                problem = "its latency can be neither measured from here nor estimated (no [[processors]])"
-                raise UnsupportedError(found.profile.name, problem, "name another device")
-            if found.profile.measurable and not found.measure.processes:
-                raise InputError("measure.processes", "0 processes measure nothing", "ask for 1 or more")
+        if found.profile is not None and _asks_latency(component):
+            _check(found.profile, found.measure)
     except EdgekitError as error:
         yield f"device: {error}"
+
+
+def _check(profile: DeviceProfile, measure: MeasureSpec) -> None:
+    """Raise where candidates can be neither timed nor estimated."""
+    runtime_of(profile)
+    if timed(profile):
+        if not measure.processes:
+            raise InputError("measure.processes", "0 processes measure nothing", "ask for 1 or more")
+    elif not profile.processors:
+        problem = "its latency can be neither measured from here nor estimated (no [[processors]])"
+        raise UnsupportedError(profile.name, problem, "name another device")
+    elif profile.processors[0].vela:
+        problem = "candidates are float32 files, and an Ethos-U computes int8 alone"
+        raise UnsupportedError(profile.name, problem, "set a share of the macs, or of the size")
+
+
+def timed(profile: DeviceProfile) -> bool:
+    """Whether its latency is measured from here: within reach, itself, and in a runtime that tells."""
+    runtime = registry.load("runtimes", runtime_of(profile)[1])
+    return profile.measurable and not profile.emulated and bool(getattr(runtime, "timed", True))
 
 
 def notes(recipe: Recipe, component: Any) -> Iterator[str]:
     """How the latency of candidates is told, and which multiple `auto` is."""
     try:
         found = needs(recipe, component)
-    except InputError:
-        return
+        if found.profile is not None and _asks_latency(component):
+            _check(found.profile, found.measure)
+    except EdgekitError:
+        return  # a problem, said as such
     if _asks(component):
         yield f'prune: round_to = "auto" is {found.multiple} here'
-    if found.profile is not None and _is_timed(component):
-        how = "measured" if found.profile.measurable else "estimated, not measured"
+    if found.profile is not None and _asks_latency(component):
+        how = "measured" if timed(found.profile) else "estimated, not measured"
         yield f"prune: latency on {found.profile.name} is {how}, of float32 files"
 
 
-def _is_timed(component: Any) -> bool:
+def _asks_latency(component: Any) -> bool:
     return any(getattr(component, name, None) is not None for name in ("latency", "latency_ms"))
 
 

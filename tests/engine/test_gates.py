@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from toolkit.engine.gates import Gates, find_gates, run, slopes
+from toolkit.engine.gates import Gates, centred, find_gates, run, slopes
 from toolkit.engine.groups import find_groups
 from toolkit.engine.samples import Sample
 from toolkit.engine.surgery import remove
@@ -69,6 +69,17 @@ def test_closed_gates_compute_what_the_cut_network_computes(mixed: Any, batch: S
     cut = np.asarray(remove(mixed, removals)(*batch.inputs))
     assert np.allclose(answers(mixed, gates, batch, values), cut, atol=1e-5)
     assert not np.allclose(cut, mixed(*batch.inputs), atol=1e-3)
+
+
+def test_closed_centred_gates_leave_the_mean_of_what_is_read(mixed: Any, batch: Sample) -> None:
+    groups = find_groups(mixed)
+    gates = centred(mixed, find_gates(mixed, groups), lambda: [batch], ["classes"])
+    values = np.ones((1, gates.count))
+    gates.split(values)["code"][:] = 0
+    constant = answers(mixed, gates, batch, values)
+    code = keras.Model(mixed.input, mixed.get_layer("code").output)(*batch.inputs)
+    assert np.allclose(constant, mixed.get_layer("classes")(ops.mean(code, axis=0, keepdims=True)), atol=1e-5)
+    assert np.allclose(answers(mixed, gates, batch, np.ones((1, gates.count))), mixed(*batch.inputs), atol=1e-5)
 
 
 def test_a_frozen_group_has_no_gates(mixed: Any) -> None:

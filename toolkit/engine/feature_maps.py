@@ -21,8 +21,8 @@ from toolkit.errors import InputError
 Array = NDArray[Any]
 _BYTES = 2**30  # of feature maps at a time
 _LEAST_IMAGES = 8  # that are used even where they have no room
-_ROWS = 50  # for each feature: a fit's variance is then 1/50 of the residual's
-_LEAST_ROWS = 20_000
+_ROWS = 25  # for each feature: a fit's variance is then 1/25 of the residual's
+_LEAST_ROWS = 10_000
 
 
 class FeatureMaps:

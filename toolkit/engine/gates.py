@@ -3,12 +3,15 @@
 A gate of 0 at every layer that reads a channel computes what the network without that channel computes; so the slope
 of the loss in the gate says, to first order, what removing the channel costs. One slope an image: the gates of a batch
 are a row for each image.
+
+A centred gate closes to the channel's mean in place of 0: what removing costs where renewed statistics or refitted
+biases give the mean back ("Mean Replacement Pruning", Evci et al., 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import keras
@@ -20,6 +23,7 @@ from toolkit.engine import heads, loss
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import Group
 from toolkit.engine.samples import Samples
+from toolkit.engine.spread import spreads
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
@@ -32,12 +36,13 @@ class Gates:
     """One gate a channel, in the order of the groups.
 
     places: id of a group -> its gates. reads: layer -> the gate of each channel of its first input, `count` where that
-    channel has none.
+    channel has none. centres: layer -> what a closed gate leaves of each channel; 0 where not named.
     """
 
     count: int
     places: Mapping[str, slice]
     reads: Mapping[str, Indexes]
+    centres: Mapping[str, Array] = field(default_factory=dict)
 
     def split(self, values: Array) -> dict[str, Array]:
         """The last axis of `values`, group by group."""
@@ -65,6 +70,12 @@ def find_gates(model: Any, groups: Iterable[Group]) -> Gates:
     return Gates(count, places, {name: np.where(columns < 0, count, columns) for name, columns in reads.items()})
 
 
+def centred(model: Any, gates: Gates, samples: Samples, layers: Collection[str]) -> Gates:
+    """Gates that close, at these layers, to the means over all images and places; InputError without images."""
+    found = spreads(model, [name for name in gates.reads if name in layers], samples)
+    return replace(gates, centres={name: spread.mean for name, spread in found.items()})
+
+
 def run(model: Any, gates: Gates, inputs: Sequence[Any], values: Any) -> Any:
     """What the model gives in inference with its gates at `values`: (images or 1, gates.count)."""
     padded = tf.concat([values, tf.ones_like(values[:, :1])], axis=1)  # the last one belongs to no channel
@@ -75,7 +86,9 @@ def run(model: Any, gates: Gates, inputs: Sequence[Any], values: Any) -> Any:
         first = args[0]
         factors = tf.gather(padded, gates.reads[operation.name], axis=1)
         shape = (-1, *(1,) * (len(first.shape) - 2), first.shape[-1])
-        return operation(first * tf.cast(tf.reshape(factors, shape), first.dtype), *args[1:], **kwargs)
+        centre = tf.constant(gates.centres.get(operation.name, 0.0), first.dtype)
+        gated = centre + (first - centre) * tf.cast(tf.reshape(factors, shape), first.dtype)
+        return operation(gated, *args[1:], **kwargs)
 
     return model._run_through_graph(inputs, call_fn=call)  # what Functional.call itself does, with gates in between
 

@@ -6,37 +6,50 @@
     taylor      mean over images of |slope of the loss in the channel's gate|: what closing it costs, to first order
                 (Molchanov et al. 2017, arXiv:1611.06440)
     fisher      half the mean of the squared slope (Theis et al. 2018, arXiv:1801.05787)
-    activation  sum of w**2 over the weights that read it times the variance of what they read: the power that each
-                layer behind loses beside a constant, which renewed statistics or biases give back
-                (Sun et al. 2023, arXiv:2306.11695, with the variance in place of the norm)
+    activation  sum of w**2 over the weights that read it times the mean square of what they read: the power that the
+                layers behind lose (the product of Wanda, Sun et al. 2023, arXiv:2306.11695, summed over a channel)
+    reconstruction  what the next layers lose if they make up for it by least squares (engine.elimination)
     random      uniform in [0, 1): the baseline
+
+What a layer loses of a channel's mean, BatchNormalization right behind it takes back once its statistics are renewed,
+and a refitted bias anywhere. There scores from images are taken about the mean: only what varies is lost.
 
 A group's parts (one a weight, or one a layer, or the slopes) are normalized one by one, and then reduced to one score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 from zlib import crc32
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.engine.gates import find_gates, slopes
+from toolkit.engine.elimination import saliencies
+from toolkit.engine.gates import Gates, centred, find_gates, slopes
+from toolkit.engine.graph import Call, walk
 from toolkit.engine.groups import Group, Slot
 from toolkit.engine.samples import Samples
 from toolkit.engine.spread import spreads
 from toolkit.errors import InputError, UnsupportedError
 
-Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "random"]
+Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"]
 Normalization = Literal["none", "mean", "max", "l2", "lamp"]
 Reduction = Literal["mean", "sum", "max"]
+Renewed = Literal["nothing", "statistics", "biases"]
 Scores = NDArray[np.float64]
 Parts = list[Scores]
 
-NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation")
+NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation", "reconstruction")
 NEEDS_LABELS: tuple[Kind, ...] = ("taylor",)  # fisher draws its own where there are none
+# What suits a ranking over all groups, by benchmarks/importance.py: slopes are losses and compare as they are; sums of
+# weights keep how much a group has of them. Activations have each layer's own unit.
+NORMALIZATIONS: dict[Kind, Normalization] = {
+    **dict.fromkeys(("l1", "l2", "bn_gamma", "random", "taylor", "fisher", "reconstruction"), "none"),
+    "activation": "l2",
+}
 
 # Weights that scale a channel. Biases and moving statistics shift it, and say nothing of what it carries on.
 _SCALING = ("kernel", "depthwise_kernel", "pointwise_kernel", "gamma", "alpha")
@@ -50,15 +63,17 @@ def scores(
     samples: Samples | None = None,
     head: str = "softmax",
     seed: int = 0,
-    normalization: Normalization = "mean",
-    reduction: Reduction = "mean",
+    normalization: Normalization | None = None,
+    reduction: Reduction = "sum",
+    renewed: Renewed = "statistics",
 ) -> dict[str, Scores]:
     """For each group that is not frozen one score, 0 or more, for each of its channels.
 
     samples: for the kinds of NEEDS_IMAGES. head: what the first output is (engine.loss). normalization: of each part:
-    none, divided by its "mean", "max" or "l2" norm over the channels, or "lamp" (squares over the sum of all that are
-    no smaller: Lee et al. 2021, arXiv:2010.07611, for scores that are squares already). A ranking over all groups
-    depends on it; within a group of one part none does. reduction: of a group's parts.
+    none, divided by its "mean", "max" or "l2" norm over the channels, or "lamp" (over the sum of all that are no
+    smaller: Lee et al. 2021, arXiv:2010.07611, where scores are squares). A ranking over all groups depends on it,
+    within a group of one part none does; None: that of NORMALIZATIONS. reduction: of a group's parts. renewed: what
+    gives back the channels' means after the cut: nothing, BatchNormalization's statistics, or biases everywhere.
 
     InputError: images or labels that `kind` needs are missing. UnsupportedError: bn_gamma, and a group has none.
     """
@@ -67,18 +82,18 @@ def scores(
         return {group.id: _random(group, seed) for group in free}
     if kind in NEEDS_IMAGES and samples is None:
         raise InputError(f"importance = {kind!r}", "needs images", "name a train or calibration split, or take l2")
-    found = _parts(model, free, kind, samples=samples, head=head, seed=seed)
-    return {group.id: _reduced(found[group.id], group.size, normalization, reduction) for group in free}
-
-
-def _parts(
-    model: Any, groups: Sequence[Group], kind: Kind, *, samples: Samples | None, head: str, seed: int
-) -> Mapping[str, Parts]:
-    if samples is None or kind not in NEEDS_IMAGES:
-        return {group.id: _of_weights(model, group, kind) for group in groups}
-    if kind == "activation":
-        return _of_activations(model, groups, samples)
-    return _of_slopes(model, groups, kind, samples=samples, head=head, seed=seed)
+    found: Mapping[str, Parts]
+    if kind not in NEEDS_IMAGES or samples is None:
+        found = {group.id: _of_weights(model, group, kind) for group in free}
+    elif kind == "reconstruction":
+        found = {name: [part] for name, part in saliencies(model, free, samples, seed=seed).items()}
+    elif kind == "activation":
+        found = _of_activations(model, free, samples, _given_back(model, renewed))
+    else:
+        gates = centred(model, find_gates(model, free), samples, _given_back(model, renewed))
+        found = _of_slopes(model, gates, kind, samples=samples, head=head, seed=seed)
+    how = normalization or NORMALIZATIONS[kind]
+    return {group.id: _reduced(found[group.id], group.size, how, reduction) for group in free}
 
 
 def _random(group: Group, seed: int) -> Scores:
@@ -117,10 +132,7 @@ def _sums(values: Scores, slot: Slot) -> Scores:
 # ---------------------------------------------------------------- from images
 
 
-def _of_slopes(
-    model: Any, groups: Sequence[Group], kind: Kind, *, samples: Samples, head: str, seed: int
-) -> dict[str, Parts]:
-    gates = find_gates(model, groups)
+def _of_slopes(model: Any, gates: Gates, kind: Kind, *, samples: Samples, head: str, seed: int) -> dict[str, Parts]:
     drawn = kind not in NEEDS_LABELS and any(sample.labels is None for sample in samples())
     size: Callable[[Scores], Scores] = np.abs if kind == "taylor" else (lambda slope: slope**2 / 2)
     total, images = np.zeros(gates.count), 0
@@ -131,12 +143,32 @@ def _of_slopes(
     return {name: [part] for name, part in gates.split(total / images).items()}
 
 
-def _of_activations(model: Any, groups: Sequence[Group], samples: Samples) -> dict[str, Parts]:
+def _given_back(model: Any, renewed: Renewed) -> Collection[str]:
+    """Layers that lose nothing where a channel that they read becomes its own mean."""
+    calls = walk(model).calls
+    if renewed == "nothing":
+        return ()
+    if renewed == "biases":
+        return {call.name for call in calls}
+    return {call.name for call in calls} - {call.name for call in calls if not _before_batchnorm(call, calls)}
+
+
+def _before_batchnorm(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether what the call gives goes through nothing but BatchNormalization."""
+    linear = getattr(call.layer, "activation", None) in (None, keras.activations.linear)
+    readers = [calls[index].layer for index in call.consumers]
+    return linear and bool(readers) and all(type(layer) is keras.layers.BatchNormalization for layer in readers)
+
+
+def _of_activations(
+    model: Any, groups: Sequence[Group], samples: Samples, given_back: Collection[str]
+) -> dict[str, Parts]:
     readers = {slot.layer for group in groups for slot in group.slots if slot.side == "in"}
-    read = spreads(model, readers, samples)
+    found = spreads(model, readers, samples)
+    energies = {name: spread.variance if name in given_back else spread.mean_square for name, spread in found.items()}
     return {
         group.id: [
-            _power(model.get_layer(slot.layer), slot, read[slot.layer].variance)
+            _power(model.get_layer(slot.layer), slot, energies[slot.layer])
             for slot in group.slots
             if slot.side == "in" and slot.weight != "pointwise_kernel"  # which reads what its layer made in between
         ]
@@ -144,15 +176,15 @@ def _of_activations(model: Any, groups: Sequence[Group], samples: Samples) -> di
     }
 
 
-def _power(layer: Any, slot: Slot, variance: Scores) -> Scores:
-    """Variance times the sum of w**2. Grouped convolutions have one place for a channel in each of their groups."""
+def _power(layer: Any, slot: Slot, energies: Scores) -> Scores:
+    """Energy times the sum of w**2. A grouped convolution has one place for a channel in each of its groups."""
     squares = np.moveaxis(np.square(np.asarray(layer.weights[slot.index], np.float64)), slot.axis, 0)
     if slot.weight == "depthwise_kernel":  # of a SeparableConv: (in, ..., multiplier), then (..., in * multiplier, out)
         behind = np.square(np.asarray(layer.pointwise_kernel, np.float64)).sum(axis=-1)
         squares = squares * behind.reshape(len(squares), *(1,) * (squares.ndim - 2), -1)
-    size, runs = len(squares), len(variance) // len(squares)
+    size, runs = len(squares), len(energies) // len(squares)
     each = squares.reshape(size, -1, runs, squares.shape[-1] // runs).sum(axis=(1, 3)).T  # (runs, size)
-    powers: Scores = (each * variance.reshape(runs, size)).sum(axis=0)[slot.positions].sum(axis=1)
+    powers: Scores = (each * energies.reshape(runs, size)).sum(axis=0)[slot.positions].sum(axis=1)
     return powers
 
 

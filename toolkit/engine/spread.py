@@ -25,6 +25,11 @@ class Spread:
     mean: Array
     variance: Array
 
+    @property
+    def mean_square(self) -> Array:
+        found: Array = self.variance + self.mean**2
+        return found
+
 
 def spreads(model: Any, names: Collection[str], samples: Samples) -> dict[str, Spread]:
     """For each named layer that of its first input; InputError without images."""

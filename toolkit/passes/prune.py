@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress
-from toolkit.errors import InputError
-from toolkit.passes import prune_changes, prune_steps
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.passes import prune_changes, prune_curves, prune_steps
 from toolkit.passes.distill import TASKS, Distill
 from toolkit.passes.prune_choose import Choice, choose
 from toolkit.passes.prune_target import Cut, Target
@@ -26,14 +26,15 @@ from toolkit.schema import Component
 if TYPE_CHECKING:
     from toolkit.core import Array, Dataset
     from toolkit.engine.groups import Group
+    from toolkit.engine.importance import Renewed
     from toolkit.engine.samples import Samples
     from toolkit.engine.widths import Rounding
 
 _IMAGES = 2048  # for new statistics: 1,000 to 10,000 are enough (Wu and Johnson 2021, arXiv:2105.07576, section 3)
 _BATCH = 64  # images; large enough for a batch's own statistics to normalize well (same source)
-_SCORED = 512  # images that importance looks at and feature maps are refitted on
-NEEDS_IMAGES = ("taylor", "fisher", "activation")
-NEEDS_LABELS = ("taylor",)
+_SCORED = 512  # images that importance looks at
+_REFITTED = 1024  # images that layers are refitted on, at most: as many as the figures of docs/prune.md
+NEEDS_IMAGES = ("taylor", "fisher", "activation", "reconstruction")
 TARGETS = ("sparsity", "macs", "parameters", "size", "size_kib", "latency", "latency_ms")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -68,12 +69,16 @@ class Prune(Component):
     """The longest its float32 file may take on `device`, in milliseconds."""
     device: str = ""
     """Where latency counts: a device profile of `targets`, or a shipped one; timed within reach, else estimated."""
-    importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "random"] = "l2"
-    """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation), or random."""
-    ranking: Literal["local", "global"] = "local"
-    """local: one sparsity for all groups, for any target; global: what costs least importance for what it saves."""
-    normalization: Literal["none", "mean", "max", "l2", "lamp"] = "mean"
-    """How scores are made comparable between weights and groups."""
+    importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"] = "l2"
+    """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation,
+    reconstruction), or random."""
+    ranking: Literal["local", "global", "sensitivity"] = "local"
+    """local: one sparsity for all groups; global: what costs least importance for what it saves, over all of them;
+    sensitivity: global, with scores that add up to each group's loss as measured on the selection split."""
+    normalization: Literal["auto", "none", "mean", "max", "l2", "lamp"] = "auto"
+    """How scores are made comparable between weights and groups; auto: as suits the importance."""
+    reconstruct: bool = False
+    """Refit the layers behind removed channels by least squares, on images of train (else calibration)."""
     round_to: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
     """Kept channels are a multiple of this; a smaller group keeps all. auto: as the devices' kernels have it."""
     min_channels: Annotated[int, Field(ge=1)] = 1
@@ -111,8 +116,13 @@ class Prune(Component):
 
     def lacking(self, splits: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         """(key, what is missing, fix) where it needs one of several splits and has none."""
-        if self.importance in NEEDS_IMAGES and not {"train", "calibration"} & set(splits):
-            yield "importance", f"{self.importance} needs images", "set data.splits.train or data.splits.calibration"
+        images, fix = {"train", "calibration"} & set(splits), "set data.splits.train or data.splits.calibration"
+        if self.importance in NEEDS_IMAGES and not images:
+            yield "importance", f"{self.importance} needs images", fix
+        if self.reconstruct and not images:
+            yield "reconstruct", "needs images", fix
+        if self.ranking == "sensitivity" and "selection" not in splits:
+            yield "ranking", "sensitivity needs the selection split", "set data.splits.selection"
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """Cut, renew, recover; as many times as there are steps.
@@ -120,6 +130,9 @@ class Prune(Component):
         UnsupportedError: no channel can go, or the target cannot be reached. InputError: a pattern of `protect`
         matches no layer; images or labels are missing; whatever training says.
         """
+        if (self.reconstruct and model.sparse) or set(model.sparse.values()) - {"unstructured"}:
+            what = "refitting would fill its zeros" if self.reconstruct else "a cut would break its pattern of zeros"
+            raise UnsupportedError("prune", f"the model is sparse: {what}", "prune first, then sparsify")
         context.emit(Progress("finding channel groups"))
         groups, rounding = self._protected(model.graph), self._rounding(context)
         work = _Work(model, model, groups, rounding, context)
@@ -179,9 +192,11 @@ class Prune(Component):
         said = f"step {number} of {self.steps}: " if self.steps > 1 else ""
         kept = prune_steps.Kept.of(work.context, number)
         cut = kept.read() if kept else None
+        work = self._settled(work)
         if cut is None:
             work.context.emit(Progress(f"{said}choosing channels", keep=bool(said)))
-            cut = choose(self._choice(work, number), work.context)
+            choice, notes = self._choice(work, number)
+            cut, work = choose(choice, work.context), work.after(work.model, notes, said)
             if kept:
                 kept.write(cut)
         work = replace(work, goal=cut.goal, found=cut.found)
@@ -196,43 +211,77 @@ class Prune(Component):
         result = training.run(work.model, prune_steps.training(work.context, number))
         return work.after(result.model, result.changes, said, result.curves)
 
-    def _choice(self, work: _Work, number: int) -> Choice:
+    def _settled(self, work: _Work) -> _Work:
+        """The same network with the statistics of these images: renewing them mends the cut, and nothing else."""
+        from toolkit.engine.batchnorm import has_batchnorm, settle
+
+        if not self.reestimate_batchnorm or _split(work.context) is None or not has_batchnorm(work.model.graph):
+            return work
+        work.context.emit(Progress("settling BatchNormalization statistics"))
+        graph = settle(work.model.graph, self._samples(work, _IMAGES, "reestimate_batchnorm"))
+        return replace(work, model=replace(work.model, graph=graph))
+
+    def _choice(self, work: _Work, number: int) -> tuple[Choice, tuple[LayerChange, ...]]:
+        """What a step chooses from, and what was found out for it."""
         groups = self._protected(work.model.graph)
-        return Choice(
+        scores: Mapping[str, Array] = self._scores(work, groups)
+        notes: tuple[LayerChange, ...] = ()
+        if self.ranking == "sensitivity":
+            scores, notes = prune_curves.measured(work.model, groups, scores, work.context)
+        choice = Choice(
             original=work.original,
             current=work.model,
             groups=groups,
-            scores=self._scores(work, groups),
+            scores=scores,
             sizes={group.id: group.size for group in work.groups},
             target=self._target(),
-            ranking=self.ranking,
+            ranking="local" if self.ranking == "local" else "global",
             rounding=work.rounding,
             number=number,
             steps=self.steps,
             goal=work.goal,
         )
+        return choice, notes
 
     def _scores(self, work: _Work, groups: Sequence[Group]) -> Mapping[str, Array]:
+        """One score a channel of each group that is free."""
         from toolkit.engine.importance import scores
 
-        model, context = work.model, work.context
-        split = _split(context) if self.importance in NEEDS_IMAGES else None
-        samples = None if split is None else _samples(split, model)
+        model, seed = work.model, work.context.seed
+        renewed: Renewed = "biases" if self.reconstruct else "statistics" if self.reestimate_batchnorm else "nothing"
+        samples = None
+        if self.importance in NEEDS_IMAGES:
+            samples = self._samples(work, _SCORED, f"importance = {self.importance!r}")
         return scores(
             model.graph,
             groups,
             self.importance,
             samples=samples,
             head=model.head,
-            seed=context.seed,
-            normalization=self.normalization,
+            seed=seed,
+            normalization=None if self.normalization == "auto" else self.normalization,
+            renewed=renewed,
         )
 
+    def _samples(self, work: _Work, images: int, where: str) -> Samples:
+        split = _split(work.context)
+        if split is None:
+            raise InputError(f"prune: {where}", "needs images", "set data.splits.train or data.splits.calibration")
+        return _samples(split, work.model, images)
+
     def _cut(self, work: _Work, cut: Cut) -> tuple[Any, tuple[LayerChange, ...]]:
-        """The network without the channels, its statistics renewed."""
+        """The network without the channels, what is behind them refitted if asked, its statistics renewed."""
         from toolkit.engine.surgery import remove
 
-        return self._renew(remove(work.model.graph, cut.removals), work)
+        if not self.reconstruct:
+            return self._renew(remove(work.model.graph, cut.removals), work)
+        from toolkit.engine.reconstruct import reconstruct
+
+        samples = self._samples(work, _REFITTED, "reconstruct")
+        work.context.emit(Progress("refitting the layers behind removed channels"))
+        found = reconstruct(work.model.graph, cut.removals, samples, seed=work.context.seed)
+        graph, notes = self._renew(found.graph, work)
+        return graph, (*prune_changes.refitted(found.rows, found.images), *notes)
 
     def _renew(self, pruned: Any, work: _Work) -> tuple[Any, tuple[LayerChange, ...]]:
         """New BatchNormalization statistics, and the line that says on what, or why not."""
@@ -291,7 +340,7 @@ def _inputs(split: Dataset, model: Model, images: int) -> Iterator[list[Array]]:
         yield [batch.inputs[name] for name in names]
 
 
-def _samples(split: Dataset, model: Model) -> Samples:
+def _samples(split: Dataset, model: Model, images: int) -> Samples:
     """The same with labels, where they are what the head decides on."""
     from toolkit.engine.samples import Sample
 
@@ -299,7 +348,7 @@ def _samples(split: Dataset, model: Model) -> Samples:
 
     def samples() -> Iterator[Sample]:
         start = 0
-        for inputs in _inputs(split, model, _SCORED):
+        for inputs in _inputs(split, model, images):
             end = start + len(inputs[0])
             yield Sample(tuple(inputs), None if labels is None else labels[start:end])
             start = end
