@@ -60,7 +60,7 @@ def pack(content: bytes) -> tuple[bytes, tuple[Weight, ...]]:
     Raises UnsupportedError where the file would not get smaller.
     """
     model = tflite_file.parse(content)
-    found = tuple(_packed(graph, index, model) for graph in model.subgraphs for index in list(_weights(graph, model)))
+    found = tuple(_packed(graph, index, model) for graph in model.subgraphs for index in list(weights(graph, model)))
     made = tflite_file.pack(model)
     if len(made) < len(content) and any(weight.after for weight in found):
         return made, found
@@ -110,8 +110,8 @@ def _unpacked(graph: Any, model: Any) -> None:
         operator.inputs = [behind.get(int(place), int(place)) for place in operator.inputs]
 
 
-def _weights(graph: Any, model: Any) -> Iterator[int]:
-    """Numbers of the constant tensors that are weights, each once."""
+def weights(graph: Any, model: Any) -> Iterator[int]:
+    """Numbers of the constant tensors that could be packed, each once."""
     kinds = tflite_file.kinds(model)
     types = tflite_file.types()
     used = [int(tensor.buffer) for each in model.subgraphs for tensor in each.tensors]
