@@ -118,4 +118,6 @@ def test_sparse_kernels_are_read_from_either_form_of_the_log(log: str) -> None:
 def test_log_without_a_word_of_sparsity_says_nothing() -> None:
     assert sparse_words("[I] [TRT] Total Weights Memory: 4\n") == []
     none = "eligible for sparse math: ", "TRT inference plan picked sparse implementation for layers: "
-    assert sparse_words("".join(f"(Sparsity) {text}\n" for text in none)) == ["2:4: 0 layers could use sparse kernels, 0 do"]
+    assert sparse_words("".join(f"(Sparsity) {text}\n" for text in none)) == [
+        "2:4: 0 layers could use sparse kernels, 0 do"
+    ]
