@@ -136,6 +136,8 @@ def test_packed_source_is_quantized_as_the_dense_one_is(written: Any, images: Im
     model = Model("tflite", packed.path, sparse_model.signature)
     again = export(model, packed.path.with_suffix(".same.tflite"), None, "float32", packed=False)
     assert again.path.read_bytes() == packed.path.read_bytes()
+    anew = export(model, packed.path.with_suffix(".anew.tflite"), None, "float32")
+    assert anew.size_bytes == packed.size_bytes
 
 
 def test_openvino_reads_a_packed_file(written: Any, images: Images, sparse_model: Model) -> None:

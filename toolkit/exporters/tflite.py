@@ -133,7 +133,7 @@ class TFLite(Component):
         if front:
             content = tflite_intake.embed(content, front, per_tensor=model.quant.granularity == "per_tensor")
         if self.pack_sparse:
-            content, weights = tflite_packed.pack(content)
+            content, weights = tflite_packed.pack(tflite_packed.unpack(content))
             notes = (tflite_packed.told(weights),)
         if self.metadata:
             found = metadata.of(model, context, pixels=front is not None)
