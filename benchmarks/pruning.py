@@ -50,15 +50,15 @@ from toolkit.sources.keras import Keras
 CIFAR = ("resnet20_cifar10_jpeg", "resnet8_cifar10_jpeg", "mnv2_cifar10_96")
 TRASHNET = ("mnv2_trashnet6_160",)
 OURS, SCRATCH, TFMOT = "edgekit", "from scratch", "tfmot"
-# what a way asks of `prune`; the empty one has its defaults
+# what a way asks of `prune`; each has the rest at its defaults
 WAYS: dict[str, dict[str, Any]] = {
-    OURS: {},
-    "uniform l1": {"importance": "l1", "ranking": "local", "reconstruct": False},
-    "uniform l2": {"importance": "l2", "ranking": "local", "reconstruct": False},
-    "taylor": {"importance": "taylor"},
-    "fisher": {"importance": "fisher"},
-    "bn_gamma": {"importance": "bn_gamma"},
-    "activation": {"importance": "activation"},
+    OURS: {"importance": "fisher", "ranking": "global", "reconstruct": True},
+    "uniform l1": {"importance": "l1", "ranking": "local"},
+    "uniform l2": {"importance": "l2", "ranking": "local"},
+    "taylor": {"importance": "taylor", "ranking": "global"},
+    "fisher": {"importance": "fisher", "ranking": "global"},
+    "bn_gamma": {"importance": "bn_gamma", "ranking": "global"},
+    "activation": {"importance": "activation", "ranking": "global"},
     "random": {"importance": "random"},
 }
 CALIBRATION = 1024
