@@ -197,7 +197,7 @@ class Found:
 
 def measure(given: Work, args: argparse.Namespace) -> Found:
     given.draw(0)
-    ways = [Way(*text.split("/"), refit=refit) for text in args.ways for refit in (False, True)]
+    ways = [_way(text, refit=refit) for text in args.ways for refit in (False, True)]
     teacher = answers(given.model.graph, given.chosen_on.images)
     share = find_share(given, args)
     chosen = {}
@@ -207,9 +207,8 @@ def measure(given: Work, args: argparse.Namespace) -> Found:
         print(
             f"  {given.name} at {share:.2f}, {way}: loss {chosen[way][0]:.3f}, {chosen[way][1]:.1f}%", file=sys.stderr
         )
-    finalists = [PLAIN, Way("l1", "local", refit=True)]
-    for refit in (False, True):
-        finalists.append(min((way for way in ways if way.refit == refit), key=lambda way: chosen[way][0]))
+    best = [min((way for way in ways if way.refit == refit), key=lambda way: chosen[way][0]) for refit in (False, True)]
+    finalists = [PLAIN, Way("l1", "local", refit=True), *best]
     judged: dict[Way, list[float]] = {way: [] for way in dict.fromkeys(finalists)}
     for seed in range(args.seeds):
         given.draw(seed)
@@ -219,6 +218,11 @@ def measure(given: Work, args: argparse.Namespace) -> Found:
             print(f"  {given.name} judged, seed {seed}, {way}: {values[-1]:.1f}%", file=sys.stderr, flush=True)
     original = accuracy(answers(given.model.graph, given.judged.images), given, given.judged)
     return Found(given, share, original, chosen, judged)
+
+
+def _way(text: str, *, refit: bool) -> Way:
+    kind, ranking = text.split("/")
+    return Way(kind, ranking, refit)
 
 
 def find_share(given: Work, args: argparse.Namespace) -> float:
@@ -234,7 +238,7 @@ def find_share(given: Work, args: argparse.Namespace) -> float:
         print(f"  {given.name}: uniform L1 keeps {kept:.0%} at {share:.2f} of the MACs", file=sys.stderr, flush=True)
         if kept < KEEPS:
             break
-    return min(misses, key=lambda share: misses[share]) if misses else args.shares[0]
+    return float(min(misses, key=lambda share: misses[share]) if misses else args.shares[0])
 
 
 # ---------------------------------------------------------------- tables

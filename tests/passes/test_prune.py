@@ -248,7 +248,6 @@ def test_prune_rounds_as_the_kernels_of_the_devices_have_it(model: Model) -> Non
     [
         ({"latency": 0.5}, "latency needs a device"),
         ({"macs": 0.5, "device": "raspberry-pi-4"}, "device says nothing to macs"),
-        ({"macs": 0.5, "steps": 3}, "steps without recover"),
     ],
 )
 def test_prune_refuses_what_says_nothing(fields: dict[str, Any], problem: str) -> None:

@@ -48,8 +48,10 @@ class Recover(Distill):
 
 
 class Prune(Component):
-    """Removes the least important channels of a Keras model. Give exactly one target: `sparsity`, `macs`, `parameters`,
-    `size`, `size_kib`, `latency` or `latency_ms`."""
+    """Removes the least important channels of a Keras model, down to a target.
+
+    Give exactly one: `sparsity`, `macs`, `parameters`, `size`, `size_kib`, `latency` or `latency_ms`.
+    """
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
 
@@ -105,8 +107,6 @@ class Prune(Component):
             raise ValueError(f"{given[0]} needs a device")
         if self.device and not given[0].startswith("latency") and self.round_to != "auto":
             raise ValueError(f"device says nothing to {given[0]}; leave it out")
-        if self.steps > 1 and self.recover is None:
-            raise ValueError("steps without recover come to the same as one; give recover = { epochs = ... }")
         return self
 
     @property
