@@ -246,3 +246,11 @@ def test_plan_knows_what_the_exporter_would_write() -> None:
     (note,) = expected(ONNX(), "int8", runtime("onnxruntime", "1.12.1", "onnx"))
     assert note.endswith("reads operator sets up to 17, this file has 18: set opset = 17")
     assert expected(ONNX(opset=17), "int8", runtime("onnxruntime", "1.12.1", "onnx")) == []
+
+
+def test_packed_weights_are_not_for_microcontrollers_or_what_cannot_unpack() -> None:
+    packed, micro = TFLite(pack_sparse=True), runtime("tflite-micro", "")
+    assert expected(packed, "int8", micro) == [
+        "raspberry-pi-4: tflite-micro has no kernel that unpacks sparse weights: leave pack_sparse out"
+    ]
+    assert expected(TFLite(), "int8", micro) == expected(packed, "int8", runtime("litert", "2.3.0")) == []

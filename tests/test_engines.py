@@ -103,6 +103,20 @@ def test_engine_comes_back_with_a_record_that_says_what_it_is_for(tell: Tell, mo
     assert not any(flag in record.flags for flag in ("--fp16", "--int8"))
 
 
+def test_sparse_kernels_are_for_files_with_two_of_four(tell: Tell, model: Path, tmp_path: Path) -> None:
+    from tests.worker.fakes.network import network
+
+    result = engine(Path(network(tmp_path / "dense.onnx")), tmp_path, "--seconds", 0, "--sparse")
+    assert result.exit_code == 2
+    assert (
+        'no layer of it has two zeros in every four input channels. Fix: sparsify with pattern = "2:4"' in result.output
+    )
+    result = engine(Path(network(tmp_path / "sparse.onnx", sparse=True)), tmp_path, "--seconds", 0, "--sparse")
+    assert result.exit_code == 0, result.output
+    assert "--sparsity=enable" in records.read(tmp_path / "net.engine").flags
+    assert "2:4: trtexec does not say which layers use sparse kernels" in result.output
+
+
 def test_timing_runs_are_apart_and_say_how_they_were_taken(tell: Tell, model: Path, tmp_path: Path) -> None:
     tell(compute_ms=2.0)
     result = engine(model, tmp_path, "--seconds", 0.2, "--power-seconds", 0, "--json")

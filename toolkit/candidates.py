@@ -9,8 +9,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from toolkit import registry
 from toolkit.core import Artifact, Delivered, ExportContext, Measurement, Model, Progress, QuantSpec
@@ -25,7 +27,8 @@ class Candidates:
     def __init__(self, needs: Needs, emit: Callable[[Progress], None]) -> None:
         self._needs, self._emit = needs, emit
         self._folder = tempfile.TemporaryDirectory(prefix="edgekit-")
-        self._files: dict[tuple[int, str], tuple[Any, Artifact]] = {}  # the graph is kept, so that its id stays its own
+        self._files: WeakKeyDictionary[Any, dict[str, Artifact]] = WeakKeyDictionary()  # graph -> format -> file
+        self._numbers = count()
 
     def __call__(self, models: Sequence[Model], device: str) -> tuple[Delivered, ...]:
         """What each model is as a file, and with `device` its latency there."""
@@ -41,15 +44,15 @@ class Candidates:
         return tuple(_delivered(file, found[file.name]) for file in files)
 
     def _file(self, model: Model, form: str) -> Artifact:
-        key = (id(model.graph), form)
-        if key not in self._files:
+        known = self._files.setdefault(model.graph, {})
+        if form not in known:
             exporter = registry.load("exporters", form)()
-            name = f"candidate-{len(self._files)}{exporter.suffix}"
+            name = f"candidate-{next(self._numbers)}{exporter.suffix}"
             plain = replace(model, quant=QuantSpec(), statistics=None)
             path = Path(self._folder.name) / name
             written = exporter.export(plain, path, ExportContext(emit=self._emit))
-            self._files[key] = (model.graph, replace(written, name=name, path=path))
-        return self._files[key][1]
+            known[form] = replace(written, name=name, path=path)
+        return known[form]
 
     def _timed(self, files: Sequence[Artifact]) -> dict[str, Measurement]:
         from toolkit.checks import latency

@@ -37,6 +37,7 @@ ONNX: tuple[tuple[tuple[int, int], int, int], ...] = (
 ASKED = (1, 31)  # the newest ONNX Runtime that was asked; what newer ones read is not known
 ONNX_OPERATORS = ("", "ai.onnx")  # the two spellings of ONNX's own domain
 PACKAGES: Mapping[str, str] = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
+NO_DENSIFY = "tflite-micro has no kernel that unpacks sparse weights: leave pack_sparse out"
 FLEX = "Flex"  # how the names of TensorFlow's own operators begin in a .tflite file
 # quantizers write version 1 where the types ask for more: (operator, types of its first two operands) -> version
 # (tensorflow/lite/tools/versioning/op_version.cc, those that came after 2.7; "INT8*": one scale for each channel)
@@ -89,6 +90,7 @@ def expected(component: Any, quant: QuantSpec, targets: Sequence[tuple[DevicePro
     notes = []
     for profile, runtime in targets:
         lines = [*_operators(runtime.use, runtime.version, versions, f"{quant.scheme} files with {{}}")]
+        lines += [NO_DENSIFY] if runtime.use == "tflite-micro" and "DENSIFY" in versions else []
         notes += [f"{profile.name}: {line}" for line in (*lines, *_onnx(runtime.use, runtime.version, 0, opset))]
     return notes
 

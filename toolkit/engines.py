@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.checks.zeros import zeros_of
 from toolkit.core import Completed, Measurement, Progress, Session
 from toolkit.devices import DeviceProfile, load_device, open_session, reached, shipped
 from toolkit.engine_timing import TimedWith, measure_engine
@@ -23,6 +24,7 @@ from toolkit.tensorrt import dla, inspector, jetson, records, request, trtexec, 
 from toolkit.tensorrt.detection import COMMANDS, Detected, detected
 from toolkit.tensorrt.types import BuildSpec, EngineRecord, ShapeRange, Target
 from toolkit.tensorrt.versions import parse
+from toolkit.worker.trt_layers import sparse_words
 
 BUILD_S = 3600.0  # on a Jetson Nano a build takes many minutes
 PROBE_S = 120.0
@@ -246,6 +248,13 @@ def _require_accepted(path: Path, proto: Any, target: Target) -> None:
         raise UnsupportedError(path.name, problem, f"edgekit inspect {path} --for tensorrt={target.tensorrt}")
 
 
+def _require_two_of_four(path: Path) -> None:
+    """Sparse kernels are of no use to a file without 2:4."""
+    if not zeros_of(path).two_of_four:
+        problem = "no layer of it has two zeros in every four input channels"
+        raise InputError(f"{path.name} --sparse", problem, 'sparsify with pattern = "2:4" before, or leave it out')
+
+
 def _require_same(profile: DeviceProfile, system: Detected) -> None:
     """The device must be what its profile says, as far as both say something."""
     capability = profile.compute_capability
@@ -280,6 +289,8 @@ class _Maker:
     def make(self, proto: Any, asked: request.Asked, builder: str, out: Path) -> OnDevice:
         """Build, fetch, record."""
         graph = request.graph_of(proto)
+        if asked.sparse:
+            _require_two_of_four(self.onnx)
         by_trtexec = self._builder(builder) == "trtexec"
         version = self.system.trtexec_version if by_trtexec else self._python_version()
         _require_accepted(self.onnx, proto, replace(self.system.target, tensorrt=version))
@@ -347,6 +358,9 @@ class _Maker:
         placed = dla.placement(f"{done.stdout}\n{done.stderr}")
         on_gpu = placed.on_gpu if spec.dla_core is not None else ()
         told = log.warnings
+        if spec.sparse:
+            said = sparse_words(f"{done.stdout}\n{done.stderr}")
+            told = (*told, *(said or ["2:4: trtexec does not say which layers use sparse kernels"]))
         if spec.dla_core is not None:
             told = (*told, *placed.reasons, *dla.doubts(version, quantized=quantized), dla.loadables(placed))
         return _Made(engine, shown, inspector.precision(found), on_gpu, tuple(filter(None, told)))

@@ -23,6 +23,7 @@ from toolkit.checks.evidence import Evidence
 from toolkit.checks.installed import installed
 from toolkit.checks.parity import beside_host, measure_parity
 from toolkit.checks.size import measure_size
+from toolkit.checks.zeros import is_sparse, measure_zeros, zeros_of
 from toolkit.core import (
     Artifact,
     Dataset,
@@ -94,6 +95,7 @@ class Judge:
         for artifact in artifacts.values():
             self.run.add_measurements(measure_size(artifact.name, artifact.path))
             self._inherit_macs(artifact)
+            self._zeros(artifact)
         for pixels in {artifact.pixels for artifact in artifacts.values()}:
             self._inputs.paths(pixels=pixels)  # before threads ask for them
         checks = self._by_device()
@@ -115,6 +117,14 @@ class Judge:
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
         self._estimates(artifacts)
         self._gate()
+
+    def _zeros(self, artifact: Artifact) -> None:
+        """Of a file with many zeros: what each device's runtime makes of them."""
+        found = zeros_of(artifact.path)
+        checks = [check for check in self.plan.checks if check.artifact == artifact.name] if is_sparse(found) else []
+        self.run.add_measurements(
+            [measure_zeros(artifact, found, check.device, check.runtime, check.delegate) for check in checks]
+        )
 
     # ------------------------------------------------------------ answers
 

@@ -112,6 +112,7 @@ class Stages:
             key=key,
             deliver=Candidates(needs, self._emit) if needs else None,
             multiple=needs.multiple if needs else PassContext.multiple,
+            cache=_cache(),
             emit=self._emit,
         )
         result = component.run(model, context)
@@ -238,6 +239,12 @@ def _for_kernels(model: Model, asked: QuantSpec) -> Model:
     """The model, asking also for what the kernels of its devices need."""
     quant = replace(model.quant, reduce_range=asked.reduce_range, dense_per_tensor=asked.dense_per_tensor)
     return replace(model, quant=quant) if quant != model.quant else model
+
+
+def _cache() -> Path:
+    """Where what several runs may use is kept, as the XDG standard says."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "edgekit"
 
 
 def _load_any(path: Path, allow_code: tuple[str, ...] = ()) -> Model:

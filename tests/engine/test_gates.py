@@ -73,7 +73,7 @@ def test_closed_gates_compute_what_the_cut_network_computes(mixed: Any, batch: S
 
 def test_closed_centred_gates_leave_the_mean_of_what_is_read(mixed: Any, batch: Sample) -> None:
     groups = find_groups(mixed)
-    gates = centred(mixed, find_gates(mixed, groups), lambda: [batch])
+    gates = centred(mixed, find_gates(mixed, groups), lambda: [batch], ["classes"])
     values = np.ones((1, gates.count))
     gates.split(values)["code"][:] = 0
     constant = answers(mixed, gates, batch, values)

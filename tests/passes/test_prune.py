@@ -44,7 +44,9 @@ class Images:
 
 def wrap(graph: Any) -> Model:
     inputs = tuple(TensorSpec(t.name, t.shape, t.dtype, "image") for t in graph.inputs)
-    outputs = tuple(TensorSpec(n, t.shape, t.dtype) for n, t in zip(graph.output_names, graph.outputs, strict=True))
+    outputs = tuple(
+        TensorSpec(n, t.shape, t.dtype, "softmax") for n, t in zip(graph.output_names, graph.outputs, strict=True)
+    )
     return Model("keras", graph, Signature(inputs, outputs))
 
 
@@ -248,7 +250,6 @@ def test_prune_rounds_as_the_kernels_of_the_devices_have_it(model: Model) -> Non
     [
         ({"latency": 0.5}, "latency needs a device"),
         ({"macs": 0.5, "device": "raspberry-pi-4"}, "device says nothing to macs"),
-        ({"macs": 0.5, "steps": 3}, "steps without recover"),
     ],
 )
 def test_prune_refuses_what_says_nothing(fields: dict[str, Any], problem: str) -> None:
@@ -329,11 +330,11 @@ def test_prune_goes_on_where_a_stopped_run_was_in_its_second_step(tmp_path: Path
 def test_prune_does_not_go_on_from_another_passs_steps(tmp_path: Path) -> None:
     model = digits()
     folder = {"checkpoint": tmp_path / "state.npz"}
-    Prune(macs=0.7).run(model, PassContext(key="one", **folder))  # type: ignore[arg-type]
-    result = Prune(macs=0.4).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
-    assert abs(cost(result.model.graph).macs / cost(model.graph).macs - 0.4) <= 0.03
+    Prune(macs=0.75).run(model, PassContext(key="one", **folder))  # type: ignore[arg-type]
+    result = Prune(macs=0.5).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
+    assert abs(cost(result.model.graph).macs / cost(model.graph).macs - 0.5) <= 0.03
     (tmp_path / "step-1.json").write_text("{", encoding="utf-8")
-    again = Prune(macs=0.4).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
+    again = Prune(macs=0.5).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
     assert cost(again.model.graph) == cost(result.model.graph)
 
 
@@ -360,7 +361,8 @@ def test_prune_by_sensitivity_spares_the_group_that_matters_and_keeps_its_curves
     component = Prune(parameters=0.6, ranking="sensitivity")
     result = component.run(model, context)
     lines = changed(result.changes)
-    assert lines["b"].after == "64 channels" and lines["c"].after != "64 channels"
+    kept = {name: int(lines[name].after.split()[0]) for name in "bc"}
+    assert kept["b"] >= 56 and kept["c"] <= 40  # one step of b at most, to land nearer
     assert lines["sensitivity of b"].after == "0.75 without 16, 0.5 without 32, 0.25 without 48"
     assert lines["sensitivity of c"].before == "1 with all 64"
     assert len(scored) == 1 + 3 * 4
@@ -369,3 +371,57 @@ def test_prune_by_sensitivity_spares_the_group_that_matters_and_keeps_its_curves
     with pytest.raises(InputError, match=r"prune\.ranking: .* selection split, and there is none"):
         component.run(model, PassContext())
     assert [row[0] for row in component.lacking(["train"])] == ["ranking"]
+
+
+# ---------------------------------------------------------------- what comes back without training
+
+
+def test_prune_gives_copied_channels_back_exactly_where_it_reconstructs() -> None:
+    """Each channel of "a" is there twice: the layer behind can do with one of each."""
+    model = digits()
+    kernel, bias = model.graph.get_layer("a").get_weights()
+    model.graph.get_layer("a").set_weights([np.repeat(kernel[..., ::2], 2, -1), np.repeat(bias[::2], 2)])
+    context = PassContext(train=Images(192))
+    fields: dict[str, Any] = {"sparsity": 0.5, "protect": ("b", "c"), "importance": "reconstruction"}
+    result = Prune(**fields, reconstruct=True).run(model, context)
+    assert result.model.graph.get_layer("a").filters == 16
+    images = next(Images(16).batches(16)).inputs["image"]
+    wanted, plain = model.graph(images), Prune(**fields).run(model, context).model.graph(images)
+    np.testing.assert_allclose(result.model.graph(images), wanted, atol=1e-3)
+    assert np.abs(np.asarray(plain) - wanted).max() > 10 * np.abs(np.asarray(result.model.graph(images)) - wanted).max()
+    line = changed(result.changes)["feature maps"]
+    assert line.reason == "refitted by least squares on 192 images"
+    with pytest.raises(InputError, match="reconstruct: needs images"):
+        Prune(sparsity=0.5, reconstruct=True).run(model, PassContext())
+
+
+def test_prune_mends_the_cut_alone_where_statistics_are_of_other_images() -> None:
+    """Statistics of training that are far from those of the images at hand stay what the network computes with."""
+    model = digits(norm=True)
+    norm = model.graph.get_layer("a_bn")
+    gamma, beta, mean, variance = norm.get_weights()
+    norm.set_weights([gamma, beta, mean + 3, variance * 4])
+    kernel = model.graph.get_layer("a").get_weights()[0]
+    kernel[..., 16:] = 0  # channels that are nothing but a constant
+    model.graph.get_layer("a").set_weights([kernel, *model.graph.get_layer("a").get_weights()[1:]])
+    result = Prune(sparsity=0.5, protect=("b", "c"), importance="l2").run(model, PassContext(train=Images(64)))
+    images = next(Images(64).batches(64)).inputs["image"]
+    before = keras.Model(model.graph.inputs, norm.output)(images).numpy()[..., :16]
+    graph = result.model.graph
+    after = keras.Model(graph.inputs, graph.get_layer("a_bn").output)(images).numpy()
+    np.testing.assert_allclose(after, before, atol=1e-3)
+
+
+def test_prune_refuses_a_sparse_model_whose_zeros_it_would_break(model: Model) -> None:
+    with pytest.raises(UnsupportedError, match="a cut would break its pattern of zeros"):
+        Prune(sparsity=0.5).run(replace(model, sparse={"a": "2:4"}), PassContext())
+    with pytest.raises(UnsupportedError, match="refitting would fill its zeros"):
+        Prune(sparsity=0.5, reconstruct=True).run(replace(model, sparse={"a": "unstructured"}), PassContext())
+
+
+@pytest.mark.parametrize("kind", ["taylor", "fisher"])
+def test_prune_by_slopes_refuses_a_head_without_a_loss(model: Model, kind: Any) -> None:
+    (output,) = model.signature.outputs
+    other = replace(model, signature=replace(model.signature, outputs=(replace(output, meaning="embedding"),)))
+    with pytest.raises(UnsupportedError, match="no label says what an output that means embedding should be"):
+        Prune(macs=0.5, importance=kind).run(other, PassContext(train=Images(8)))

@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.errors import InputError
 from toolkit.tensorrt.inspector import convolutions, layers, logged_layers, precision, reformats
-from toolkit.worker.trt_layers import words
+from toolkit.worker.trt_layers import sparse_words, words
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 HALF = "Channel major FP16 format where channel % 8 == 0"
@@ -97,3 +97,27 @@ def test_other_text_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError, match="layer information: cannot be read") as caught:
         layers(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        # TensorRT 8 to 10, as trtexec prints it (NVIDIA/TensorRT#4056, #1403)
+        "[08/05/2024-12:06:54] [I] [TRT] (Sparsity) Layers eligible for sparse math: Conv_1 + Relu_2, Conv_3, Gemm_4\n"
+        "[08/05/2024-12:06:54] [I] [TRT] (Sparsity) TRT inference plan picked sparse implementation for layers: "
+        "Conv_1 + Relu_2, Gemm_4\n",
+        # the words in TensorRT-RTX 1.7's library
+        "(Sparsity) Found 3 layer(s) eligible to use sparse tactics: Conv_1 + Relu_2, Conv_3, Gemm_4\n"
+        "(Sparsity) Chose 2 layer(s) using sparse tactics: Conv_1 + Relu_2, Gemm_4\n",
+    ],
+)
+def test_sparse_kernels_are_read_from_either_form_of_the_log(log: str) -> None:
+    assert sparse_words(log) == ["2:4: 3 layers could use sparse kernels, 2 do: Conv_1 + Relu_2, Gemm_4"]
+
+
+def test_log_without_a_word_of_sparsity_says_nothing() -> None:
+    assert sparse_words("[I] [TRT] Total Weights Memory: 4\n") == []
+    none = "eligible for sparse math: ", "TRT inference plan picked sparse implementation for layers: "
+    assert sparse_words("".join(f"(Sparsity) {text}\n" for text in none)) == [
+        "2:4: 0 layers could use sparse kernels, 0 do"
+    ]

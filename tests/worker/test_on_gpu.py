@@ -65,3 +65,16 @@ def test_tensorrt_computes_a_quantized_convolution_in_int8(tmp_path: Path) -> No
     assert result.get("error") is None
     assert result["precision"].get("int8", 0) >= 1
     assert engine.stat().st_size == result["size_bytes"]
+
+
+def test_tensorrt_says_which_layers_use_sparse_kernels(tmp_path: Path) -> None:
+    needed(tmp_path, "gpu")
+    file, engine = network(tmp_path / "s.onnx", sparse=True, half=True), tmp_path / "s.engine"
+    major = int(run(tmp_path, {"kind": "info", "runtime": "tensorrt"})["versions"]["tensorrt"].partition(".")[0])
+    spec = {"workspace_mib": 256, "strongly_typed": major >= 10, "fp16": True, "sparse": True}
+    job = {"kind": "build", "runtime": "tensorrt", "model": file, "engine": str(engine), "build": spec}
+    result = run(tmp_path, job)
+    assert result.get("error") is None
+    assert "SPARSE_WEIGHTS" in result["flags"]
+    said = [text for text in result["warnings"] if text.startswith("2:4: ")]
+    assert len(said) == 1 and "1 layers could use sparse kernels" in said[0]

@@ -142,6 +142,27 @@ def test_settings_reach_the_builder(builder: Any, fake: Any, tmp_path: Path, ver
     assert (facts["version"], facts["workspace_mib"]) == (version, 256)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            ("(Sparsity) Found 3 layer(s) eligible to use sparse tactics: conv", "(Sparsity) Chose 0 layer(s) using: "),
+            "2:4: 1 layers could use sparse kernels, 0 do",
+        ),
+        ((), "2:4: TensorRT 10.3.0 does not say which layers use sparse kernels"),
+    ],
+)
+def test_what_came_of_sparse_kernels_is_told_where_they_were_allowed(
+    builder: Any, fake: Any, tmp_path: Path, told: tuple[str, ...], expected: str
+) -> None:
+    trt = fake("10.3.0")
+    trt.world.told = told
+    _, facts = builder.build(network(tmp_path / "m.onnx"), {**SPEC, "sparse": True}, trt)
+    assert facts["warnings"] == [expected]
+    _, facts = builder.build(network(tmp_path / "m.onnx"), SPEC, trt)
+    assert facts["warnings"] == []
+
+
 def test_optimization_level_is_refused_before_8_6(builder: Any, fake: Any, tmp_path: Path) -> None:
     spec = {**SPEC, "strongly_typed": False, "optimization_level": 3}
     with pytest.raises(builder.BuildError, match=r"no optimization levels"):

@@ -51,6 +51,18 @@ def test_rtx_computes_a_quantized_convolution_in_int8(builder: Any, rtx: Any, tm
     assert convolutions(layers) == {"int8": 1}
 
 
+@pytest.mark.parametrize("form", [{}, {"half": True}, {"quantized": True}])
+def test_rtx_builds_a_sparse_file_with_sparse_kernels_allowed(
+    builder: Any, rtx: Any, tmp_path: Path, form: dict[str, Any]
+) -> None:
+    """It chooses its kernels on the GPU, and so does not say here which are sparse."""
+    file = network(tmp_path / "m.onnx", sparse=True, **form)
+    plan, facts = builder.build(file, {**SPEC, "sparse": True}, rtx, capabilities=("8.6",))
+    assert len(plan) > 10_000
+    assert facts["flags"][0] == "SPARSE_WEIGHTS"
+    assert any(text.startswith("2:4: TensorRT-RTX") for text in facts["warnings"])
+
+
 def test_rtx_builds_for_a_range_of_shapes_and_pixels(builder: Any, rtx: Any, tmp_path: Path) -> None:
     file = network(tmp_path / "m.onnx", batch="n", takes=2)
     _, facts = builder.build(file, {**SPEC, "shapes": FREE}, rtx, capabilities=("8.9",))

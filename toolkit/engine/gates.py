@@ -10,8 +10,9 @@ biases give the mean back ("Mean Replacement Pruning", Evci et al., 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import keras
@@ -29,6 +30,7 @@ from toolkit.errors import InputError
 Array = NDArray[Any]
 Indexes = NDArray[np.intp]
 Labels = Literal["given", "drawn"]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,24 +72,31 @@ def find_gates(model: Any, groups: Iterable[Group]) -> Gates:
     return Gates(count, places, {name: np.where(columns < 0, count, columns) for name, columns in reads.items()})
 
 
-def centred(model: Any, gates: Gates, samples: Samples) -> Gates:
-    """Gates that close to the means over these images and all places; InputError without images."""
-    return replace(gates, centres={name: found.mean for name, found in spreads(model, gates.reads, samples).items()})
+def centred(model: Any, gates: Gates, samples: Samples, layers: Collection[str]) -> Gates:
+    """Gates that close, at these layers, to the means over all images and places; InputError without images."""
+    found = spreads(model, [name for name in gates.reads if name in layers], samples)
+    return replace(gates, centres={name: spread.mean for name, spread in found.items()})
 
 
-def run(model: Any, gates: Gates, inputs: Sequence[Any], values: Any) -> Any:
-    """What the model gives in inference with its gates at `values`: (images or 1, gates.count)."""
+def run(
+    model: Any, gates: Gates, inputs: Sequence[Any], values: Any, instead: Mapping[str, Callable[..., Any]] = NOTHING
+) -> Any:
+    """What the model gives in inference with its gates at `values`: (images or 1, gates.count).
+
+    instead: layer -> what is called in its place.
+    """
     padded = tf.concat([values, tf.ones_like(values[:, :1])], axis=1)  # the last one belongs to no channel
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        called = instead.get(operation.name, operation)
         if operation.name not in gates.reads or not args:
-            return operation(*args, **kwargs)
+            return called(*args, **kwargs)
         first = args[0]
         factors = tf.gather(padded, gates.reads[operation.name], axis=1)
         shape = (-1, *(1,) * (len(first.shape) - 2), first.shape[-1])
         centre = tf.constant(gates.centres.get(operation.name, 0.0), first.dtype)
         gated = centre + (first - centre) * tf.cast(tf.reshape(factors, shape), first.dtype)
-        return operation(gated, *args[1:], **kwargs)
+        return called(gated, *args[1:], **kwargs)
 
     return model._run_through_graph(inputs, call_fn=call)  # what Functional.call itself does, with gates in between
 

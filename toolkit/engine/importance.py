@@ -8,43 +8,49 @@
     fisher      half the mean of the squared slope (Theis et al. 2018, arXiv:1801.05787)
     activation  sum of w**2 over the weights that read it times the mean square of what they read: the power that the
                 layers behind lose (the product of Wanda, Sun et al. 2023, arXiv:2306.11695, summed over a channel)
+    reconstruction  what the next layers lose if they make up for it by least squares (engine.elimination)
     random      uniform in [0, 1): the baseline
 
-Renewed statistics or refitted biases give back a channel's mean, so that only what varies is lost: scores from
-images are taken about the mean where they are `centred` (gates.py).
+Losses are those of the labels given, or, where some are missing, of labels drawn from what the model predicts: then
+fisher is the Fisher information itself (Kunstner et al. 2019, arXiv:1905.12558).
+
+What a layer loses of a channel's mean, BatchNormalization right behind it takes back once its statistics are renewed,
+and a refitted bias anywhere. There scores from images are taken about the mean: only what varies is lost.
 
 A group's parts (one a weight, or one a layer, or the slopes) are normalized one by one, and then reduced to one score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 from zlib import crc32
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.engine.gates import Gates, find_gates, slopes
-from toolkit.engine.gates import centred as centre
+from toolkit.engine.elimination import saliencies
+from toolkit.engine.gates import Gates, centred, find_gates, slopes
+from toolkit.engine.graph import Call, walk
 from toolkit.engine.groups import Group, Slot
 from toolkit.engine.samples import Samples
 from toolkit.engine.spread import spreads
 from toolkit.errors import InputError, UnsupportedError
 
-Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "random"]
+Kind = Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"]
 Normalization = Literal["none", "mean", "max", "l2", "lamp"]
 Reduction = Literal["mean", "sum", "max"]
+# what gives back the mean of a channel that went: nothing, the statistics of BatchNormalization, or biases everywhere
+Renewed = Literal["nothing", "statistics", "biases"]
 Scores = NDArray[np.float64]
 Parts = list[Scores]
 
-NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation")
-NEEDS_LABELS: tuple[Kind, ...] = ("taylor",)  # fisher draws its own where there are none
-# Slopes are losses, and compare as they are; the sizes of weights say nothing across layers until each is divided by
-# its own mean. Measured by benchmarks/importance.py.
+NEEDS_IMAGES: tuple[Kind, ...] = ("taylor", "fisher", "activation", "reconstruction")
+# What suits a ranking over all groups, by benchmarks/importance.py: slopes are losses and compare as they are; sums of
+# weights keep how much a group has of them. Activations have each layer's own unit.
 NORMALIZATIONS: dict[Kind, Normalization] = {
-    **dict.fromkeys(("l1", "l2", "bn_gamma", "random"), "mean"),
-    **dict.fromkeys(("taylor", "fisher"), "none"),
+    **dict.fromkeys(("l1", "l2", "bn_gamma", "random", "taylor", "fisher", "reconstruction"), "none"),
     "activation": "l2",
 }
 
@@ -61,18 +67,18 @@ def scores(
     head: str = "softmax",
     seed: int = 0,
     normalization: Normalization | None = None,
-    reduction: Reduction = "mean",
-    centred: bool = True,
+    reduction: Reduction = "sum",
+    renewed: Renewed = "statistics",
 ) -> dict[str, Scores]:
     """For each group that is not frozen one score, 0 or more, for each of its channels.
 
     samples: for the kinds of NEEDS_IMAGES. head: what the first output is (engine.loss). normalization: of each part:
     none, divided by its "mean", "max" or "l2" norm over the channels, or "lamp" (over the sum of all that are no
     smaller: Lee et al. 2021, arXiv:2010.07611, where scores are squares). A ranking over all groups depends on it,
-    within a group of one part none does; None: that of NORMALIZATIONS. reduction: of a group's parts. centred: what
-    follows gives back the channels' means.
+    within a group of one part none does; None: that of NORMALIZATIONS. reduction: of a group's parts. renewed: what
+    gives back the channels' means after the cut: nothing, BatchNormalization's statistics, or biases everywhere.
 
-    InputError: images or labels that `kind` needs are missing. UnsupportedError: bn_gamma, and a group has none.
+    InputError: images that `kind` needs are missing. UnsupportedError: bn_gamma, and a group has none.
     """
     free = [group for group in groups if not group.frozen]
     if kind == "random":
@@ -82,11 +88,12 @@ def scores(
     found: Mapping[str, Parts]
     if kind not in NEEDS_IMAGES or samples is None:
         found = {group.id: _of_weights(model, group, kind) for group in free}
+    elif kind == "reconstruction":
+        found = {name: [part] for name, part in saliencies(model, free, samples, seed=seed).items()}
     elif kind == "activation":
-        found = _of_activations(model, free, samples, centred=centred)
+        found = _of_activations(model, free, samples, _given_back(model, renewed))
     else:
-        gates = find_gates(model, free)
-        gates = centre(model, gates, samples) if centred else gates
+        gates = centred(model, find_gates(model, free), samples, _given_back(model, renewed))
         found = _of_slopes(model, gates, kind, samples=samples, head=head, seed=seed)
     how = normalization or NORMALIZATIONS[kind]
     return {group.id: _reduced(found[group.id], group.size, how, reduction) for group in free}
@@ -129,7 +136,7 @@ def _sums(values: Scores, slot: Slot) -> Scores:
 
 
 def _of_slopes(model: Any, gates: Gates, kind: Kind, *, samples: Samples, head: str, seed: int) -> dict[str, Parts]:
-    drawn = kind not in NEEDS_LABELS and any(sample.labels is None for sample in samples())
+    drawn = any(sample.labels is None for sample in samples())
     size: Callable[[Scores], Scores] = np.abs if kind == "taylor" else (lambda slope: slope**2 / 2)
     total, images = np.zeros(gates.count), 0
     for found in slopes(model, gates, samples, head=head, labels="drawn" if drawn else "given", seed=seed):
@@ -139,10 +146,29 @@ def _of_slopes(model: Any, gates: Gates, kind: Kind, *, samples: Samples, head: 
     return {name: [part] for name, part in gates.split(total / images).items()}
 
 
-def _of_activations(model: Any, groups: Sequence[Group], samples: Samples, *, centred: bool) -> dict[str, Parts]:
+def _given_back(model: Any, renewed: Renewed) -> Collection[str]:
+    """Layers that lose nothing where a channel that they read becomes its own mean."""
+    calls = walk(model).calls
+    if renewed == "nothing":
+        return ()
+    if renewed == "biases":
+        return {call.name for call in calls}
+    return {call.name for call in calls} - {call.name for call in calls if not _before_batchnorm(call, calls)}
+
+
+def _before_batchnorm(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether what the call gives goes through nothing but BatchNormalization."""
+    linear = getattr(call.layer, "activation", None) in (None, keras.activations.linear)
+    readers = [calls[index].layer for index in call.consumers]
+    return linear and bool(readers) and all(type(layer) is keras.layers.BatchNormalization for layer in readers)
+
+
+def _of_activations(
+    model: Any, groups: Sequence[Group], samples: Samples, given_back: Collection[str]
+) -> dict[str, Parts]:
     readers = {slot.layer for group in groups for slot in group.slots if slot.side == "in"}
     found = spreads(model, readers, samples)
-    energies = {name: spread.variance if centred else spread.mean_square for name, spread in found.items()}
+    energies = {name: spread.variance if name in given_back else spread.mean_square for name, spread in found.items()}
     return {
         group.id: [
             _power(model.get_layer(slot.layer), slot, energies[slot.layer])

@@ -9,25 +9,17 @@ float (of a convolution whose ReLU is a layer of its own).
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import math
-import os
-import subprocess
-import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from toolkit.engine import loss, teacher
+from toolkit.engine import tfmot_process
 from toolkit.engine.graph import Call, Graph, walk
 from toolkit.engine.prepare import WEIGHTED, prepare, split_weights
 from toolkit.engine.qat import find_ranges
@@ -36,8 +28,7 @@ from toolkit.engine.stored import Range
 from toolkit.engine.surgery import rebuild
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.train import Evaluate, TrainResult
-from toolkit.engine.views import Views
-from toolkit.errors import InputError, StageError, UnavailableError, UnsupportedError
+from toolkit.errors import StageError, UnsupportedError
 
 Array = NDArray[Any]
 
@@ -53,8 +44,7 @@ BEFORE_NORM = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
 MOST_JOINED = 6  # inputs of a Concatenate that it has a pattern for
 OBSERVED = 512  # images whose values set the ranges at the start, and those of tensors that TFMOT has none for
 MOVED = 1e-3  # of a step: more than float32 arithmetic
-TAIL_LINES = 8  # of a crashed process, in the message
-INSTALL = "pip install 'edgekit[tfmot]'"
+WHERE = 'qat.backend "tfmot"'
 
 
 @dataclass(frozen=True)
@@ -117,8 +107,9 @@ def train_with_tfmot(
     check(model, how)
     with tempfile.TemporaryDirectory(prefix="edgekit-tfmot-") as name:
         folder = Path(name)
-        _write_job(folder, model, images, labels, how=how, original=original)
-        losses = _trained(folder, told)
+        facts = {"task": "qat", "observed": OBSERVED}
+        tfmot_process.write_job(folder, model, images, labels, how=how, original=original, facts=facts)
+        losses = tfmot_process.trained(folder, told, WHERE)
         return _best(folder, model, np.asarray(images[:OBSERVED]), losses, how=how, evaluate=evaluate, of=len(images))
 
 
@@ -127,7 +118,7 @@ def brought_back(model: Any, arrays: Mapping[str, Array], images: Array) -> Brou
     trained = rebuild(model, {})
     for layer in trained.layers:
         if layer.weights:
-            layer.set_weights(_weights(layer, arrays))
+            layer.set_weights(tfmot_process.weights_of(layer, arrays))
     graph = prepare(trained).graph
     if graph is trained:
         graph = rebuild(trained, {})
@@ -201,77 +192,8 @@ def check(model: Any, how: Teaching) -> None:
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         text = "; ".join(str(item) for item in refused[:3])
-        raise UnsupportedError('qat.backend "tfmot"', f"TFMOT refuses {text}{more}", 'set backend = "native"')
-    ends = len(model.inputs), len(model.outputs)
-    if ends != (1, 1):
-        raise UnsupportedError('qat.backend "tfmot"', f"needs one input and one output, got {ends[0]} and {ends[1]}")
-    asked = {"augment": how.augment != "none", "views": how.views != Views(), "half": how.half}
-    asked |= {"frozen": bool(how.frozen), "patience": how.patience > 0}
-    if wrong := [name for name, is_asked in asked.items() if is_asked]:
-        raise UnsupportedError('qat.backend "tfmot"', f"does not know {', '.join(wrong)}", "leave that out")
-    if importlib.util.find_spec("tensorflow_model_optimization") is None:
-        raise UnavailableError('qat.backend "tfmot"', "tensorflow-model-optimization is not installed", INSTALL)
-
-
-# ---------------------------------------------------------------- the process
-
-
-def _write_job(folder: Path, model: Any, images: Array, labels: Array, *, how: Teaching, original: Any | None) -> None:
-    plain = asdict(how)
-    for name in ("views", "frozen"):  # at their defaults, see `check`
-        del plain[name]
-    (folder / "job.json").write_text(json.dumps({"how": plain, "observed": OBSERVED}))
-    model.save(folder / "model.keras")
-    np.save(folder / "images.npy", np.asarray(images, np.float32))
-    answers = np.zeros(0, np.float32)
-    if original is not None and how.target.alpha > 0:
-        taught = original if isinstance(original, teacher.Teacher) else teacher.of_graph(original, how.head)
-        answers = np.asarray(loss.raw(taught.answers(images), taught.head))
-    np.savez(folder / "targets.npz", labels=labels, answers=answers)
-
-
-def _trained(folder: Path, told: Callable[[int, float], None]) -> tuple[float, ...]:
-    """Loss of each epoch, once the process is through."""
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit.tfmot", str(folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
-    reader = Thread(target=lambda: tail.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    losses: list[float] = []
-    refused = ""
-    try:
-        for line in process.stdout or ():
-            facts = json.loads(line) if line.startswith("{") else {}
-            refused = facts.get("refused", refused)
-            if "epoch" in facts:
-                losses.append(_finite(float(facts["loss"]), int(facts["epoch"])))
-                told(int(facts["epoch"]), losses[-1])
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-        reader.join()
-    if refused:
-        raise UnsupportedError('qat.backend "tfmot"', f"TFMOT refuses the model: {refused}", 'set backend = "native"')
-    if code:
-        raise StageError(
-            'qat.backend "tfmot"', f"its process ended with code {code}: {' | '.join(map(str.strip, tail))}"
-        )
-    return tuple(losses)
-
-
-def _finite(value: float, epoch: int) -> float:
-    if not math.isfinite(value):
-        fix = "lower learning_rate, and see that the images hold no NaN"
-        raise InputError('qat.backend "tfmot"', f"the loss is {value} in epoch {epoch}", fix)
-    return value
+        raise UnsupportedError(WHERE, f"TFMOT refuses {text}{more}", 'set backend = "native"')
+    tfmot_process.check(model, how, WHERE)
 
 
 # ---------------------------------------------------------------- the way back
@@ -300,7 +222,7 @@ def _best(
         if scores[-1] >= max(scores):
             best, kept = number, brought
     if kept is None:
-        raise StageError('qat.backend "tfmot"', "no epoch has a score that is a number")
+        raise StageError(WHERE, "no epoch has a score that is a number")
     curves = {"loss": losses}
     if scores:
         curves[how.judgement] = tuple(scores[1:])
@@ -314,17 +236,3 @@ def _place(name: str, graph: Any, names: Mapping[str, str]) -> str:
     if not before:
         return names.get(own, own)
     return own if isinstance(graph.get_layer(own), WEIGHTED) else ""  # an Activation reads what another layer gives
-
-
-def _weights(layer: Any, arrays: Mapping[str, Array]) -> list[Array]:
-    """A flat layer's new weights; a separable convolution's are those of its two."""
-    names = [layer.name]
-    if isinstance(layer, layers.SeparableConv2D):
-        names.insert(0, f"{layer.name}_depthwise")
-    found = []
-    for name in names:
-        index = 0
-        while f"weight/{name}/{index}" in arrays:
-            found.append(arrays[f"weight/{name}/{index}"])
-            index += 1
-    return found

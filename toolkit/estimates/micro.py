@@ -72,7 +72,8 @@ def needs(path: Path) -> Needs:
     if path.suffix.lower() != ".tflite":
         raise InputError(str(path), "is no .tflite file, and microcontrollers run no other here", "export it as tflite")
     opening.check_kind(path, "a .tflite file")
-    kinds = tuple(sorted({operator.kind for operator in readable(path, tflite_file.read).operators}))
+    file = readable(path, tflite_file.read)
+    kinds = tuple(sorted({operator.kind for operator in file.operators} | ({"DENSIFY"} if file.unpacking else set())))
     for kind in kinds:
         _method(kind, str(path))
     if TFLiteMicro().version() is None:

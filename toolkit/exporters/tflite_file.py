@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from toolkit.exporters import tflite_sparsity
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -36,7 +38,7 @@ STORED = {
 class Tensor:
     """dtype: lower case, as numpy names it. scales, zero_points: one value, or one for each slice along `axis`.
 
-    data: the values of a constant, None for anything computed.
+    data: the values of a constant, None for anything computed. sparse: stored packed.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Tensor:
     zero_points: tuple[int, ...] = ()
     axis: int = 0
     data: Array | None = None
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,16 @@ class Operator:
 
 @dataclass(frozen=True)
 class File:
-    """inputs, outputs: (name in the signature, tensor), in the order of the graph."""
+    """inputs, outputs: (name in the signature, tensor), in the order of the graph.
+
+    unpacking: operators that unpack sparse constants, which are left out of `operators`: their constants stand dense
+    where they are read.
+    """
 
     operators: tuple[Operator, ...]
     inputs: tuple[tuple[str, Tensor], ...]
     outputs: tuple[tuple[str, Tensor], ...]
+    unpacking: int = 0
 
 
 def read(path: Path) -> File:
@@ -76,12 +84,25 @@ def load(content: bytes) -> File:
     """The same, of a file's bytes."""
     model = parse(content)
     graphs = [[_tensor(tensor, model) for tensor in graph.tensors] for graph in model.subgraphs]
+    codes = kinds(model)
     operators = [
-        _operator(operator, tensors, model)
+        _operator(operator, codes[operator.opcodeIndex], tensors)
         for graph, tensors in zip(model.subgraphs, graphs, strict=True)
         for operator in graph.operators or []
     ]
-    return File(tuple(operators), *_ends(model, graphs[0]))
+    dense = _unpacked(operators) if "DENSIFY" in codes else operators
+    return File(tuple(dense), *_ends(model, graphs[0]), len(operators) - len(dense))
+
+
+def _unpacked(operators: Sequence[Operator]) -> list[Operator]:
+    """Operators without those that unpack a constant; who read their outputs read the constants, dense."""
+    dense: dict[int, Tensor] = {}
+    for operator in operators:
+        if operator.kind == "DENSIFY" and (packed := operator.inputs[0]) is not None and packed.sparse:
+            output = operator.outputs[0]  # its scales are what counts
+            dense[id(output)] = replace(output, name=packed.name, data=packed.data, sparse=True)
+    left = (op for op in operators if id(op.outputs[0]) not in dense)
+    return [replace(op, inputs=tuple(tensor and dense.get(id(tensor), tensor) for tensor in op.inputs)) for op in left]
 
 
 def ends(model: Any) -> tuple[tuple[tuple[str, Tensor], ...], tuple[tuple[str, Tensor], ...]]:
@@ -244,7 +265,7 @@ def _write_scale_once(quantization: Any) -> None:
 def _tensor(tensor: Any, model: Any) -> Tensor:
     quantization = tensor.quantization
     scales, zeros = _list(quantization and quantization.scale), _list(quantization and quantization.zeroPoint)
-    kind = _enum("TensorType")[tensor.type]
+    kind = types()[tensor.type]
     shape = tuple(int(n) for n in _list(tensor.shape))
     return Tensor(
         text(tensor.name),
@@ -253,16 +274,22 @@ def _tensor(tensor: Any, model: Any) -> Tensor:
         tuple(float(s) for s in scales),
         tuple(int(z) for z in zeros),
         int(quantization.quantizedDimension) if quantization else 0,
-        _constant(model.buffers[tensor.buffer].data, kind, shape),
+        constant(tensor, model),
+        tensor.sparsity is not None,
     )
 
 
-def _constant(stored: Any, kind: str, shape: tuple[int, ...]) -> Array | None:
+def constant(tensor: Any, model: Any) -> Array | None:
+    """The values of a constant TensorT, dense however the file has them; None for anything computed."""
     import numpy as np
 
+    stored, kind = model.buffers[tensor.buffer].data, types()[tensor.type]
+    shape = tuple(int(n) for n in _list(tensor.shape))
     if stored is None or len(stored) == 0:
         return None
     raw = np.asarray(stored, dtype=np.uint8)
+    if tensor.sparsity is not None and kind in STORED:
+        return tflite_sparsity.unpacked(raw.view(STORED[kind]), shape, tensor.sparsity)
     if kind == "INT4":
         return _nibbles(raw)[: prod(shape)].reshape(shape)
     return raw.view(STORED[kind]).reshape(shape) if kind in STORED else raw
@@ -277,12 +304,22 @@ def _nibbles(raw: Array) -> Array:
     return values
 
 
-def _operator(operator: Any, tensors: list[Tensor], model: Any) -> Operator:
-    code = model.operatorCodes[operator.opcodeIndex]
-    # files up to 2020 keep the number in the 8-bit field
-    kind = _enum("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
-    if kind == "CUSTOM":
-        kind = f"CUSTOM:{text(code.customCode)}"
+def kinds(model: Any) -> list[str]:
+    """Of each operator code of a ModelT, the name that `Operator.kind` has."""
+    found = []
+    for code in model.operatorCodes:
+        # files up to 2020 keep the number in the 8-bit field
+        kind = _enum("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        found.append(f"CUSTOM:{text(code.customCode)}" if kind == "CUSTOM" else kind)
+    return found
+
+
+def types() -> dict[int, str]:
+    """Names of the numbers that a TensorT has as its type."""
+    return _enum("TensorType")
+
+
+def _operator(operator: Any, kind: str, tensors: list[Tensor]) -> Operator:
     return Operator(
         kind,
         tuple(tensors[i] if i >= 0 else None for i in _list(operator.inputs)),

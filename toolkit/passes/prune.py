@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import prune_changes, prune_curves, prune_steps
-from toolkit.passes.distill import TASKS, Distill
+from toolkit.passes.distill import DECIDING, TASKS, Distill
 from toolkit.passes.prune_choose import Choice, choose
 from toolkit.passes.prune_target import Cut, Target
 from toolkit.schema import Component
@@ -26,14 +26,16 @@ from toolkit.schema import Component
 if TYPE_CHECKING:
     from toolkit.core import Array, Dataset
     from toolkit.engine.groups import Group
+    from toolkit.engine.importance import Renewed
     from toolkit.engine.samples import Samples
     from toolkit.engine.widths import Rounding
 
 _IMAGES = 2048  # for new statistics: 1,000 to 10,000 are enough (Wu and Johnson 2021, arXiv:2105.07576, section 3)
 _BATCH = 64  # images; large enough for a batch's own statistics to normalize well (same source)
-_SCORED = 512  # images that importance looks at and feature maps are refitted on
-NEEDS_IMAGES = ("taylor", "fisher", "activation")
-NEEDS_LABELS = ("taylor",)
+_SCORED = 512  # images that importance looks at
+_REFITTED = 1024  # images that layers are refitted on, at most: as many as the figures of docs/prune.md
+NEEDS_IMAGES = ("taylor", "fisher", "activation", "reconstruction")
+NEEDS_LOSS = ("taylor", "fisher")
 TARGETS = ("sparsity", "macs", "parameters", "size", "size_kib", "latency", "latency_ms")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -47,8 +49,10 @@ class Recover(Distill):
 
 
 class Prune(Component):
-    """Removes the least important channels of a Keras model. Give exactly one target: `sparsity`, `macs`, `parameters`,
-    `size`, `size_kib`, `latency` or `latency_ms`."""
+    """Removes the least important channels of a Keras model, down to a target.
+
+    Give exactly one: `sparsity`, `macs`, `parameters`, `size`, `size_kib`, `latency` or `latency_ms`.
+    """
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
 
@@ -68,13 +72,16 @@ class Prune(Component):
     """The longest its float32 file may take on `device`, in milliseconds."""
     device: str = ""
     """Where latency counts: a device profile of `targets`, or a shipped one; timed within reach, else estimated."""
-    importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "random"] = "l2"
-    """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation), or random."""
+    importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"] = "l2"
+    """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation,
+    reconstruction), or random."""
     ranking: Literal["local", "global", "sensitivity"] = "local"
     """local: one sparsity for all groups; global: what costs least importance for what it saves, over all of them;
     sensitivity: global, with scores that add up to each group's loss as measured on the selection split."""
-    normalization: Literal["none", "mean", "max", "l2", "lamp"] = "mean"
-    """How scores are made comparable between weights and groups."""
+    normalization: Literal["auto", "none", "mean", "max", "l2", "lamp"] = "auto"
+    """How scores are made comparable between weights and groups; auto: as suits the importance."""
+    reconstruct: bool = False
+    """Refit the layers behind removed channels by least squares, on images of train (else calibration)."""
     round_to: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
     """Kept channels are a multiple of this; a smaller group keeps all. auto: as the devices' kernels have it."""
     min_channels: Annotated[int, Field(ge=1)] = 1
@@ -101,8 +108,6 @@ class Prune(Component):
             raise ValueError(f"{given[0]} needs a device")
         if self.device and not given[0].startswith("latency") and self.round_to != "auto":
             raise ValueError(f"device says nothing to {given[0]}; leave it out")
-        if self.steps > 1 and self.recover is None:
-            raise ValueError("steps without recover come to the same as one; give recover = { epochs = ... }")
         return self
 
     @property
@@ -112,8 +117,11 @@ class Prune(Component):
 
     def lacking(self, splits: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         """(key, what is missing, fix) where it needs one of several splits and has none."""
-        if self.importance in NEEDS_IMAGES and not {"train", "calibration"} & set(splits):
-            yield "importance", f"{self.importance} needs images", "set data.splits.train or data.splits.calibration"
+        images, fix = {"train", "calibration"} & set(splits), "set data.splits.train or data.splits.calibration"
+        if self.importance in NEEDS_IMAGES and not images:
+            yield "importance", f"{self.importance} needs images", fix
+        if self.reconstruct and not images:
+            yield "reconstruct", "needs images", fix
         if self.ranking == "sensitivity" and "selection" not in splits:
             yield "ranking", "sensitivity needs the selection split", "set data.splits.selection"
 
@@ -123,6 +131,9 @@ class Prune(Component):
         UnsupportedError: no channel can go, or the target cannot be reached. InputError: a pattern of `protect`
         matches no layer; images or labels are missing; whatever training says.
         """
+        if (self.reconstruct and model.sparse) or set(model.sparse.values()) - {"unstructured"}:
+            what = "refitting would fill its zeros" if self.reconstruct else "a cut would break its pattern of zeros"
+            raise UnsupportedError("prune", f"the model is sparse: {what}", "prune first, then sparsify")
         context.emit(Progress("finding channel groups"))
         groups, rounding = self._protected(model.graph), self._rounding(context)
         work = _Work(model, model, groups, rounding, context)
@@ -182,6 +193,7 @@ class Prune(Component):
         said = f"step {number} of {self.steps}: " if self.steps > 1 else ""
         kept = prune_steps.Kept.of(work.context, number)
         cut = kept.read() if kept else None
+        work = self._settled(work)
         if cut is None:
             work.context.emit(Progress(f"{said}choosing channels", keep=bool(said)))
             choice, notes = self._choice(work, number)
@@ -199,6 +211,16 @@ class Prune(Component):
         training = self.recover if last else self.recover.model_copy(update={"epochs": self.step_epochs})
         result = training.run(work.model, prune_steps.training(work.context, number))
         return work.after(result.model, result.changes, said, result.curves)
+
+    def _settled(self, work: _Work) -> _Work:
+        """The same network with the statistics of these images: renewing them mends the cut, and nothing else."""
+        from toolkit.engine.batchnorm import has_batchnorm, settle
+
+        if not self.reestimate_batchnorm or _split(work.context) is None or not has_batchnorm(work.model.graph):
+            return work
+        work.context.emit(Progress("settling BatchNormalization statistics"))
+        graph = settle(work.model.graph, self._samples(work, _IMAGES, "reestimate_batchnorm"))
+        return replace(work, model=replace(work.model, graph=graph))
 
     def _choice(self, work: _Work, number: int) -> tuple[Choice, tuple[LayerChange, ...]]:
         """What a step chooses from, and what was found out for it."""
@@ -223,26 +245,48 @@ class Prune(Component):
         return choice, notes
 
     def _scores(self, work: _Work, groups: Sequence[Group]) -> Mapping[str, Array]:
+        """One score a channel of each group that is free."""
         from toolkit.engine.importance import scores
 
-        model, context = work.model, work.context
-        split = _split(context) if self.importance in NEEDS_IMAGES else None
-        samples = None if split is None else _samples(split, model)
+        model, seed = work.model, work.context.seed
+        if self.importance in NEEDS_LOSS and model.head not in (*DECIDING, *TASKS):
+            problem = f"needs a loss, and no label says what an output that means {model.head} should be"
+            fix = "take activation or reconstruction, which look at no label"
+            raise UnsupportedError(f"prune.importance {self.importance!r}", problem, fix)
+        renewed: Renewed = "biases" if self.reconstruct else "statistics" if self.reestimate_batchnorm else "nothing"
+        samples = None
+        if self.importance in NEEDS_IMAGES:
+            samples = self._samples(work, _SCORED, f"importance = {self.importance!r}")
         return scores(
             model.graph,
             groups,
             self.importance,
             samples=samples,
             head=model.head,
-            seed=context.seed,
-            normalization=self.normalization,
+            seed=seed,
+            normalization=None if self.normalization == "auto" else self.normalization,
+            renewed=renewed,
         )
 
+    def _samples(self, work: _Work, images: int, where: str) -> Samples:
+        split = _split(work.context)
+        if split is None:
+            raise InputError(f"prune: {where}", "needs images", "set data.splits.train or data.splits.calibration")
+        return _samples(split, work.model, images)
+
     def _cut(self, work: _Work, cut: Cut) -> tuple[Any, tuple[LayerChange, ...]]:
-        """The network without the channels, its statistics renewed."""
+        """The network without the channels, what is behind them refitted if asked, its statistics renewed."""
         from toolkit.engine.surgery import remove
 
-        return self._renew(remove(work.model.graph, cut.removals), work)
+        if not self.reconstruct:
+            return self._renew(remove(work.model.graph, cut.removals), work)
+        from toolkit.engine.reconstruct import reconstruct
+
+        samples = self._samples(work, _REFITTED, "reconstruct")
+        work.context.emit(Progress("refitting the layers behind removed channels"))
+        found = reconstruct(work.model.graph, cut.removals, samples, seed=work.context.seed)
+        graph, notes = self._renew(found.graph, work)
+        return graph, (*prune_changes.refitted(found.rows, found.images), *notes)
 
     def _renew(self, pruned: Any, work: _Work) -> tuple[Any, tuple[LayerChange, ...]]:
         """New BatchNormalization statistics, and the line that says on what, or why not."""
@@ -301,7 +345,7 @@ def _inputs(split: Dataset, model: Model, images: int) -> Iterator[list[Array]]:
         yield [batch.inputs[name] for name in names]
 
 
-def _samples(split: Dataset, model: Model) -> Samples:
+def _samples(split: Dataset, model: Model, images: int) -> Samples:
     """The same with labels, where they are what the head decides on."""
     from toolkit.engine.samples import Sample
 
@@ -309,7 +353,7 @@ def _samples(split: Dataset, model: Model) -> Samples:
 
     def samples() -> Iterator[Sample]:
         start = 0
-        for inputs in _inputs(split, model, _SCORED):
+        for inputs in _inputs(split, model, images):
             end = start + len(inputs[0])
             yield Sample(tuple(inputs), None if labels is None else labels[start:end])
             start = end

@@ -10,6 +10,7 @@ from toolkit.errors import InputError
 
 if TYPE_CHECKING:
     from toolkit.engine.groups import Group
+    from toolkit.engine.reconstruct import Row
     from toolkit.engine.widths import Rounding
 
 MOST = 4  # reasons that are named
@@ -58,17 +59,29 @@ def kept_whole(groups: Sequence[Group], rounding: Rounding) -> str:
 
 def frozen(groups: Sequence[Group]) -> Iterator[LayerChange]:
     """The share of all channels that no cut may touch, and why, the commonest reason first."""
-    reasons: dict[str, int] = {}
-    for group in groups:
-        if group.frozen:
-            reasons[group.frozen] = reasons.get(group.frozen, 0) + group.size
-    total, held = sum(group.size for group in groups), sum(reasons.values())
-    if held:
-        named = sorted(reasons.items(), key=lambda item: -item[1])
-        words = "; ".join(f"{reason} ({count:,})" for reason, count in named[:MOST])
-        more = f"; {len(named) - MOST} more reasons" if len(named) > MOST else ""
-        said = f"{held:,} of {total:,} channels ({held / total:.1%})"
+    from toolkit.engine.groups import frozen_channels
+
+    found = frozen_channels(groups)
+    if found.frozen:
+        words = "; ".join(f"{reason} ({count:,})" for reason, count in found.reasons[:MOST])
+        more = f"; {len(found.reasons) - MOST} more reasons" if len(found.reasons) > MOST else ""
+        said = f"{found.frozen:,} of {found.channels:,} channels ({found.share:.1%})"
         yield LayerChange("channels that must stay", said, said, words + more)
+
+
+def refitted(rows: Sequence[Row], images: int) -> Iterator[LayerChange]:
+    """What refitting brought, over all layers it was tried on, and which were left alone and why."""
+    from statistics import fmean
+
+    done = [row for row in rows if not row.reason]
+    if done:
+        before, after = (fmean(getattr(row, end) for row in done) for end in ("before", "after"))
+        old, new = (f"error {value:.3g} of the variance, mean of {len(done)} layers" for value in (before, after))
+        yield LayerChange("feature maps", old, new, f"refitted by least squares on {images:,} images")
+    for reason in dict.fromkeys(row.reason for row in rows if row.reason):
+        names = [row.layer for row in rows if row.reason == reason]
+        some = ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
+        yield LayerChange(f"{len(names)} layers ({some})", "as they were", "as they were", f"not refitted: {reason}")
 
 
 def totals(before: Any, after: Any, asked: str) -> LayerChange:

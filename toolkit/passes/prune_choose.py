@@ -86,7 +86,8 @@ def _for_file(choice: Choice, context: PassContext) -> Cut:
 
     goal = choice.goal
     if choice.last or goal is None:
-        found = search(choice.target, choice.original, choice.current, make, context)
+        left = _price(macs, choice.current.graph, ())({}) / _whole(choice, macs)
+        found = search(choice.target, choice.original, (choice.current, left), make, context)
         if choice.last:
             return found
         goal = found.share

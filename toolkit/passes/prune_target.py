@@ -69,22 +69,27 @@ class _Trial:
 
 
 def search(
-    target: Target, original: Model, current: Model, make: Callable[[float], tuple[Cut, Model]], context: PassContext
+    target: Target,
+    original: Model,
+    current: tuple[Model, float],
+    make: Callable[[float], tuple[Cut, Model]],
+    context: PassContext,
 ) -> Cut:
     """The widest cut of `current` whose file meets a target of size or latency; none where it does so as it is.
 
-    make(share): the cut that leaves about this share of its MACs, and the model after it. UnsupportedError: the target
-    is out of reach, and how near one comes, or the original meets it. InputError: nothing here writes files.
+    current: with its share of the original's MACs. make(share): the cut that leaves about this share of them, and the
+    model after it. UnsupportedError: the target is out of reach, and how near one comes, or the original meets it.
+    InputError: nothing here writes files.
     """
     if context.deliver is None:
         raise InputError(f"prune.{target.what}", "nothing here can write and time files", "run it from a recipe")
-    first, now = context.deliver([original, current], target.device)
-    over, above = 1.0, _value(target, now, first)  # the least share that is known not to meet it, and its value
+    first, now = context.deliver([original, current[0]], target.device)
+    over, above = current[1], _value(target, now, first)  # the least share that is known not to meet it, and its value
     if above <= 1:
-        if current is original:
+        if _value(target, first, first) <= 1:
             problem = f"{target.words} is met already: the model as it came has {_said(target, first)}"
             raise UnsupportedError(f"prune.{target.what}", problem, "ask for less")
-        return Cut({}, 1.0, found=f"{_said(target, now)} ({now.source}; before: {_said(target, first)})")
+        return Cut({}, over, found=f"{_said(target, now)} ({now.source}; before: {_said(target, first)})")
     under, below = 0.0, 0.0
     best: _Trial | None = None
     known: dict[float, _Trial] = {}  # widths go in steps, so that several shares give one cut

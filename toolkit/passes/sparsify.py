@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolkit.core import LayerChange, Model, PassContext, PassResult
+from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes.distill import Distill
+from toolkit.passes.distill import Distill, as_teacher, evaluation, thawed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +52,9 @@ class Sparsify(Distill):
     """Name patterns (`*` and `?`) of layers that stay whole."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 10
     """Passes over the train split; 0 makes the zeros at once and trains nothing (let `distill` follow)."""
+    backend: Literal["native", "tfmot"] = "native"
+    """What trains: native is Edgekit's own; tfmot is tensorflow-model-optimization's prune_low_magnitude, which chooses
+    the same zeros for the same schedule."""
 
     @model_validator(mode="after")
     def _asked_for_something(self) -> Self:
@@ -86,6 +89,20 @@ class Sparsify(Distill):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is of no use with {what}; leave it out")
 
+    @model_validator(mode="after")
+    def _tfmot_takes(self) -> Self:
+        wanted = {"scope": "layer", "augment": "none", "patience": 0}
+        for name, value in wanted.items() if self.backend == "tfmot" else ():
+            if getattr(self, name) != value:
+                raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
+        if self.backend == "tfmot" and not self.epochs:
+            raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
+        return self
+
+    def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
+        """(package, what to install) that training needs beyond every install's."""
+        return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
+
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         """Splits it cannot do without."""
@@ -108,13 +125,40 @@ class Sparsify(Distill):
         if model.quant.scheme != "float32":
             raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "make zeros first")
         layers, whole = self._layers(model)
-        result = super().run(replace(model, sparse={}), context) if self.epochs else self._at_once(model, context)
+        result = self._made(replace(model, sparse={}), context)
         graph = result.model.graph
         before, after = ({row.layer: row for row in zeros(x, layers)} for x in (model.graph, graph))
         rows = [LayerChange(name, _words(before[name]), f"{_words(after[name])}, {self.pattern}") for name in layers]
         kept = [LayerChange(name, "all weights", "all weights", why) for name, why in whole.items()]
         changes = (*result.changes, self._total(before, after), *rows, *kept)
         return PassResult(replace(result.model, sparse=self._patterns(model, graph, layers)), changes, result.curves)
+
+    def _made(self, model: Model, context: PassContext) -> PassResult:
+        """A copy with zeros, by whoever trains."""
+        if not self.epochs:
+            return self._at_once(model, context)
+        return super().run(model, context) if self.backend == "native" else self._by_tfmot(model, context)
+
+    def _by_tfmot(self, model: Model, context: PassContext) -> PassResult:
+        """The same, trained by TFMOT in a process of its own."""
+        from toolkit.engine import tfmot_sparsity
+
+        teacher, train = self._checked(model, context)
+        how, watch = self._teaching(model, context), self._watch(model, context)
+        tfmot_sparsity.check(model.graph, how)
+        held = self._images(train, model.signature.inputs[0].name, context)
+        watch.begin(0)
+        result = tfmot_sparsity.train_with_tfmot(
+            model.graph,
+            held.rows,
+            train.labels,
+            how=how,
+            original=as_teacher(teacher),
+            evaluate=evaluation(model, context),
+            told=lambda number, loss: watch.epoch(number, loss, None),
+        )
+        changes = (self._summary(result, train, held.where), *thawed(model.graph))
+        return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _layers(self, model: Model) -> tuple[tuple[str, ...], Mapping[str, str]]:
         """Layers that get zeros, and why the others do not."""

@@ -15,7 +15,9 @@ from toolkit.report.numbers import MISSING, quantity, show, show_interval
 from toolkit.report.overview import capital, number, section, table
 from toolkit.report.view import ORIGINAL, View
 
-NOT_METRICS = frozenset({"size_bytes", "gzip_bytes", "macs", "parameters", "arena_kib", "arena_bytes", "peak_rss_kib"})
+NOT_METRICS = frozenset(
+    {"size_bytes", "gzip_bytes", "zeros", "macs", "parameters", "arena_kib", "arena_bytes", "peak_rss_kib"}
+)
 OF_TARGETS = ("mae", "rmse")  # in the targets' own unit, which nothing names
 MOST_LINES = 4  # of one picture, as many as there are strokes to tell apart
 MOST_ROWS = 60

@@ -14,37 +14,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import UnsupportedError
+
 
 def main(folder: Path) -> None:
-    """Carry, quantize, train, write."""
+    """Carry, prepare as the task has it, train, write."""
     import keras
     import numpy as np
-    import tensorflow_model_optimization as tfmot
 
     from toolkit.engine.carry_back import carry_back
     from toolkit.engine.teaching import Teaching
-    from toolkit.tfmot import training
+    from toolkit.tfmot import qat, sparsity, training
 
     job = json.loads((folder / "job.json").read_text())
     how = Teaching(**training.rebuilt(job["how"]))
     images = np.load(folder / "images.npy", mmap_mode="r")
     targets = dict(np.load(folder / "targets.npz"))
-    old = carry_back(keras.models.load_model(folder / "model.keras", compile=False))
     try:
-        model = tfmot.quantization.keras.quantize_model(old)
-    except (RuntimeError, ValueError) as error:  # how the package says which layer it does not take
+        old = carry_back(keras.models.load_model(folder / "model.keras", compile=False))
+        task = qat.Task(old, images[: job["observed"]]) if job["task"] == "qat" else sparsity.Task(old, how)
+    except (RuntimeError, ValueError, UnsupportedError) as error:  # how the package says which layer it does not take
         say(refused=(str(error).strip().splitlines() or [type(error).__name__])[0])
         return
-    training.start_ranges(model, training.observe(old, images[: job["observed"]]))
 
     def keep(number: int, loss: float | None) -> None:
-        arrays: dict[str, Any] = dict(training.learned(model, old))
+        arrays: dict[str, Any] = dict(task.learned())
         np.savez(folder / f"{number}.npz", **arrays)
         if loss is not None:
             say(epoch=number, loss=loss)
 
     keep(0, None)
-    training.fit(model, images, targets, how, keep)
+    training.fit(task.model, images, targets, how, keep)
 
 
 def say(**facts: Any) -> None:

@@ -94,6 +94,7 @@ def _make_logger(trt: Any) -> Any:
             self.errors: List[str] = []
             self.warnings: List[str] = []
             self.layers = ""
+            self.sparsity: List[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             level = int(severity)  # internal error 0, error 1, warning 2, information 3, verbose 4
@@ -103,6 +104,8 @@ def _make_logger(trt: Any) -> Any:
                 self.warnings.append(message)
             elif message.startswith("Layers:"):
                 self.layers = message
+            elif message.startswith("(Sparsity)"):
+                self.sparsity.append(message)
 
     return Logger()
 
@@ -347,6 +350,13 @@ class _Build:
             file.write(bytes(config.get_timing_cache().serialize()))
         os.replace(path + ".part", path)
 
+    def _sparsity(self) -> List[str]:
+        """What came of sparse kernels, where they were allowed."""
+        if not self.spec.get("sparse"):
+            return []
+        said = trt_layers.sparse_words("\n".join(self.log.sparsity))
+        return said or ["2:4: %s does not say which layers use sparse kernels" % self.name]
+
     def facts(self) -> Facts:
         """What was built and how."""
         return {
@@ -357,7 +367,7 @@ class _Build:
             "workspace_mib": self.workspace_mib,
             "inputs": [list(item) for item in self.inputs],
             "on_gpu": self.on_gpu,
-            "warnings": self.warnings + [" ".join(text.split()) for text in self.log.warnings],
+            "warnings": self.warnings + [" ".join(text.split()) for text in self.log.warnings] + self._sparsity(),
             "layers": [list(layer) for layer in trt_layers.of_log(self.log.layers)],
         }
 

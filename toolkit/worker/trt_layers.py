@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 # how TensorRT spells the types, the longer spellings first
 SPELLINGS = (
@@ -91,6 +91,24 @@ def words(layers: List[Layer]) -> str:
     total, parts = sum(counts.values()), ["%d %s" % (count, name) for name, count in counts.items()]
     first, count = next(iter(counts.items()))
     return ", ".join(["%d of %d layers %s" % (count, total, first)] + parts[1:])
+
+
+def sparse_words(log: str) -> List[str]:
+    """What a build log says of 2:4 sparsity, as one line: which layers could use sparse kernels, and which do.
+
+    TensorRT 8 says "Layers eligible for sparse math: A, B" and "... picked sparse implementation for layers: A", later
+    ones "Found 2 layer(s) eligible to use sparse tactics: A, B" and "Chose 1 layer(s) using sparse tactics: A".
+    """
+    able, used = (_sparse_layers(log, words) for words in (r"eligible (?:for|to use)", r"picked|Chose"))
+    if able is None and used is None:
+        return []
+    named = ": %s" % ", ".join(used) if used else ""
+    return ["2:4: %d layers could use sparse kernels, %d do%s" % (len(able or ()), len(used or ()), named)]
+
+
+def _sparse_layers(log: str, words: str) -> Optional[List[str]]:
+    match = re.search(r"\(Sparsity\)[^\n]*(?:%s)[^\n:]*:([^\n]*)" % words, log)
+    return [name.strip() for name in match[1].split(", ") if name.strip()] if match else None
 
 
 def _layer(item: Any) -> Layer:

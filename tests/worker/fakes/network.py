@@ -8,15 +8,23 @@ from typing import Any
 import numpy as np
 
 
-def network(path: Path, *, quantized: bool = False, half: bool = False, batch: Any = 1, takes: int = 0) -> str:
-    """One convolution of 16 to 16 channels and a ReLU: float32, float16, or with Q/DQ around it."""
+def network(
+    path: Path, *, quantized: bool = False, half: bool = False, batch: Any = 1, takes: int = 0, sparse: bool = False
+) -> str:
+    """One convolution of 16 to 16 channels and a ReLU: float32, float16, or with Q/DQ around it.
+
+    sparse: of every four input channels two are zero.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     kind, dtype = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
     x = helper.make_tensor_value_info("x", takes or kind, [batch, 16, 8, 8])
     y = helper.make_tensor_value_info("y", kind, [batch, 16, 8, 8])
-    weights = [numpy_helper.from_array(np.full((16, 16, 3, 3), 0.5, dtype), "w")]
+    values = np.full((16, 16, 3, 3), 0.5, dtype)
+    if sparse:
+        values[:, 1::4] = values[:, 2::4] = 0
+    weights = [numpy_helper.from_array(values, "w")]
     nodes, source, kernel = [], "x", "w"
     if takes:
         nodes, source = [helper.make_node("Cast", ["x"], ["xf"], name="cast", to=kind)], "xf"

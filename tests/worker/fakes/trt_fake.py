@@ -33,6 +33,7 @@ class World:
     parse_errors: tuple[str, ...] = ()
     build_errors: list[str] = field(default_factory=list)  # each fails one build
     warnings: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()  # as information
     cache_fits: bool = True
     layers: list[Any] = field(default_factory=list)  # of the inspector
 
@@ -135,6 +136,8 @@ class OnnxParser(Thing):
         network._layers = [self._layer(node, types_of) for node in graph.node]
         for text in self._trt.world.warnings:
             self._logger.log(2, text)
+        for text in self._trt.world.told:
+            self._logger.log(3, text)
         return True
 
     def _tensor(self, item: Any) -> ITensor:
