@@ -106,7 +106,7 @@ def run(
 def slopes(
     model: Any, gates: Gates, samples: Samples, *, head: str, labels: Labels = "given", seed: int = 0
 ) -> Iterator[Array]:
-    """The slope of each image's loss in each open gate, float64 (images, gates.count): by batch, or parts of large ones.
+    """The slope of each image's loss in each open gate, float64 (images, gates.count); large batches come in parts.
 
     labels: "given" with the samples (InputError where they have none), or "drawn" from the distribution that the model
     itself predicts (with a spread of 1 around what is no probability), from the seed.
