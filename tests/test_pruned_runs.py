@@ -30,7 +30,7 @@ ranking = "sensitivity"
 importance = "fisher"
 round_to = 2
 steps = 2
-recover = { epochs = 3, learning_rate = 0.003 }
+recover = { epochs = 40, learning_rate = 0.003 }
 
 [measure]
 processes = 0
@@ -46,7 +46,7 @@ def test_run_goes_on_in_the_middle_of_a_step(
     recipe.write_text(RECIPE)
 
     def interrupt(progress: Progress) -> None:
-        if progress.keep and "prune.recover: epoch 2 of 3" in progress.text:
+        if progress.keep and "prune.recover: epoch 4 of 40" in progress.text:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -56,10 +56,10 @@ def test_run_goes_on_in_the_middle_of_a_step(
     result = pipeline.run(resume=tmp_path / "run", emit=said.append)
     assert not any("choosing channels" in progress.text for progress in said)
     ended = [progress.text for progress in said if progress.keep and "prune.recover: epoch" in progress.text]
-    assert len(ended) == 1 and "epoch 3 of 3" in ended[0]  # the first step's and two of the second were done
+    assert 1 <= len(ended) <= 9 and all(" of 40, loss" in text for text in ended)  # of 1 and 10; the rest was done
     assert not (tmp_path / "run" / "checkpoint-01-prune").exists()
     (stage,) = [stage for stage in result.manifest.stages if stage.name == "01-prune"]
-    assert len(stage.curves["loss"]) == 4
+    assert len(stage.curves["loss"]) == 41
     sizes = {record.name: record.size_bytes for record in result.manifest.artifacts}
     assert 0.45 <= sizes["main.tflite"] / sizes["original.tflite"] <= 0.6
     whole = pipeline.run(recipe, model=digits_model, out=tmp_path / "whole", emit=said.append)

@@ -44,7 +44,9 @@ class Images:
 
 def wrap(graph: Any) -> Model:
     inputs = tuple(TensorSpec(t.name, t.shape, t.dtype, "image") for t in graph.inputs)
-    outputs = tuple(TensorSpec(n, t.shape, t.dtype) for n, t in zip(graph.output_names, graph.outputs, strict=True))
+    outputs = tuple(
+        TensorSpec(n, t.shape, t.dtype, "softmax") for n, t in zip(graph.output_names, graph.outputs, strict=True)
+    )
     return Model("keras", graph, Signature(inputs, outputs))
 
 
@@ -328,11 +330,11 @@ def test_prune_goes_on_where_a_stopped_run_was_in_its_second_step(tmp_path: Path
 def test_prune_does_not_go_on_from_another_passs_steps(tmp_path: Path) -> None:
     model = digits()
     folder = {"checkpoint": tmp_path / "state.npz"}
-    Prune(macs=0.7).run(model, PassContext(key="one", **folder))  # type: ignore[arg-type]
-    result = Prune(macs=0.4).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
-    assert abs(cost(result.model.graph).macs / cost(model.graph).macs - 0.4) <= 0.03
+    Prune(macs=0.75).run(model, PassContext(key="one", **folder))  # type: ignore[arg-type]
+    result = Prune(macs=0.5).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
+    assert abs(cost(result.model.graph).macs / cost(model.graph).macs - 0.5) <= 0.03
     (tmp_path / "step-1.json").write_text("{", encoding="utf-8")
-    again = Prune(macs=0.4).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
+    again = Prune(macs=0.5).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
     assert cost(again.model.graph) == cost(result.model.graph)
 
 
@@ -359,7 +361,8 @@ def test_prune_by_sensitivity_spares_the_group_that_matters_and_keeps_its_curves
     component = Prune(parameters=0.6, ranking="sensitivity")
     result = component.run(model, context)
     lines = changed(result.changes)
-    assert lines["b"].after == "64 channels" and lines["c"].after != "64 channels"
+    kept = {name: int(lines[name].after.split()[0]) for name in "bc"}
+    assert kept["b"] >= 56 and kept["c"] <= 40  # one step of b at most, to land nearer
     assert lines["sensitivity of b"].after == "0.75 without 16, 0.5 without 32, 0.25 without 48"
     assert lines["sensitivity of c"].before == "1 with all 64"
     assert len(scored) == 1 + 3 * 4
@@ -414,3 +417,11 @@ def test_prune_refuses_a_sparse_model_whose_zeros_it_would_break(model: Model) -
         Prune(sparsity=0.5).run(replace(model, sparse={"a": "2:4"}), PassContext())
     with pytest.raises(UnsupportedError, match="refitting would fill its zeros"):
         Prune(sparsity=0.5, reconstruct=True).run(replace(model, sparse={"a": "unstructured"}), PassContext())
+
+
+@pytest.mark.parametrize("kind", ["taylor", "fisher"])
+def test_prune_by_slopes_refuses_a_head_without_a_loss(model: Model, kind: Any) -> None:
+    (output,) = model.signature.outputs
+    other = replace(model, signature=replace(model.signature, outputs=(replace(output, meaning="embedding"),)))
+    with pytest.raises(UnsupportedError, match="no label says what an output that means embedding should be"):
+        Prune(macs=0.5, importance=kind).run(other, PassContext(train=Images(8)))

@@ -23,6 +23,7 @@ from toolkit.engine.widths import Rounding, allowed, for_share
 Scores = NDArray[np.float64]
 Indexes = NDArray[np.intp]
 Ranking = Literal["local", "global"]
+NEAR = 0.01  # of the whole cost: steps that land so near to the target are told apart by what they lose
 EIGHT = Rounding()  # multiples of 8 (widths.py says why)
 
 
@@ -93,6 +94,7 @@ def _greedy(
     ladders = {group.id: allowed(group.size, rounding.of(group)) for group in groups}
     lost = {group.id: np.concatenate([[0.0], np.cumsum(np.sort(scores[group.id]))]) for group in groups}
     widths = {group.id: group.size for group in groups}
+    whole = cost({})
     while (over := cost(widths) - target) > 0:
         steps = {name: ladder[-1] - ladder[-2] for name, ladder in ladders.items() if len(ladder) > 1}
         saved = {name: amount for name, amount in cost.saved(widths, steps).items() if amount > 0}
@@ -100,9 +102,10 @@ def _greedy(
         if not saved:
             break
         best = min(worth, key=worth.__getitem__)
-        if saved[best] > over:  # it would pass the target: rather what lands nearest, or nothing
+        if saved[best] > over:  # it would pass the target: rather what lands near it, or nothing
             misses = {name: abs(amount - over) for name, amount in saved.items()}
-            best = min(misses, key=misses.__getitem__)
+            enough = max(min(misses.values()), NEAR * whole)
+            best = min((name for name in saved if misses[name] <= enough), key=worth.__getitem__)
             if misses[best] >= over:
                 break
         widths[best] -= steps[best]

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import prune_changes, prune_curves, prune_steps
-from toolkit.passes.distill import TASKS, Distill
+from toolkit.passes.distill import DECIDING, TASKS, Distill
 from toolkit.passes.prune_choose import Choice, choose
 from toolkit.passes.prune_target import Cut, Target
 from toolkit.schema import Component
@@ -35,6 +35,7 @@ _BATCH = 64  # images; large enough for a batch's own statistics to normalize we
 _SCORED = 512  # images that importance looks at
 _REFITTED = 1024  # images that layers are refitted on, at most: as many as the figures of docs/prune.md
 NEEDS_IMAGES = ("taylor", "fisher", "activation", "reconstruction")
+NEEDS_LOSS = ("taylor", "fisher")
 TARGETS = ("sparsity", "macs", "parameters", "size", "size_kib", "latency", "latency_ms")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -248,6 +249,10 @@ class Prune(Component):
         from toolkit.engine.importance import scores
 
         model, seed = work.model, work.context.seed
+        if self.importance in NEEDS_LOSS and model.head not in (*DECIDING, *TASKS):
+            problem = f"needs a loss, and no label says what an output that means {model.head} should be"
+            fix = "take activation or reconstruction, which look at no label"
+            raise UnsupportedError(f"prune.importance {self.importance!r}", problem, fix)
         renewed: Renewed = "biases" if self.reconstruct else "statistics" if self.reestimate_batchnorm else "nothing"
         samples = None
         if self.importance in NEEDS_IMAGES:
