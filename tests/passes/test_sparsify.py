@@ -17,6 +17,7 @@ from toolkit.core import Batch, ExportContext, Model, PassContext, Progress, Qua
 from toolkit.engine.sparsity import kept
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes.distill import Distill
+from toolkit.passes.prune import Prune
 from toolkit.passes.qat import Qat
 from toolkit.passes.quantize import Quantize
 from toolkit.passes.sparsify import Sparsify
@@ -175,6 +176,20 @@ def test_zeros_are_in_the_delivered_int8_files(halved: Model, context: PassConte
     (point,) = (array for array in arrays if array.shape == (16, 8, 1, 1))
     (answer,) = (array for array in arrays if array.dtype == np.int8 and array.shape in ((16, 3), (3, 16)))
     assert holds_two_of_four(point[:, :, 0, 0]) and holds_two_of_four(answer if answer.shape[0] == 3 else answer.T)
+
+
+def test_prune_claims_only_patterns_that_still_hold(halved: Model, original: Model) -> None:
+    """Half the inputs of the 1x1 convolution go, whichever they are: 2 of 4 no longer, zeros all the same."""
+    found = Prune(sparsity=0.5, round_to=1, protect=("answer", "point")).run(halved, PassContext(original=original))
+    channels = found.model.graph.get_layer("conv").filters
+    assert channels == 4 and found.model.sparse["answer"] == "2:4"
+    line = next(change for change in found.changes if change.layer == "2 sparse layers")
+    point = kernels(found.model)["point"][0, 0]
+    holds = bool((np.count_nonzero(point, axis=0) <= 2).all())
+    assert found.model.sparse["point"] == ("2:4" if holds else "unstructured")
+    assert ("no longer holds in point" in line.reason) == (not holds)
+    share = (np.sum(point == 0) + np.sum(kernels(found.model)["answer"] == 0)) / (64 + 48)
+    assert (line.before, line.after) == ("50.0% zeros", f"{share:.1%} zeros")
 
 
 def test_two_of_four_leaves_a_layer_of_one_input_whole_and_says_so(original: Model, context: PassContext) -> None:
