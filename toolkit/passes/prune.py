@@ -203,8 +203,7 @@ class Prune(Component):
         if cut.removals:
             work.context.emit(Progress(f"{said}removing channels from {len(cut.removals)} groups"))
             graph, notes = self._cut(work, cut)
-            cut_model, zeros = prune_changes.sparse(work.model, graph)
-            work = work.after(cut_model, (*notes, *zeros), said)
+            work = work.after(replace(work.model, graph=graph), notes, said)
         if self.recover is None:
             return work
         last = number == self.steps

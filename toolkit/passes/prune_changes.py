@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit.core import LayerChange, Model
+from toolkit.core import LayerChange
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,22 +100,6 @@ def totals(before: Any, after: Any, asked: str) -> LayerChange:
         f"{new.macs:,} MACs ({new.macs / old.macs:.1%}), {new.parameters:,} parameters",
         asked,
     )
-
-
-def sparse(model: Model, graph: Any) -> tuple[Model, tuple[LayerChange, ...]]:
-    """The model with its cut graph, what still holds of its layers' zeros, and the line about them."""
-    from toolkit.engine.sparsity import still, zeros
-
-    if not model.sparse:
-        return replace(model, graph=graph), ()
-    held = still(graph, model.sparse)
-    rows = (zeros(x, tuple(model.sparse)) for x in (model.graph, graph))
-    old, new = (f"{sum(row.zeros for row in x) / sum(row.size for row in x):.1%} zeros" for x in rows)
-    lost = [name for name, pattern in model.sparse.items() if held.get(name) != pattern]
-    some = ", ".join(lost[:MOST]) + (", ..." if len(lost) > MOST else "")
-    reason = f"their pattern no longer holds in {some}: sparsify last" if lost else ""
-    line = LayerChange(f"{len(model.sparse)} sparse layers", old, new, reason)
-    return replace(model, graph=graph, sparse=held), (line,)
 
 
 def _channels(count: int) -> str:
