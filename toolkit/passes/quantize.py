@@ -140,6 +140,7 @@ class Quantize(Component):
 
     def _corrected(self, model: Model, prepared: Prepared, context: PassContext, quant: QuantSpec) -> PassResult:
         """The prepared graph, corrected, instead of the model's own."""
+        from toolkit.engine.sparsity import still
         from toolkit.passes.recovery import correct
 
         if self.needs:
@@ -148,7 +149,13 @@ class Quantize(Component):
         calibration.warn(found.notes, context)
         changes = (*self._changes(model.graph, quant), *found.changes)
         return PassResult(
-            replace(model, graph=found.graph, quant=quant, statistics=found.statistics),
+            replace(
+                model,
+                graph=found.graph,
+                quant=quant,
+                statistics=found.statistics,
+                sparse=still(found.graph, model.sparse),  # doubled channels move what is behind them in its group
+            ),
             (*changes, *_noted(found.notes, found.statistics, quant)),
         )
 

@@ -69,11 +69,25 @@ class Sparsify(Distill):
             raise ValueError(f"pattern {self.pattern} has a sparsity of its own, {1 - ratio[0] / ratio[1]:g}; leave it")
         if ratio is not None and self.scope == "global":
             raise ValueError(f"pattern {self.pattern} is the same in every layer: there is no scope 'global'")
+        self._refuse_unused()
         if self.begin >= self.end:
             raise ValueError(f"begin must be before end, got {self.begin:g} and {self.end:g}")
         if self.schedule == "polynomial" and self.initial >= (self.sparsity or 1):
             raise ValueError(f"initial must be below sparsity, got {self.initial:g} and {self.sparsity:g}")
         return self
+
+    def _refuse_unused(self) -> None:
+        """Raise ValueError for settings that nothing here uses; a resolved recipe has all, as they are by default."""
+        timing = ("schedule", "begin", "end", "frequency", "initial", "power")
+        cases = (
+            (self._ratio is not None, timing, f"pattern {self.pattern!r}, which is there from the first step"),
+            (self.epochs == 0, timing, "epochs = 0, which trains nothing"),
+            (self.schedule == "constant", timing[-2:], "schedule 'constant'"),
+        )
+        for holds, names, what in cases:
+            for name in names if holds else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of no use with {what}; leave it out")
 
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
