@@ -56,6 +56,7 @@ NORMALIZATIONS: dict[Kind, Normalization] = {
 
 # Weights that scale a channel. Biases and moving statistics shift it, and say nothing of what it carries on.
 _SCALING = ("kernel", "depthwise_kernel", "pointwise_kernel", "gamma", "alpha")
+_VALUES = 1_000_000  # of a weight at a time: 8 MB in float64
 
 
 def scores(
@@ -123,17 +124,16 @@ def _of_weights(model: Any, group: Group, kind: Kind) -> Parts:
         problem = "no BatchNormalization scales its channels"
         raise UnsupportedError(f"importance of {group.id!r}", problem, "protect it, or take another importance")
     size = np.square if kind == "l2" else np.abs
-    return [_sums(size(_weight(model, slot)), slot) for slot in slots]
+    return [_sums(model.get_layer(slot.layer).weights[slot.index], slot, size) for slot in slots]
 
 
-def _weight(model: Any, slot: Slot) -> Scores:
-    return np.asarray(model.get_layer(slot.layer).weights[slot.index], np.float64)
-
-
-def _sums(values: Scores, slot: Slot) -> Scores:
-    """The sum of all that a channel has in one weight."""
-    rows = np.moveaxis(values, slot.axis, 0)
-    totals: Scores = rows.reshape(len(rows), -1).sum(axis=1)[slot.positions].sum(axis=1)
+def _sums(weight: Any, slot: Slot, size: Callable[[Scores], Scores]) -> Scores:
+    """The sum of all that a channel has in one weight; some rows at a time, so that no large float64 copy is held."""
+    rows = np.moveaxis(np.asarray(weight), slot.axis, 0)
+    step = max(1, _VALUES // max(1, rows[0].size))
+    parts = (np.asarray(rows[start : start + step], np.float64) for start in range(0, len(rows), step))
+    sums = np.concatenate([size(part).reshape(len(part), -1).sum(axis=1) for part in parts])
+    totals: Scores = sums[slot.positions].sum(axis=1)
     return totals
 
 
