@@ -200,9 +200,10 @@ def measure(given: Work, args: argparse.Namespace) -> Found:
     ways = [_way(text, refit=refit) for text in args.ways for refit in (False, True)]
     teacher = answers(given.model.graph, given.chosen_on.images)
     share = find_share(given, args)
-    chosen = {}
+    chosen, made = {}, {}  # made: of the first seed
     for way in ways:
-        outputs = answers(pruned(given, way, share, args), given.chosen_on.images)
+        made[way] = pruned(given, way, share, args)
+        outputs = answers(made[way], given.chosen_on.images)
         chosen[way] = loss(outputs, teacher, given.model.head), accuracy(outputs, given, given.chosen_on)
         print(
             f"  {given.name} at {share:.2f}, {way}: loss {chosen[way][0]:.3f}, {chosen[way][1]:.1f}%", file=sys.stderr
@@ -213,7 +214,8 @@ def measure(given: Work, args: argparse.Namespace) -> Found:
     for seed in range(args.seeds):
         given.draw(seed)
         for way, values in judged.items():
-            outputs = answers(pruned(given, way, share, args), given.judged.images)
+            graph = made[way] if seed == 0 and way in made else pruned(given, way, share, args)
+            outputs = answers(graph, given.judged.images)
             values.append(accuracy(outputs, given, given.judged))
             print(f"  {given.name} judged, seed {seed}, {way}: {values[-1]:.1f}%", file=sys.stderr, flush=True)
     original = accuracy(answers(given.model.graph, given.judged.images), given, given.judged)

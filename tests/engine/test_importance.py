@@ -216,3 +216,16 @@ def test_kinds_that_look_at_images_are_refused_without_any(hidden: Any, kind: An
         only(hidden, kind)
     with pytest.raises(InputError, match="no images"):
         only(hidden, kind, samples=list, head="regression")
+
+
+def test_scores_refuse_what_is_no_number(hidden: Any) -> None:
+    broken = keras.models.clone_model(hidden)
+    broken.set_weights([weight * np.nan if weight.shape == (3, 1) else weight for weight in hidden.get_weights()])
+    with pytest.raises(InputError, match="no number for channels of hidden"):
+        only(broken, "l2")
+
+
+def test_scores_of_nothing_are_nothing(hidden: Any) -> None:
+    frozen = [group for group in find_groups(hidden) if group.frozen]
+    given = images(([[1, 1]], np.array([[0.0]])))
+    assert scores(hidden, frozen, "taylor", samples=given, head="regression") == {}

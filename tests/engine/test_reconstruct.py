@@ -126,6 +126,52 @@ def test_reconstruct_brings_outputs_nearer_and_leaves_the_original_alone() -> No
         assert np.array_equal(before, after)
 
 
+def test_reconstruct_leaves_layers_in_front_of_the_cut_alone() -> None:
+    made = model(residual)
+    found = reconstruct(made, {"separable": [0, 4]}, images())
+    assert [row.layer for row in found.rows] == ["left", "right", "head"]
+    for name in ("stem", "stem_norm", "inner", "outer", "outer_norm"):
+        for before, after in zip(
+            made.get_layer(name).get_weights(), found.graph.get_layer(name).get_weights(), strict=True
+        ):
+            assert np.array_equal(before, after)
+
+
+def test_reconstruct_fits_a_branch_to_what_the_sum_lacks() -> None:
+    """The shortcut loses what only it carries; the branch beside it has features enough to give that back."""
+
+    def body(x: Any) -> Any:
+        wide = layers.Conv2D(4, 1, name="wide")(x)
+        branch = layers.Conv2D(3, 1, name="branch")(layers.Conv2D(3, 1, name="whole")(x))
+        shortcut = layers.Conv2D(3, 1, name="shortcut")(wide)
+        return layers.GlobalAveragePooling2D()(layers.Add()([shortcut, branch]))
+
+    made, samples = model(body), images()
+    given = stacked(samples)
+    found = reconstruct(made, {"wide": [0, 1, 2], "whole": [2]}, samples)
+    wanted = made.predict(given, verbose=0)
+    rest = np.square(found.graph.predict(given, verbose=0) - wanted).sum() / np.square(wanted - wanted.mean(0)).sum()
+    last = found.rows[-1]
+    assert last.after < 1e-6 and rest < 1e-4
+    assert max(row.before for row in found.rows) > 0.1
+
+
+def test_reconstruct_says_why_a_layer_is_left_alone() -> None:
+    def body(x: Any) -> Any:
+        x = layers.PReLU(name="slope")(layers.Conv2D(6, 1, name="first")(x))
+        twice = layers.Conv2D(6, 1, name="twice")
+        return layers.Dense(2, name="head")(layers.Flatten()(twice(twice(x))))
+
+    rows = {row.layer: row for row in reconstruct(model(body), {"first": [1, 2]}, images()).rows}
+    assert "PReLU" in rows["slope"].reason and "more than once" in rows["twice"].reason
+    assert np.isnan(rows["twice"].before) and rows["head"].after < rows["head"].before
+
+
+def test_reconstruct_takes_as_many_images_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.engine.feature_maps._BYTES", 20 * 2 * 4 * SIDE**2 * (3 + 6))
+    assert 8 <= reconstruct(model(plain), {"first": [0]}, images()).images < 48
+
+
 def test_reconstruct_refuses_when_there_are_no_images() -> None:
     with pytest.raises(InputError, match="images"):
         reconstruct(model(plain), {"first": [0]}, lambda: iter(()))

@@ -93,7 +93,8 @@ class _Moments:
         return bool(self.layer.kernel.shape[1] > MOST_FEATURES)
 
     def add(self, features: Array) -> None:
-        outputs = self.layer.outputs(features)
+        outputs = np.asarray(self.layer.outputs(features), np.float64)
+        features = np.asarray(features, np.float64)
         self.rows += features.shape[1]
         self.x = self.x + features.sum(axis=1)
         self.y = self.y + outputs.sum(axis=1)

@@ -56,9 +56,10 @@ def read(samples: Samples, networks: Sequence[FeatureMaps]) -> int:
         most = most or max(_BYTES // (len(networks) * _peak(graph, inputs)), _LEAST_IMAGES)
         count = min(len(sample.inputs[0]), most - images)
         for edge, part in inputs.items():
-            cut = part[:count]
+            values = networks[0].values.setdefault(edge, [])
+            values.append(part[:count])
             for network in networks:
-                network.values.setdefault(edge, []).append(cut)
+                network.values[edge] = values  # one list: where two networks read the same, it is the same object
         images += count
         if images >= most:
             break

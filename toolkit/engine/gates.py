@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -23,13 +24,14 @@ from numpy.typing import NDArray
 from toolkit.engine import heads, loss
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import Group
-from toolkit.engine.samples import Samples
+from toolkit.engine.samples import Sample, Samples
 from toolkit.engine.spread import spreads
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
 Indexes = NDArray[np.intp]
 Labels = Literal["given", "drawn"]
+MOST = 2 * 2**30  # bytes of one step; a laptop has 8 GiB
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -104,7 +106,7 @@ def run(
 def slopes(
     model: Any, gates: Gates, samples: Samples, *, head: str, labels: Labels = "given", seed: int = 0
 ) -> Iterator[Array]:
-    """For each batch the slope of each image's loss in each open gate, float64 (images, gates.count).
+    """The slope of each image's loss in each open gate, float64 (images, gates.count); large batches come in parts.
 
     labels: "given" with the samples (InputError where they have none), or "drawn" from the distribution that the model
     itself predicts (with a spread of 1 around what is no probability), from the seed.
@@ -115,12 +117,28 @@ def slopes(
         autograph=False,
         reduce_retracing=True,
     )
-    for index, sample in enumerate(samples()):
+    for index, sample in enumerate(_parts(samples(), _at_once(model))):
         if labels == "given" and sample.labels is None:
             raise InputError(model.name, "the images have no labels", "name a split with labels")
         known = tf.constant(sample.labels) if labels == "given" else None
         inputs = [tf.convert_to_tensor(part) for part in sample.inputs]
         yield np.asarray(step(inputs, known, tf.constant([seed, index], tf.int32)), np.float64)
+
+
+def _at_once(model: Any) -> int:
+    """Images whose feature maps, gated maps and slopes fill MOST bytes at most; 1 at least."""
+    shapes = [shape for call in walk(model).calls for shape in call.output_shapes]
+    values = sum(prod(size or 1 for size in shape[1:]) for shape in shapes)
+    return max(1, MOST // (3 * 4 * values))
+
+
+def _parts(samples: Iterable[Sample], most: int) -> Iterator[Sample]:
+    """The batches in parts of so many images at most."""
+    for sample in samples:
+        for start in range(0, len(sample.inputs[0]), most):
+            rows = slice(start, start + most)
+            known = None if sample.labels is None else sample.labels[rows]
+            yield Sample(tuple(part[rows] for part in sample.inputs), known)
 
 
 def _slopes(learner: heads.Learner, gates: Gates, inputs: Sequence[Any], known: Any, seeds: Any) -> Any:

@@ -78,7 +78,7 @@ def scores(
     within a group of one part none does; None: that of NORMALIZATIONS. reduction: of a group's parts. renewed: what
     gives back the channels' means after the cut: nothing, BatchNormalization's statistics, or biases everywhere.
 
-    InputError: images that `kind` needs are missing. UnsupportedError: bn_gamma, and a group has none.
+    InputError: images that `kind` needs are missing, or a score is no number. UnsupportedError: a group has no gamma.
     """
     free = [group for group in groups if not group.frozen]
     if kind == "random":
@@ -96,7 +96,12 @@ def scores(
         gates = centred(model, find_gates(model, free), samples, _given_back(model, renewed))
         found = _of_slopes(model, gates, kind, samples=samples, head=head, seed=seed)
     how = normalization or NORMALIZATIONS[kind]
-    return {group.id: _reduced(found[group.id], group.size, how, reduction) for group in free}
+    known = {group.id: _reduced(found[group.id], group.size, how, reduction) for group in free}
+    unknown = [name for name, values in known.items() if not np.isfinite(values).all()]
+    if unknown:
+        fix = "look for NaN or infinity in the model's weights and the images"
+        raise InputError(f"importance = {kind!r}", f"is no number for channels of {', '.join(unknown[:3])}", fix)
+    return known
 
 
 def _random(group: Group, seed: int) -> Scores:

@@ -36,6 +36,7 @@ class Sums:
 
     @classmethod
     def of(cls, features: Array, left: Array, target: Array) -> Self:
+        features, left, target = (np.asarray(part, np.float64) for part in (features, left, target))
         across = features.transpose(0, 2, 1)
         return cls(
             rows=features.shape[1],

@@ -73,7 +73,7 @@ class Linear:
         return prod(self.window.places(sides) if self.window else sides)
 
     def features(self, inputs: Array, places: Array) -> Array:
-        """(count, images * places, f) float64, of the places with these flat numbers."""
+        """(count, images * places, f), of the places with these flat numbers."""
         if self.window is None or isinstance(self.layer, _SEPARABLE):
             values = self._halfway(inputs)
             taps = [values.reshape(len(values), -1, values.shape[-1])[:, places]]
@@ -81,11 +81,12 @@ class Linear:
             taps = _taps(inputs, self.window, places)
         rows, count = np.stack(taps, axis=2), len(self.kernel)  # images, places, taps, channels
         split = rows.reshape(-1, rows.shape[2], count, rows.shape[3] // count)
-        return np.asarray(split.transpose(2, 0, 1, 3).reshape(count, len(split), -1), np.float64)
+        return split.transpose(2, 0, 1, 3).reshape(count, len(split), -1)
 
     def outputs(self, features: Array) -> Array:
-        """(count, rows, o), before any activation."""
-        found: Array = features @ self.kernel + self.bias[:, None]
+        """(count, rows, o), before any activation, as precise as the features."""
+        kind = features.dtype
+        found: Array = features @ self.kernel.astype(kind) + self.bias[:, None].astype(kind)
         return found
 
     def write(self, kernel: Array, bias: Array) -> None:

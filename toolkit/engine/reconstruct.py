@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
@@ -29,17 +30,12 @@ from toolkit.engine.surgery import Removals, remove
 from toolkit.errors import InputError, UnsupportedError
 
 Array = NDArray[Any]
-RIDGES = (
-    1e-8,
-    1e-6,
-    1e-4,
-    1e-3,
-    1e-2,
-    1e-1,
-    1.0,
-)  # of a feature's energy
+# of a feature's energy
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _HELD_OUT = 4  # every fourth image
 _EXACT = 1e-10  # of the output's variance: float32's rounding
+_NOTHING = (layers.Dropout, layers.SpatialDropout2D, layers.Identity)  # that they do in inference
+_FAINT = 1e-3  # of the largest gain: what the sum lacks divided by a smaller one would be noise
 
 __all__ = ["Reconstructed", "Row", "reconstruct", "saliencies"]
 
@@ -242,14 +238,21 @@ class _Fitter:
             if isinstance(norm, str) or len(reader.consumers) != 1:
                 return None
             gain, now, reader = norm.kernel.ravel(), reader, calls[reader.consumers[0]]
-            if np.abs(gain).min() < 1e-3 * np.abs(gain).max():
+            if np.abs(gain).min() < _FAINT * np.abs(gain).max():
                 return None
-        if type(reader.layer) is not layers.Add:
+        while type(reader.layer) in _NOTHING and len(reader.consumers) == 1:
+            now, reader = reader, calls[reader.consumers[0]]
+        if not _adds(reader):
             return None
         others = [edge for edge in reader.inputs if edge.call != now.index]
         there = all(edge in self.pair.values[1] for edge in others) and len(others) == len(reader.inputs) - 1
         same_shape = all(shape == reader.output_shapes[0] for shape in reader.input_shapes)
         return (others, gain, kept) if there and same_shape else None
+
+
+def _adds(call: Call) -> bool:
+    """Whether a call is an Add, or `a + b` of two tensors."""
+    return type(call.layer) is layers.Add or (call.kind == "Add" and not isinstance(call.layer, keras.Layer))
 
 
 def _activated(call: Call) -> bool:
