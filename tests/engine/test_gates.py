@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from tests.engine import law
+from tests.engine.random_networks import random_network
 from toolkit.engine.gates import Gates, centred, find_gates, run, slopes
 from toolkit.engine.groups import find_groups
 from toolkit.engine.samples import Sample
 from toolkit.engine.surgery import remove
 
 CLASSES, IMAGES, SIDE = 3, 4, 6
+NETWORKS = 8
+LOOSE = 1e-4  # of the largest output, through ten random layers
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,19 @@ def test_closed_gates_compute_what_the_cut_network_computes(mixed: Any, batch: S
     cut = np.asarray(remove(mixed, removals)(*batch.inputs))
     assert np.allclose(answers(mixed, gates, batch, values), cut, atol=1e-5)
     assert not np.allclose(cut, mixed(*batch.inputs), atol=1e-3)
+
+
+def test_closed_gates_compute_what_the_cut_network_computes_on_random_networks() -> None:
+    for seed in range(NETWORKS):
+        model = law.randomize(random_network(seed)[0], seed)
+        gates, removals = find_gates(model, find_groups(model)), law.random_removals(model, seed)
+        values = np.ones((1, gates.count), np.float32)
+        for name, part in gates.split(values).items():
+            part[:, removals.get(name, [])] = 0
+        inputs = law.images(model, seed)
+        found = keras.tree.flatten(run(model, gates, inputs, ops.convert_to_tensor(values)))
+        cut = law.outputs(remove(model, removals), inputs)
+        assert law.difference(cut, [np.asarray(value) for value in found]) < LOOSE, seed
 
 
 def test_closed_centred_gates_leave_the_mean_of_what_is_read(mixed: Any, batch: Sample) -> None:
