@@ -6,7 +6,7 @@ benchmarks/sparsity.py measures the same file with and without zeros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,7 @@ XNNPACK_FLOATS = "XNNPACK, src/subgraph.c: sparse inference is of float32 and fl
 XNNPACK_HINT = "LiteRT, xnnpack_delegate.cc: the hint for sparse inference comes with DENSIFY alone"
 XNNPACK_X86 = "XNNPACK, src/xnnpack/hardware-config.h: xnn_is_chw_compatible_config"
 XNNPACK_SHARE = "XNNPACK, src/subgraph.c: num_zeroes * 3 > num_params * 2"
+XNNPACK_SAME = "XNNPACK, src/subgraph.c: XNN_FLAG_TENSORFLOW_SAME_PADDING is incompatible with sparse inference"
 XNNPACK_START = (
     "XNNPACK, src/subgraph.c: a cluster begins with a 3x3 convolution of 3 channels, stride 2, explicit padding"
 )
@@ -38,7 +39,8 @@ TFLM = "tflite-micro, its kernels take dense weights"
 class Zeros:
     """What a file's weights hold. packed: weights stored without their zeros. two_of_four: layers with 2 of every 4
     input channels zero, of so many `layers`. pointwise: share of zeros in 1x1 convolutions, None where it has none.
-    starts: it has the convolution that XNNPACK's sparse inference begins with."""
+    starts: it has the convolution that XNNPACK's sparse inference begins with; same: depthwise ones with padding SAME,
+    which end it."""
 
     share: float
     weights: int
@@ -47,6 +49,7 @@ class Zeros:
     packed: int = 0
     pointwise: float | None = None
     starts: bool = False
+    same: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ def measure_zeros(artifact: Artifact, found: Zeros, device: DeviceProfile, runti
 
 
 def is_sparse(found: Zeros) -> bool:
-    """Whether there is something to say."""
-    return found.share >= WORTH or found.two_of_four > 0
+    """Whether there is something to say; a fixed 1x1 shortcut has zeros of its own."""
+    return found.share >= WORTH or 2 * found.two_of_four >= max(1, found.layers)
 
 
 def zeros_of(path: Path) -> Zeros:
@@ -105,6 +108,9 @@ def _xnnpack(artifact: Artifact, found: Zeros, device: DeviceProfile, delegate: 
     if not found.starts:
         words = "no 3x3 convolution of 3 channels with stride 2 and explicit padding, which it must begin with"
         return Use("no", words, XNNPACK_START)
+    if found.same:
+        words = f"{found.same} depthwise convolutions have padding SAME, it must be explicit and the same on each side"
+        return Use("no", words, XNNPACK_SAME)
     if found.pointwise is None or found.pointwise <= ENOUGH:
         words = "no 1x1 convolutions" if found.pointwise is None else f"{found.pointwise:.0%} of their weights are zero"
         return Use("no", f"more than two thirds must be zero in 1x1 convolutions: {words}", XNNPACK_SHARE)
@@ -127,7 +133,7 @@ def _tensorrt(found: Zeros, device: DeviceProfile) -> Use:
 
 def _of_tflite(path: Path) -> Zeros:
     file = tflite_file.read(path)
-    arrays, packed, point, starts = [], 0, [], False
+    arrays, packed, point, starts, same = [], 0, [], False, 0
     for operator, tensor, _ in tflite_scan.weights(file):
         if tensor.data is None:
             continue
@@ -138,7 +144,8 @@ def _of_tflite(path: Path) -> Zeros:
         options = dict(operator.options)
         strided = options.get("strideH") == options.get("strideW") == "2" and options.get("padding") == "1"  # VALID
         starts |= operator.kind == "CONV_2D" and tensor.shape[1:] == (3, 3, 3) and strided
-    return _counted(arrays, packed, point, starts=starts)
+        same += operator.kind == "DEPTHWISE_CONV_2D" and options.get("padding") == "0"
+    return replace(_counted(arrays, point), packed=packed, starts=starts, same=same)
 
 
 def _of_onnx(path: Path) -> Zeros:
@@ -161,7 +168,7 @@ def _constant(file: onnx_file.File, made: dict[str, Any], name: str) -> Array | 
     return file.values(name)
 
 
-def _counted(arrays: list[tuple[Any, int, bool]], packed: int = 0, point: Any = (), *, starts: bool = False) -> Zeros:
+def _counted(arrays: list[tuple[Any, int, bool]], point: Any = ()) -> Zeros:
     """arrays: (weight, axis of its input channels, whether these are not multiplied together)."""
     import numpy as np
 
@@ -170,7 +177,7 @@ def _counted(arrays: list[tuple[Any, int, bool]], packed: int = 0, point: Any = 
     share = zeros / size if size else 0.0
     halved = sum(not apart and _two_of_four(array, axis) for array, axis, apart in arrays)
     pointwise = sum(int(np.sum(array == 0)) for array in point) / sum(array.size for array in point) if point else None
-    return Zeros(share, size, len(arrays), halved, packed, pointwise, starts)
+    return Zeros(share, size, len(arrays), halved, pointwise=pointwise)
 
 
 def _two_of_four(array: Any, axis: int) -> bool:
