@@ -36,7 +36,7 @@ from toolkit.engine.groups import find_groups
 from toolkit.engine.importance import scores
 from toolkit.engine.numeric import decisions
 from toolkit.engine.predict import predict_arrays
-from toolkit.engine.reconstruct import reconstruct, saliencies
+from toolkit.engine.reconstruct import reconstruct
 from toolkit.engine.samples import Sample
 from toolkit.engine.surgery import remove
 from toolkit.engine.widths import Rounding
@@ -97,19 +97,21 @@ class Work:
         for start in range(0, len(self.calibration), BATCH):
             yield Sample((self.calibration[start : start + BATCH],))
 
-    def scores(self, kind: str) -> Any:
-        if kind not in self.scored:
-            graph, groups = self.model.graph, self.groups
-            if kind == "reconstruction":
-                found = saliencies(graph, groups, self.samples)
-            else:
-                normalization: Any = "none" if kind in ("fisher", "activation") else "mean"
-                given: Any = kind
-                found = scores(
-                    graph, groups, given, samples=self.samples, head=self.model.head, normalization=normalization
-                )
-            self.scored[kind] = found
-        return self.scored[kind]
+    def scores(self, way: Way) -> Any:
+        """As `prune` finds them; the size of weights as it always was, so that the baseline stays what it is."""
+        key = f"{way.kind} {way.refit}"
+        if key not in self.scored:
+            kind: Any = way.kind
+            self.scored[key] = scores(
+                self.model.graph,
+                self.groups,
+                kind,
+                samples=self.samples,
+                head=self.model.head,
+                normalization="mean" if way.kind in ("l1", "l2") else None,
+                renewed="biases" if way.refit else "statistics",
+            )
+        return self.scored[key]
 
 
 class Jpegs:
@@ -152,7 +154,7 @@ def pruned(given: Work, way: Way, share: float, args: argparse.Namespace) -> Any
     graph = given.model.graph
     ranking: Any = way.ranking
     rounding = Rounding(args.round_to)
-    removals = allocate(walk(graph), given.groups, given.scores(way.kind), share, ranking=ranking, rounding=rounding)
+    removals = allocate(walk(graph), given.groups, given.scores(way), share, ranking=ranking, rounding=rounding)
     started = time.process_time()
     made = reconstruct(graph, removals, given.samples).graph if way.refit else remove(graph, removals)
     made = reestimate_batchnorm(made, (sample.inputs for sample in given.samples()))

@@ -142,7 +142,7 @@ def test_reconstruct_fits_a_branch_to_what_the_sum_lacks() -> None:
 
     def body(x: Any) -> Any:
         wide = layers.Conv2D(4, 1, name="wide")(x)
-        branch = layers.Conv2D(3, 1, name="branch")(layers.Conv2D(3, 1, name="whole")(x))
+        branch = layers.Conv2D(3, 1, name="branch")(layers.Conv2D(5, 1, name="whole")(x))
         shortcut = layers.Conv2D(3, 1, name="shortcut")(wide)
         return layers.GlobalAveragePooling2D()(layers.Add()([shortcut, branch]))
 
@@ -172,9 +172,39 @@ def test_reconstruct_takes_as_many_images_as_have_room(monkeypatch: pytest.Monke
     assert 8 <= reconstruct(model(plain), {"first": [0]}, images()).images < 48
 
 
+@pytest.mark.parametrize("bare", [{"scale": False}, {"center": False}, {"scale": False, "center": False}])
+def test_reconstruct_gives_batchnormalization_a_gain_where_it_has_none(bare: dict[str, bool]) -> None:
+    def body(x: Any) -> Any:
+        x = layers.ReLU()(layers.Conv2D(8, 3, name="first")(x))
+        x = layers.BatchNormalization(name="norm", **bare)(layers.Conv2D(4, 1, use_bias=False, name="second")(x))
+        return layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
+
+    made, samples = model(body), images()
+    found = reconstruct(made, {"first": [1, 4]}, samples)
+    assert [weight.name for weight in found.graph.get_layer("norm").weights][:2] == ["gamma", "beta"]
+    assert all(row.after <= row.before * (1 + 1e-9) + 1e-12 for row in found.rows)
+    norm = [keras.Model(m.inputs, m.get_layer("norm").output) for m in (made, found.graph)]
+    wanted, got = (m.predict(stacked(samples), verbose=0) for m in norm)
+    rest = np.square(got - wanted).sum() / np.square(wanted - wanted.mean((0, 1, 2))).sum()
+    assert rest == pytest.approx(next(row.after for row in found.rows if row.layer == "norm"), rel=1e-3)
+
+
 def test_reconstruct_refuses_when_there_are_no_images() -> None:
     with pytest.raises(InputError, match="images"):
         reconstruct(model(plain), {"first": [0]}, lambda: iter(()))
+
+
+def test_reconstruct_refuses_images_that_are_no_numbers() -> None:
+    values = stacked(images())
+    values[5, 2, 2] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        reconstruct(model(plain), {"first": [0]}, lambda: [Sample((values,))])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_reconstruct_refuses_fewer_images_than_can_be_held_out(count: int) -> None:
+    with pytest.raises(InputError, match=f"has {count} images"):
+        reconstruct(model(plain), {"first": [0]}, images(count))
 
 
 def test_saliencies_find_one_of_two_copies_cheap_and_the_other_dear() -> None:

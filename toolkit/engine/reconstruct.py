@@ -26,7 +26,7 @@ from toolkit.engine.groups import Slot, find_groups
 from toolkit.engine.least_squares import TINY, Sums
 from toolkit.engine.linear import MOST_FEATURES, Linear, linear
 from toolkit.engine.samples import Samples
-from toolkit.engine.surgery import Removals, remove
+from toolkit.engine.surgery import Removals, rebuild, remove
 from toolkit.errors import InputError, UnsupportedError
 
 Array = NDArray[Any]
@@ -65,9 +65,10 @@ def reconstruct(
 ) -> Reconstructed:
     """`surgery.remove`, then every layer behind it refitted. ridge: candidates, relative to a feature's energy.
 
-    As many images are used as have their feature maps in a GiB. InputError without images.
+    As many images are used as have their feature maps in a GiB. A BatchNormalization without gamma or beta gets one.
+    InputError without images, or where they give values that are no numbers.
     """
-    pruned = remove(model, removals)
+    pruned = _with_gains(remove(model, removals))
     before, after = walk(model), walk(pruned)
     if [(call.name, call.inputs) for call in before.calls] != [(call.name, call.inputs) for call in after.calls]:
         raise UnsupportedError(model.name, "runs in another order after surgery", "leave reconstruct out")
@@ -76,6 +77,19 @@ def reconstruct(
     fitter = _Fitter(pair, tuple(ridge), seed)
     rows = [row for index in range(len(after.calls)) for row in fitter.step(index)]
     return Reconstructed(pruned, tuple(rows), images)
+
+
+def _with_gains(model: Any) -> Any:
+    """The same network, every BatchNormalization with gamma and beta."""
+    weights = {}
+    for layer in model.layers:
+        if type(layer) is layers.BatchNormalization and not (layer.scale and layer.center):
+            has = {weight.name: np.asarray(weight) for weight in layer.weights}
+            size = len(has["moving_mean"])
+            weights[layer.name] = list({"gamma": np.ones(size), "beta": np.zeros(size), **has}.values())
+    if not weights:
+        return model
+    return rebuild(model, weights, lambda layer: {"scale": True, "center": True} if layer.name in weights else {})
 
 
 def _kept(model: Any, removals: Removals) -> dict[str, Array]:
@@ -158,6 +172,8 @@ class _Fitter:
             raise UnsupportedError(call.name, old)
         seen, held = self._sums(call, old, now)
         both = seen + held
+        if not (np.isfinite(both.rr).all() and np.isfinite(both.xx).all()):
+            raise InputError(call.name, "reads or gives no numbers on these images", "look for NaN or infinity in them")
         spread = max(both.spread, TINY)
         before = both.error(np.zeros_like(both.xr)) / spread
         if before < _EXACT:
@@ -265,14 +281,12 @@ def _flat(outputs: Array) -> Array:
 
 
 def _renormalize(now: Linear, kernel: Array, bias: Array, sums: Sums) -> None:
-    """The gain and shift found, as gamma and beta over the statistics seen, so that estimating them anew changes
-    little; where gamma or beta are left out, the statistics alone."""
+    """The gain and shift found, as gamma and beta over the statistics seen: estimating them anew changes little."""
     layer = now.layer
     mean = sums.x[:, 0] / sums.rows
     variance = sums.xx[:, 0, 0] / sums.rows - np.square(mean)
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
-    if layer.scale and layer.center:
-        gain, shift = (now.kernel + kernel)[:, 0, 0], (now.bias + bias)[:, 0]
-        layer.gamma.assign(gain * np.sqrt(variance + layer.epsilon))
-        layer.beta.assign(shift + gain * mean)
+    gain, shift = (now.kernel + kernel)[:, 0, 0], (now.bias + bias)[:, 0]
+    layer.gamma.assign(gain * np.sqrt(variance + layer.epsilon))
+    layer.beta.assign(shift + gain * mean)
