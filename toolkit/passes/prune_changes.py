@@ -81,7 +81,8 @@ def refitted(rows: Sequence[Row], images: int) -> Iterator[LayerChange]:
     for reason in dict.fromkeys(row.reason for row in rows if row.reason):
         names = [row.layer for row in rows if row.reason == reason]
         some = ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
-        yield LayerChange(f"{len(names)} layers ({some})", "as they were", "as they were", f"not refitted: {reason}")
+        count = "1 layer" if len(names) == 1 else f"{len(names)} layers"
+        yield LayerChange(f"{count} ({some})", "as they were", "as they were", f"not refitted: {reason}")
 
 
 def totals(before: Any, after: Any, asked: str) -> LayerChange:
