@@ -194,6 +194,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """What a model is as a float32 file. milliseconds, range: of one inference on the device that was asked for.
+
+    source: "measured", "emulated" or "estimated"; "computed" without a device. how: in words, for what is said of it.
+    """
+
+    size_kib: float
+    milliseconds: float | None = None
+    range: tuple[float, float] | None = None
+    source: Provenance = "computed"
+    how: str = ""
+
+
+@dataclass(frozen=True)
 class PassContext:
     """What a pass may use from above it.
 
@@ -201,6 +215,9 @@ class PassContext:
     split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
     Splits a recipe does not have are None. memory: kept between the passes of one run (a calibration serves them all).
     checkpoint: the file a training keeps its state in after each epoch, None to keep none; key: of that training.
+    deliver(models, device): what they are as files, timed interleaved where a device is named that is within reach,
+    estimated elsewhere. multiple: of channels that the kernels of the recipe's devices compute together.
+    cache: folder for what is dear to find out and stays true, None to keep none.
     """
 
     seed: int = 0
@@ -213,6 +230,9 @@ class PassContext:
     memory: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     key: str = ""
+    deliver: Callable[[Sequence[Model], str], tuple[Delivered, ...]] | None = None
+    multiple: int = 8
+    cache: Path | None = None
     emit: Callable[[Progress], None] = lambda progress: None
 
 

@@ -237,17 +237,16 @@ def _exportable(exporter: Any, kind: Kind, scheme: Scheme) -> str:
 
 
 def _prunable(model: Any) -> str:
-    from toolkit.engine.groups import find_groups
+    from toolkit.engine.groups import find_groups, frozen_channels
 
     groups = find_groups(model.graph)
     free = [group for group in groups if not group.frozen]
-    channels = sum(group.size for group in free)
-    reasons = Counter(group.frozen for group in groups if group.frozen)
-    kept = "; ".join(f"{reason}" for reason, _ in reasons.most_common(4))
-    tail = f"; kept whole: {kept}" if kept else ""
+    found = frozen_channels(groups)
+    kept = "; ".join(reason for reason, _ in found.reasons[:4])
+    tail = f"; kept whole ({found.share:.1%} of the channels): {kept}" if kept else ""
     if not free:
         return f"no: no channel can be removed{tail}"
-    return f"yes: {channels:,} channels in {len(free)} groups can be removed{tail}"
+    return f"yes: {found.channels - found.frozen:,} channels in {len(free)} groups can be removed{tail}"
 
 
 def _layer_lines(found: dict[str, Any]) -> Iterator[str]:

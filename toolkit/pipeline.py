@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, runs, split_records, trained
+from toolkit import allowed, beside, doctor, pruning, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -26,6 +26,7 @@ from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
 from toolkit.repair import Work, repair, resumed
+from toolkit.schema import paths_in
 from toolkit.sources import store
 
 if TYPE_CHECKING:
@@ -283,12 +284,16 @@ class _Pipeline:
 
     def _stage(self, stage: Stage) -> None:
         parameters = stage.component.model_dump(mode="json")
-        files = {name: runs.content_sha256(path) for name, path in stage.component if isinstance(path, Path)}
+        files = {".".join(map(str, key)): runs.content_sha256(path) for key, path in paths_in(stage.component)}
         uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
         data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme not in STATIC:
             data = {}
-        written = (self.recipe.name, self.run.manifest.classes) if stage.kind == "export" else ()  # beside the file
+        written: tuple[Any, ...] = ()
+        if stage.kind == "export":
+            written = (self.recipe.name, self.run.manifest.classes)  # beside the file
+        else:
+            written = pruning.said(stage.component, pruning.needs(self.recipe, stage.component))
         if getattr(stage.component, "metadata", False):
             data |= {"provenance": self._provenance(stage)}
         parts = (stage.kind, stage.use, self.keys[stage.parent], parameters, asdict(stage.quant), data, files, *written)
@@ -312,6 +317,7 @@ class _Pipeline:
                 seed=self.recipe.seed,
                 checkpoint=folder / "state.npz",
                 key=key,
+                needs=pruning.needs(self.recipe, stage.component),
             )
             self._model_facts(stage.name, facts)
             return {**_told(facts), "same_graph": facts.same_graph}

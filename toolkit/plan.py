@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import compat, kernels, registry
+from toolkit import compat, kernels, pruning, registry
 from toolkit.checks import fit, gate
 from toolkit.checks.installed import absent_here
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
@@ -21,6 +21,7 @@ from toolkit.devices import DeviceProfile, DeviceRuntime
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.estimates import expected
 from toolkit.recipe import Recipe, Step, Variant
+from toolkit.schema import paths_in
 
 REFERENCE = "original"  # the variant of files written from the original, float32, to compare with; no gate judges it
 TRAIN = "train"  # what the first stage uses where the recipe makes its model
@@ -106,6 +107,10 @@ def make_plan(recipe: Recipe) -> Plan:
     problems += _split_problems(recipe, stages)
     problems += _head_problems(recipe)
     problems += _repair_problems(recipe, stages)
+    for stage in stages:
+        if stage.kind == "pass":
+            problems += [f"{stage.where}: {stage.use}.{each}" for each in pruning.problems(recipe, stage.component)]
+            notes += pruning.notes(recipe, stage.component)
     missing = [*_missing(checks), *_missing_for(stages, kind)]
     unique = {(check.artifact, check.device.name): check for check in checks}  # two targets may share a device
     return Plan(recipe, stages, tuple(unique.values()), _once(problems), _once(missing), _once(notes), kind)
@@ -301,10 +306,10 @@ def _source_component(recipe: Recipe, source: Any, problems: list[str]) -> Any:
 def _kind_problems(stages: tuple[Stage, ...], kind: Kind) -> Iterator[str]:
     """Passes that need another kind of graph, or a file that is not there; exporters answer in their `refusal`."""
     for stage in stages:
-        for name, value in stage.component if stage.kind == "pass" else ():
-            if isinstance(value, Path) and (not value.exists() or source_of(value) is None):
+        for key, value in paths_in(stage.component) if stage.kind == "pass" else ():
+            if not value.exists() or source_of(value) is None:
                 problem = "no such file" if not value.exists() else "no kind of model that can be read"
-                yield f"{stage.where}: {stage.use}.{name}: {problem}, got {str(value)!r}"
+                yield f"{stage.where}: {'.'.join(map(str, (stage.use, *key)))}: {problem}, got {str(value)!r}"
         if stage.kind != "pass":
             continue
         if kind not in stage.component.takes:
@@ -367,6 +372,9 @@ def _split_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]:
         for need in stage.component.needs if needing else ():
             if need not in given:
                 yield f"{stage.where}: {stage.use} needs the {need} split. Fix: set data.splits.{need}"
+        lacking = getattr(stage.component, "lacking", None) if stage.kind == "pass" else None
+        for key, problem, fix in lacking(given) if lacking else ():
+            yield f"{stage.where}: {stage.use}.{key}: {problem}. Fix: {fix}"
     if "test" not in given:
         yield f"{recipe.where('data', 'splits')}: there is no test split to judge on. Fix: set data.splits.test"
 

@@ -22,7 +22,7 @@ from toolkit.errors import InputError
 from toolkit.overrides import dataset_kind, dataset_kinds, with_data, with_override
 from toolkit.recipe import DataSpec, Recipe, Step, Target, Variant
 from toolkit.recipe_file import APPLICATIONS, DATA_KEYS, ModelSection, RecipeFile, TargetSection
-from toolkit.schema import Component, Reader, shown
+from toolkit.schema import Component, Reader, relocated, shown
 from toolkit.training.section import TrainSection
 
 RESERVED = "original"  # the model as it was read, in stages, artifacts and measurements
@@ -148,8 +148,7 @@ class _Loader:
         also = DATA_KEYS if key == ("data",) else ("use",)
         component = self.reader.read(registry.load(family, use), parameters, key, also=also)
         if component is not None and family == "passes":
-            paths = {name: self._path(value) for name, value in component if isinstance(value, Path)}
-            component = component.model_copy(update=paths) if paths else component
+            component = relocated(component, self._path)
         return None if component is None else Step(use, component, key)
 
     def _variants(self) -> tuple[Variant, ...]:

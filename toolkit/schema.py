@@ -7,9 +7,10 @@ turns the tables of one `Document` into components and keeps every mistake until
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
@@ -31,6 +32,26 @@ class Component(BaseModel):
 
 
 C = TypeVar("C", bound=BaseModel)
+
+
+def paths_in(component: BaseModel, key: Key = ()) -> Iterator[tuple[Key, Path]]:
+    """Every path among a component's parameters, in components inside it too, with where it stands."""
+    for name, value in component:
+        if isinstance(value, Path):
+            yield (*key, name), value
+        elif isinstance(value, BaseModel):
+            yield from paths_in(value, (*key, name))
+
+
+def relocated(component: C, place: Callable[[Path], Path]) -> C:
+    """The component with each of its paths put where `place` says."""
+    update: dict[str, Any] = {}
+    for name, value in component:
+        if isinstance(value, Path):
+            update[name] = place(value)
+        elif isinstance(value, BaseModel) and any(paths_in(value)):
+            update[name] = relocated(value, place)
+    return component.model_copy(update=update) if update else component
 
 
 # ---------------------------------------------------------------- validation

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.candidates import Candidates
 from toolkit.core import (
     Artifact,
     ExportContext,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
+    from toolkit.pruning import Needs
     from toolkit.recipe import DataSpec
     from toolkit.training.make import Work
     from toolkit.training.section import TrainSection
@@ -93,6 +95,7 @@ class Stages:
         seed: int,
         checkpoint: Path | None = None,
         key: str = "",
+        needs: Needs | None = None,
     ) -> ModelFacts:
         """Run one pass on the model saved at `parent`; a training goes on from its checkpoint, if there is one."""
         splits, model = self._opened(), self._model(parent)
@@ -107,6 +110,9 @@ class Stages:
             memory=self._memory,
             checkpoint=checkpoint,
             key=key,
+            deliver=Candidates(needs, self._emit) if needs else None,
+            multiple=needs.multiple if needs else PassContext.multiple,
+            cache=_cache(),
             emit=self._emit,
         )
         result = component.run(model, context)
@@ -233,6 +239,12 @@ def _for_kernels(model: Model, asked: QuantSpec) -> Model:
     """The model, asking also for what the kernels of its devices need."""
     quant = replace(model.quant, reduce_range=asked.reduce_range, dense_per_tensor=asked.dense_per_tensor)
     return replace(model, quant=quant) if quant != model.quant else model
+
+
+def _cache() -> Path:
+    """Where what several runs may use is kept, as the XDG standard says."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "edgekit"
 
 
 def _load_any(path: Path, allow_code: tuple[str, ...] = ()) -> Model:

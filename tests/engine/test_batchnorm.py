@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from toolkit.engine.batchnorm import has_batchnorm, reestimate_batchnorm
+from toolkit.engine.batchnorm import has_batchnorm, reestimate_batchnorm, settle
+from toolkit.engine.samples import Sample
 from toolkit.errors import InputError
 
 
@@ -79,3 +80,31 @@ def test_reestimate_refuses_no_images(model: Any) -> None:
     assert has_batchnorm(model)
     with pytest.raises(InputError, match="no images"):
         reestimate_batchnorm(model, [])
+
+
+def samples(*sizes: int) -> Any:
+    return lambda: [Sample(tuple(batch)) for batch in batches(*sizes)]
+
+
+def test_settle_computes_the_same_with_the_statistics_of_the_images(model: Any) -> None:
+    (images,) = batches(8)[0]
+    settled = settle(model, samples(8))
+    assert np.allclose(settled(images), model(images), rtol=1e-4, atol=1e-5)
+    mean, variance = statistics(settled, "first")
+    assert np.allclose(mean, images.mean((0, 1, 2)), atol=1e-5) and np.allclose(
+        variance, images.var((0, 1, 2)), rtol=1e-4
+    )
+    elsewhere = np.full((1, 4, 4, 2), -7.0, "float32")
+    assert np.allclose(settled(elsewhere), model(elsewhere), rtol=1e-4, atol=1e-5)
+
+
+def test_reestimate_changes_a_settled_model_by_nothing(model: Any) -> None:
+    (images,) = batches(8)[0]
+    again = reestimate_batchnorm(settle(model, samples(8)), batches(8))
+    assert np.allclose(again(images), model(images), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(reestimate_batchnorm(model, batches(8))(images), model(images), atol=0.1)  # as it is without
+
+
+def test_settle_refuses_no_images(model: Any) -> None:
+    with pytest.raises(InputError, match="no images"):
+        settle(model, list)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from toolkit.engine.groups import Group, find_groups
+from toolkit.engine.groups import Group, find_groups, frozen_channels
 
 
 def named(model: Any) -> dict[str, Group]:
@@ -138,10 +138,24 @@ def test_find_groups_follows_attention_by_channel_and_freezes_a_spread_operand()
 
 
 UNKNOWN: list[tuple[Any, str]] = [
-    (layers.LayerNormalization(name="odd"), "LayerNormalization 'odd' is not a layer whose channels can be followed"),
-    (layers.Softmax(name="odd"), "Softmax 'odd' is not a layer whose channels can be followed"),
+    (
+        layers.LayerNormalization(name="odd"),
+        "LayerNormalization 'odd' normalizes over the channels, so that each depends on the others",
+    ),
+    (
+        layers.GroupNormalization(1, name="odd"),
+        "GroupNormalization 'odd' normalizes all channels together, so that each depends on the others",
+    ),
+    (
+        layers.UpSampling2D(1, interpolation="nearest", data_format="channels_first", name="odd"),
+        "UpSampling2D 'odd' has its channels first",
+    ),
+    (
+        layers.EinsumDense("abcd,de->abce", (3, 2, 4), name="odd"),
+        "EinsumDense 'odd' is not a layer whose channels can be followed",
+    ),
+    (layers.Softmax(name="odd"), "Softmax 'odd' mixes channels"),
     (layers.Activation("softmax", name="odd"), "Activation 'odd' mixes channels"),
-    (layers.Permute((3, 1, 2), name="odd"), "Permute 'odd' moves the channels to another axis"),
     (layers.BatchNormalization(axis=1, name="odd"), "BatchNormalization 'odd' normalizes axis 1, not the last"),
     (layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' holds constants for each channel"),
     (layers.Reshape((8, 3), name="odd"), "Reshape 'odd' cuts 4 channels into 3"),
@@ -176,3 +190,89 @@ def test_find_groups_gives_the_same_answer_each_time_in_the_order_of_the_produce
     for group in first:
         out = next(slot for slot in group.slots if slot.side == "out")
         assert np.array_equal(out.positions[:, 0], np.arange(group.size))
+
+
+def normalized(layer: Any, filters: int = 6) -> Group:
+    image = keras.Input((2, 3, 1), name="image")
+    return named(ended(image, layer(conv(image, filters, "a"))))["a"]
+
+
+def test_find_groups_takes_channels_that_are_normalized_together_as_one() -> None:
+    group = normalized(layers.GroupNormalization(3, name="norm"))
+    assert group.size == 3 and group.frozen == ""
+    assert positions(group, "norm", "gamma") == [[0, 1], [2, 3], [4, 5]] == positions(group, "end")
+    assert positions(group, "norm", "groups") == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("groups", [6, -1])
+def test_find_groups_leaves_each_channel_free_when_each_is_normalized_alone(groups: int) -> None:
+    group = normalized(layers.GroupNormalization(groups, center=False, scale=False, name="norm"))
+    assert group.size == 6 and positions(group, "norm", "groups") == [[i] for i in range(6)]
+
+
+def test_find_groups_follows_a_normalization_over_other_axes() -> None:
+    group = normalized(layers.LayerNormalization(axis=[1, 2], name="norm"))
+    assert group.size == 6 and group.frozen == "" and "norm" not in {slot.layer for slot in group.slots}
+
+
+def test_find_groups_follows_channels_moved_in_front_of_flatten() -> None:
+    """As networks from other frameworks do: the rows of the dense layer are channel by channel, not pixel by pixel."""
+    image = keras.Input((2, 3, 1), name="image")
+    x = layers.Flatten()(layers.ReLU()(layers.Permute((3, 1, 2))(conv(image, 2, "a"))))
+    group = named(keras.Model(image, layers.Dense(2, name="end")(x)))["a"]
+    assert group.frozen == "" and positions(group, "end") == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+
+
+def test_find_groups_follows_a_channel_shuffle() -> None:
+    """Reshape to (groups, n), swap, Reshape back (ShuffleNet): channel 3 * g + j becomes channel 2 * j + g."""
+    image = keras.Input((2, 2, 1), name="image")
+    x = layers.Permute((1, 2, 4, 3))(layers.Reshape((2, 2, 2, 3), name="split")(conv(image, 6, "a")))
+    found = named(ended(image, layers.Reshape((2, 2, 6), name="merge")(x)))["a"]
+    assert found.size == 3 and found.frozen == ""
+    assert positions(found, "split", "target_shape") == [[0], [1], [2]]
+    assert positions(found, "end") == [[0, 1], [2, 3], [4, 5]] == positions(found, "merge", "target_shape")
+    out = next(slot for slot in found.slots if slot.side == "out")
+    assert out.positions.tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_find_groups_freezes_what_reads_channels_that_were_moved() -> None:
+    image = keras.Input((2, 3, 1), name="image")
+    x = layers.Permute((3, 1, 2), name="moved")(conv(image, 4, "a"))
+    group = named(ended(image, layers.MaxPooling2D(1, name="pool")(x)))["a"]
+    assert group.frozen == "MaxPooling2D 'pool' reads channels that do not lie along its last axis"
+
+
+def test_find_groups_follows_operations_that_leave_the_channels_alone() -> None:
+    image = keras.Input((2, 2, 1), name="image")
+    x = keras.ops.concatenate([conv(image, 2, "a"), conv(image, 2, "b")], axis=-1)
+    x = keras.ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = keras.ops.expand_dims(keras.ops.mean(x, axis=(1, 2)), 1)
+    x = keras.ops.reshape(keras.ops.transpose(x, (0, 2, 1)), (-1, 4))
+    found = named(keras.Model(image, layers.Dense(2, name="end")(x)))
+    assert positions(found["a"], "end") == [[0], [1]] and positions(found["b"], "end") == [[2], [3]]
+    assert not found["a"].frozen and not found["b"].frozen
+
+
+def test_find_groups_freezes_channels_that_are_mixed_with_the_batch() -> None:
+    image = keras.Input((2, 2, 1), name="image")
+    found = named(keras.Model(image, layers.Dense(2)(keras.ops.reshape(conv(image, 4, "a"), (-1, 2)))))
+    assert found["a"].frozen.endswith("mixes channels with the batch")
+
+
+def test_find_groups_freezes_a_mean_over_the_channels() -> None:
+    image = keras.Input((2, 2, 1), name="image")
+    x = conv(image, 4, "a")
+    x = layers.Multiply()([x, keras.ops.mean(x, axis=-1, keepdims=True)])
+    assert "mixes channels" in named(ended(image, x))["a"].frozen
+
+
+def test_frozen_channels_counts_them_by_reason() -> None:
+    image = keras.Input((2, 2, 1), name="image")
+    x = conv(layers.LayerNormalization(name="norm")(conv(image, 3, "a")), 5, "b")
+    found = frozen_channels(find_groups(ended(image, x)))
+    assert (found.channels, found.frozen, found.share) == (10, 5, 0.5)
+    assert found.reasons == (
+        ("LayerNormalization 'norm' normalizes over the channels, so that each depends on the others", 3),
+        ("'end' is an output of the model", 2),
+    )
+    assert frozen_channels([]).share == 0.0

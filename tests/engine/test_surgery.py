@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,54 +11,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from toolkit.engine.batchnorm import reestimate_batchnorm
-from toolkit.engine.groups import find_groups
+from tests.engine.law import TOLERANCE, difference, images, outputs, random_removals, randomize
+from tests.engine.random_networks import STEPS, random_network
+from toolkit.engine.groups import find_groups, frozen_channels
 from toolkit.engine.surgery import mask, remove
 from toolkit.errors import InputError, UnsupportedError
-
-TOLERANCE = 1e-5  # of the largest output
-PIXELS = 100.0  # about the spread of pixel values, for networks that rescale them themselves
-
-
-def randomize(model: Any, seed: int = 0) -> Any:
-    """Every weight random, so that no gamma of 1 or mean of 0 hides a slice cut at the wrong place."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        for weight in layer.weights:
-            values = rng.normal(size=weight.shape)
-            if weight.name.endswith("variance"):
-                values = 0.5 + np.abs(values)
-            elif weight.name.endswith("kernel"):
-                values *= np.sqrt(2 / max(1, np.prod(weight.shape[:-1])))
-            weight.assign(values.astype("float32"))
-    return model
-
-
-def lively(model: Any) -> Any:
-    """Random weights with fitting statistics: a deep network whose output still depends on the image."""
-    return reestimate_batchnorm(randomize(model), [images(model, seed=2, count=16, scale=PIXELS)])
-
-
-def images(model: Any, seed: int = 1, count: int = 3, scale: float = 1.0) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    return [rng.normal(scale=scale, size=(count, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
-
-
-def outputs(model: Any, inputs: list[Any]) -> list[Any]:
-    found = model(keras.tree.pack_sequence_as(model.input, inputs), training=False)
-    return [np.asarray(value) for value in keras.tree.flatten(found)]
-
-
-def difference(first: list[Any], second: list[Any]) -> float:
-    return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(first, second, strict=True))
-
-
-def random_removals(model: Any, seed: int, most: float = 1.0) -> dict[str, list[int]]:
-    """Of each free group one channel up to the share `most`, at least one left."""
-    rng = np.random.default_rng(seed)
-    free = [group for group in find_groups(model) if not group.frozen and group.size > 1]
-    counts = [rng.integers(1, max(2, round(most * group.size))) for group in free]
-    return {g.id: rng.choice(g.size, count, replace=False).tolist() for g, count in zip(free, counts, strict=True)}
 
 
 def conv(x: Any, filters: int, name: str, *, norm: bool = True, **options: Any) -> Any:
@@ -250,32 +206,27 @@ def test_remove_refuses_what_cannot_be_cut() -> None:
         remove(model, {"probs": [0]})
 
 
-def test_remove_computes_what_mask_computes_on_mobilenet_v2() -> None:
-    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=5, classifier_activation=None)
-    _holds(lively(model), PIXELS)
+FOLLOWED = ("is an output of the model", "normalizes over the channels, so that each depends on the others")
+
+
+def random_case(seed: int) -> set[str]:
+    """The law on a network drawn at random; what it was made of."""
+    keras.utils.set_random_seed(seed)
+    model, taken = random_network(seed)
+    randomize(model, seed)
+    for reason, _ in frozen_channels(find_groups(model)).reasons:
+        assert reason.endswith(FOLLOWED) or "spreads its one channel" in reason, (seed, reason)
+    removals, inputs = random_removals(model, seed), images(model, seed)
+    assert difference(outputs(mask(model, removals), inputs), outputs(remove(model, removals), inputs)) < 1e-4, seed
+    return set(taken)
+
+
+def test_remove_computes_what_mask_computes_on_random_networks() -> None:
+    for seed in range(6):
+        random_case(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ResNet50V2", "DenseNet121", "EfficientNetB0", "MobileNetV3Small", "Xception"])
-def test_remove_computes_what_mask_computes_on_a_large_network(name: str) -> None:
-    size = 71 if name == "Xception" else 32
-    build = getattr(keras.applications, name)
-    _holds(lively(build(input_shape=(size, size, 3), weights=None, classes=5, classifier_activation=None)), PIXELS)
-
-
-@pytest.mark.data
-@pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="EDGEKIT_DATA names no folder")
-@pytest.mark.parametrize("name", ["mlperf_resnet8_cifar10", "resnet20_cifar10_jpeg", "mobilenet_v1_025_224_imagenet"])
-def test_remove_computes_what_mask_computes_on_a_trained_network(name: str) -> None:
-    model = keras.models.load_model(Path(os.environ["EDGEKIT_DATA"]) / "models" / f"{name}.keras", compile=False)
-    _holds(model, 1.0 if "imagenet" in name else PIXELS)
-
-
-def _holds(model: Any, scale: float) -> None:
-    """The law on a deep network. Few channels go, so that images still make a difference at its end."""
-    model.layers[-1].activation = keras.activations.linear
-    removals, inputs = random_removals(model, 0, most=0.3), images(model, scale=scale)
-    cut, masked = remove(model, removals), outputs(mask(model, removals), inputs)
-    assert cut.count_params() < 0.9 * model.count_params()
-    assert np.ptp(masked[0], axis=0).max() > 0.01 * np.abs(masked[0]).max()
-    assert difference(masked, outputs(cut, inputs)) < TOLERANCE
+def test_remove_computes_what_mask_computes_on_many_random_networks_of_all_layers() -> None:
+    taken = set().union(*(random_case(seed) for seed in range(100, 160)))
+    assert taken == {step.__name__ for step in STEPS}

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,10 +11,11 @@ import pytest
 from keras import layers
 from pydantic import ValidationError
 
-from toolkit.core import Batch, LayerChange, Model, PassContext, Signature, TensorSpec
+from toolkit.core import Batch, Delivered, LayerChange, Model, PassContext, Signature, TensorSpec
 from toolkit.engine.cost import cost
+from toolkit.engine.graph import parameters
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes.prune import Prune
+from toolkit.passes.prune import Prune, Recover
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,12 @@ class Images:
     name: str = "images"
     fingerprint: str = ""
     classes: tuple[str, ...] = ()
-    labels: Any = None
+    ids: tuple[str, ...] = ()
+    task: Any = "classes"
+
+    @property
+    def labels(self) -> Any:
+        return np.arange(self.count) % 10
 
     def __len__(self) -> int:
         return self.count
@@ -129,7 +136,7 @@ def test_prune_refuses_when_no_channel_can_go(model: Model) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"sparsity": 0.5, "macs": 0.5}])
 def test_prune_wants_exactly_one_target(fields: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="give exactly one of sparsity and macs"):
+    with pytest.raises(ValidationError, match=r"give exactly one of sparsity, macs, .* and latency_ms"):
         Prune(**fields)
 
 
@@ -156,3 +163,254 @@ def test_prune_says_why_batchnorm_statistics_stayed() -> None:
 def test_prune_by_sparsity_works_when_the_shape_is_open() -> None:
     lines = changed(Prune(sparsity=0.5).run(digits(shape=(None, None, 1)), PassContext()).changes)
     assert lines["digits"].after.endswith("parameters") and "MACs cannot be counted" in lines["digits"].reason
+
+
+# ---------------------------------------------------------------- targets
+
+
+def size_of(graph: Any) -> int:
+    return sum(map(parameters, graph.layers))
+
+
+def test_prune_reaches_the_parameters_asked_for(model: Model) -> None:
+    result = Prune(parameters=0.4).run(model, PassContext())
+    reached = size_of(result.model.graph) / size_of(model.graph)
+    assert abs(reached - 0.4) <= 0.03
+    assert changed(result.changes)["digits"].reason == "asked for 40.0% of the parameters"
+
+
+def test_prune_globally_removes_a_share_of_all_channels(model: Model) -> None:
+    result = Prune(sparsity=0.3, ranking="global").run(model, PassContext())
+    kept = sum(result.model.graph.get_layer(name).filters for name in ("a", "b", "c", "tiny"))
+    assert abs(kept - 0.7 * (32 + 64 + 64 + 4)) <= 4  # half a step of 8
+
+
+@dataclass
+class Files:
+    """Stands in for exporter and device: bytes and milliseconds are laws of the model."""
+
+    slow: float = 0.0
+    asked: int = 0
+
+    def __call__(self, models: Any, device: str) -> tuple[Delivered, ...]:
+        self.asked += 1
+        return tuple(self.one(model, device) for model in models)
+
+    def one(self, model: Model, device: str) -> Delivered:
+        kib = 1.0 + size_of(model.graph) * 4 / 1024
+        if not device:
+            return Delivered(kib)
+        ms = self.slow + cost(model.graph).macs / 1e6
+        return Delivered(kib, ms, (ms / 2, ms * 2), "estimated", "a law")
+
+
+@pytest.mark.parametrize("ranking", ["local", "global"])
+@pytest.mark.parametrize("share", [0.35, 0.6, 0.85])
+def test_prune_keeps_within_a_share_of_the_latency_and_near_it(model: Model, share: float, ranking: Any) -> None:
+    files = Files(slow=1.0)
+    result = Prune(latency=share, device="phone", ranking=ranking).run(model, PassContext(deliver=files))
+    reached = files.one(result.model, "phone").milliseconds / files.one(model, "phone").milliseconds  # type: ignore[operator]
+    assert share - 0.12 <= reached <= share  # widths go in steps of 8
+    line = changed(result.changes)["digits"]
+    assert line.reason.startswith(f"asked for {share:.1%} of the latency on phone: ")
+    assert "ms (" in line.reason and "(estimated; before: " in line.reason
+    assert files.asked <= 9
+
+
+def test_prune_keeps_within_a_latency_and_a_size(model: Model) -> None:
+    files = Files()
+    limit = files.one(model, "phone").milliseconds / 3  # type: ignore[operator]
+    result = Prune(latency_ms=limit, device="phone").run(model, PassContext(deliver=files))
+    assert limit * 0.8 <= files.one(result.model, "phone").milliseconds <= limit  # type: ignore[operator]
+    result = Prune(size_kib=150.0).run(model, PassContext(deliver=files))
+    assert 120 <= files.one(result.model, "").size_kib <= 150
+    assert "at most 150 KiB" in changed(result.changes)["digits"].reason
+
+
+def test_prune_says_how_near_a_latency_can_be_come(model: Model) -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"prune\.latency: at most 1 ms on phone cannot be reached: .* of the MACs"
+    ):
+        Prune(latency_ms=1.0, device="phone").run(model, PassContext(deliver=Files(slow=1.0)))
+    with pytest.raises(UnsupportedError, match="is met already: the model as it came has"):
+        Prune(latency_ms=1e6, device="phone").run(model, PassContext(deliver=Files()))
+    with pytest.raises(InputError, match="nothing here can write and time files"):
+        Prune(latency_ms=1.0, device="phone").run(model, PassContext())
+
+
+def test_prune_rounds_as_the_kernels_of_the_devices_have_it(model: Model) -> None:
+    result = Prune(sparsity=0.3, round_to="auto").run(model, PassContext(multiple=16))
+    assert [result.model.graph.get_layer(name).filters for name in "abc"] == [16, 48, 48]  # 22.4, 44.8, 44.8
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"latency": 0.5}, "latency needs a device"),
+        ({"macs": 0.5, "device": "raspberry-pi-4"}, "device says nothing to macs"),
+    ],
+)
+def test_prune_refuses_what_says_nothing(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Prune(**fields)
+
+
+# ---------------------------------------------------------------- images, steps, recovery
+
+
+@pytest.mark.parametrize("kind", ["taylor", "fisher", "activation"])
+def test_prune_by_images_needs_some_and_says_so_in_the_plan(model: Model, kind: Any) -> None:
+    component = Prune(macs=0.5, importance=kind)
+    assert [row[0] for row in component.lacking(["selection", "test"])] == ["importance"]
+    assert not list(component.lacking(["calibration"]))
+    with pytest.raises(InputError, match=f"importance = '{kind}': needs images"):
+        component.run(model, PassContext())
+    result = component.run(model, PassContext(calibration=Images(64)))
+    assert abs(cost(result.model.graph).macs / cost(model.graph).macs - 0.5) <= 0.03
+
+
+def recovering(**fields: Any) -> Prune:
+    return Prune(macs=0.25, ranking="global", recover=Recover(epochs=2, batch_size=32), **fields)
+
+
+def test_prune_needs_the_train_split_where_it_recovers() -> None:
+    assert recovering().needs == ("train",) and Prune(macs=0.5).needs == ()
+    with pytest.raises(InputError, match=r"prune\.recover: there is no train split"):
+        recovering().run(digits(), PassContext(original=digits()))
+
+
+def test_prune_in_steps_cuts_and_trains_in_turn() -> None:
+    model = digits()
+    seen: list[tuple[int, int]] = []
+
+    def evaluate(candidate: Model) -> float:
+        graph = candidate.graph
+        seen.append((cost(graph).macs, len(seen)))
+        return float(len(seen))
+
+    context = PassContext(original=model, train=Images(64), evaluate=evaluate)
+    result = recovering(steps=2, step_epochs=1).run(model, context)
+    whole = cost(model.graph).macs
+    shares = list(dict.fromkeys(round(macs / whole, 2) for macs, _ in seen))
+    assert shares == pytest.approx([0.5, 0.25], abs=0.04)  # the square root, then all of it
+    assert len(result.curves["loss"]) == 3  # 1 epoch, then 2
+    names = [change.layer for change in result.changes]
+    assert "step 1 of 2: the model" in names and "step 2 of 2: the model" in names
+    assert changed(result.changes)["a"].before == "32 channels"
+    assert result.model.signature == model.signature
+
+
+class StopError(Exception):
+    """Somebody pulled the plug."""
+
+
+def test_prune_goes_on_where_a_stopped_run_was_in_its_second_step(tmp_path: Path) -> None:
+    model = digits()
+    context = PassContext(original=model, train=Images(64), checkpoint=tmp_path / "state.npz", key="k")
+    component = recovering(steps=2, step_epochs=2)
+    whole = component.run(model, PassContext(original=model, train=Images(64)))
+
+    def stop(progress: Any) -> None:
+        if progress.keep and "epoch 1 of 2" in progress.text and (tmp_path / "step-2-state.npz").exists():
+            raise StopError
+
+    with pytest.raises(StopError):
+        component.run(model, replace(context, emit=stop))
+    said: list[Any] = []
+    resumed = component.run(model, replace(context, emit=said.append))
+    assert not any("choosing channels" in progress.text for progress in said)
+    assert sum(progress.keep and " of 2, loss" in progress.text for progress in said) == 1  # the epoch that was left
+    for one, two in zip(whole.model.graph.get_weights(), resumed.model.graph.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert resumed.curves == whole.curves
+
+
+def test_prune_does_not_go_on_from_another_passs_steps(tmp_path: Path) -> None:
+    model = digits()
+    folder = {"checkpoint": tmp_path / "state.npz"}
+    Prune(macs=0.7).run(model, PassContext(key="one", **folder))  # type: ignore[arg-type]
+    result = Prune(macs=0.4).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
+    assert abs(cost(result.model.graph).macs / cost(model.graph).macs - 0.4) <= 0.03
+    (tmp_path / "step-1.json").write_text("{", encoding="utf-8")
+    again = Prune(macs=0.4).run(model, PassContext(key="two", **folder))  # type: ignore[arg-type]
+    assert cost(again.model.graph) == cost(result.model.graph)
+
+
+def test_prune_says_which_channels_must_stay(model: Model) -> None:
+    line = changed(Prune(sparsity=0.5, protect=("c",)).run(model, PassContext()).changes)["channels that must stay"]
+    assert line.before == "74 of 174 channels (42.5%)"  # c's 64 and the 10 classes of 32 + 64 + 64 + 4 + 10
+    assert line.reason.startswith("'c' is protected by 'c' (64); ")
+
+
+# ---------------------------------------------------------------- sensitivity
+
+
+def test_prune_by_sensitivity_spares_the_group_that_matters_and_keeps_its_curves(tmp_path: Path) -> None:
+    model = digits()
+    scored: list[int] = []
+
+    def evaluate(candidate: Model) -> float:
+        """All that counts is how many channels of "b" are alive."""
+        scored.append(1)
+        kernel = np.asarray(candidate.graph.get_layer("b").kernel)
+        return float(np.abs(kernel).sum(axis=(0, 1, 2)).astype(bool).mean())
+
+    context = PassContext(selection=Images(8, fingerprint="f"), evaluate=evaluate, cache=tmp_path)
+    component = Prune(parameters=0.6, ranking="sensitivity")
+    result = component.run(model, context)
+    lines = changed(result.changes)
+    assert lines["b"].after == "64 channels" and lines["c"].after != "64 channels"
+    assert lines["sensitivity of b"].after == "0.75 without 16, 0.5 without 32, 0.25 without 48"
+    assert lines["sensitivity of c"].before == "1 with all 64"
+    assert len(scored) == 1 + 3 * 4
+    again = component.run(model, context)
+    assert len(scored) == 13 and again.changes == result.changes
+    with pytest.raises(InputError, match=r"prune\.ranking: .* selection split, and there is none"):
+        component.run(model, PassContext())
+    assert [row[0] for row in component.lacking(["train"])] == ["ranking"]
+
+
+# ---------------------------------------------------------------- what comes back without training
+
+
+def test_prune_gives_copied_channels_back_exactly_where_it_reconstructs() -> None:
+    """Each channel of "a" is there twice: the layer behind can do with one of each."""
+    model = digits()
+    kernel, bias = model.graph.get_layer("a").get_weights()
+    model.graph.get_layer("a").set_weights([np.repeat(kernel[..., ::2], 2, -1), np.repeat(bias[::2], 2)])
+    context = PassContext(train=Images(192))
+    fields: dict[str, Any] = {"sparsity": 0.5, "protect": ("b", "c"), "importance": "reconstruction"}
+    result = Prune(**fields, reconstruct=True).run(model, context)
+    assert result.model.graph.get_layer("a").filters == 16
+    images = next(Images(16).batches(16)).inputs["image"]
+    wanted, plain = model.graph(images), Prune(**fields).run(model, context).model.graph(images)
+    np.testing.assert_allclose(result.model.graph(images), wanted, atol=1e-3)
+    assert np.abs(np.asarray(plain) - wanted).max() > 10 * np.abs(np.asarray(result.model.graph(images)) - wanted).max()
+    line = changed(result.changes)["feature maps"]
+    assert line.reason == "refitted by least squares on 192 images"
+    with pytest.raises(InputError, match="reconstruct: needs images"):
+        Prune(sparsity=0.5, reconstruct=True).run(model, PassContext())
+
+
+def test_prune_mends_the_cut_alone_where_statistics_are_of_other_images() -> None:
+    """Statistics of training that are far from those of the images at hand stay what the network computes with."""
+    model = digits(norm=True)
+    norm = model.graph.get_layer("a_bn")
+    gamma, beta, mean, variance = norm.get_weights()
+    norm.set_weights([gamma, beta, mean + 3, variance * 4])
+    kernel = model.graph.get_layer("a").get_weights()[0]
+    kernel[..., 16:] = 0  # channels that are nothing but a constant
+    model.graph.get_layer("a").set_weights([kernel, *model.graph.get_layer("a").get_weights()[1:]])
+    result = Prune(sparsity=0.5, protect=("b", "c"), importance="l2").run(model, PassContext(train=Images(64)))
+    images = next(Images(64).batches(64)).inputs["image"]
+    before = keras.Model(model.graph.inputs, norm.output)(images).numpy()[..., :16]
+    graph = result.model.graph
+    after = keras.Model(graph.inputs, graph.get_layer("a_bn").output)(images).numpy()
+    np.testing.assert_allclose(after, before, atol=1e-3)
+
+
+def test_prune_refuses_a_sparse_model_whose_zeros_it_would_break(model: Model) -> None:
+    with pytest.raises(UnsupportedError, match="a cut would break its pattern of zeros"):
+        Prune(sparsity=0.5).run(replace(model, sparse={"a": "2:4"}), PassContext())
+    with pytest.raises(UnsupportedError, match="refitting would fill its zeros"):
+        Prune(sparsity=0.5, reconstruct=True).run(replace(model, sparse={"a": "unstructured"}), PassContext())

@@ -17,6 +17,7 @@ from toolkit.core import Batch, ExportContext, Model, PassContext, Progress, Qua
 from toolkit.engine.sparsity import kept
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes.distill import Distill
+from toolkit.passes.prune import Prune
 from toolkit.passes.qat import Qat
 from toolkit.passes.quantize import Quantize
 from toolkit.passes.sparsify import Sparsify
@@ -175,6 +176,11 @@ def test_zeros_are_in_the_delivered_int8_files(halved: Model, context: PassConte
     (point,) = (array for array in arrays if array.shape == (16, 8, 1, 1))
     (answer,) = (array for array in arrays if array.dtype == np.int8 and array.shape in ((16, 3), (3, 16)))
     assert holds_two_of_four(point[:, :, 0, 0]) and holds_two_of_four(answer if answer.shape[0] == 3 else answer.T)
+
+
+def test_prune_after_sparsify_is_refused(halved: Model, original: Model) -> None:
+    with pytest.raises(UnsupportedError, match="prune first, then sparsify"):
+        Prune(sparsity=0.5, round_to=1).run(halved, PassContext(original=original))
 
 
 def test_two_of_four_leaves_a_layer_of_one_input_whole_and_says_so(original: Model, context: PassContext) -> None:

@@ -3,6 +3,9 @@
 After a cut, each layer's inputs have another mean and variance than the ones kept from training. One forward pass over
 some batches, each layer normalizing with the batch's own statistics, repairs most of what that costs and trains
 nothing ("Rethinking 'Batch' in BatchNorm", Wu and Johnson 2021, arXiv:2105.07576, section 3: PreciseBN).
+
+The statistics kept from training are often not those of the images at hand: augmentation, or fine-tuning with frozen
+statistics. Then renewing them changes what even a whole network computes. `settle`, before the cut, prevents that.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 from toolkit.engine.graph import check_flat
+from toolkit.engine.samples import Samples
+from toolkit.engine.spread import Spread, spreads
 from toolkit.engine.surgery import rebuild
 from toolkit.errors import InputError
 
@@ -48,6 +53,30 @@ def reestimate_batchnorm(model: Any, batches: Iterable[Sequence[Array]]) -> Any:
     if not images:
         raise InputError(model.name, "no images to re-estimate BatchNormalization statistics from")
     return rebuild(model, {name: _weights(model.get_layer(name), pair, images) for name, pair in sums.items()})
+
+
+def settle(model: Any, samples: Samples) -> Any:
+    """A model that computes the same, its moving statistics those of the images; gamma and beta make up for it.
+
+    A BatchNormalization without gamma or beta gets one. InputError without images.
+    """
+    names = [layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    found = spreads(model, names, samples)
+    settled = {name: _settled(model.get_layer(name), spread) for name, spread in found.items()}
+    return rebuild(model, settled, lambda layer: {"scale": True, "center": True} if layer.name in settled else {})
+
+
+def _settled(layer: Any, spread: Spread) -> list[Array]:
+    """gamma, beta, moving mean and variance.
+
+    gamma (x - M) / S + beta = gamma' (x - m) / s + beta', S and s the roots of the variances plus epsilon, if
+    gamma' = gamma s / S and beta' = beta + gamma (m - M) / S.
+    """
+    old = {weight.name: np.asarray(weight, np.float64) for weight in layer.weights}
+    slope = old.get("gamma", 1.0) / np.sqrt(old["moving_variance"] + layer.epsilon)
+    gamma = slope * np.sqrt(spread.variance + layer.epsilon)
+    beta = old.get("beta", 0.0) + slope * (spread.mean - old["moving_mean"])
+    return [part.astype(np.float32) for part in (gamma, beta, spread.mean, spread.variance)]
 
 
 def _statistics(model: Any, inputs: Sequence[Any]) -> dict[str, tuple[Any, Any]]:

@@ -82,6 +82,15 @@ def call_macs(call: Call, sizes: Sizes | None = None) -> int:
     return _positions(call) * sum(prod(shape) for shape in kernels)
 
 
+def weight_macs(call: Call) -> dict[int, int]:
+    """Index of each weight that is multiplied with pixels -> how many MACs one of its values takes in this use."""
+    layer: Any = call.layer
+    if not isinstance(call.layer, _COUNTED):
+        return {}
+    places = _positions(call)
+    return {index: places for index, weight in enumerate(layer.weights) if weight.name in _KERNELS}
+
+
 def _positions(call: Call) -> int:
     """How many times the layer applies its kernel to one image."""
     shape = call.input_shapes[0] if isinstance(call.layer, _TRANSPOSED) else call.output_shapes[0]

@@ -8,15 +8,17 @@ After DepGraph (Fang et al., CVPR 2023, arXiv:2301.12900), with a class of equal
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.engine.channels import RULES, Channels, Opaque, operation_rule
-from toolkit.engine.graph import Call, walk
+from toolkit.engine.channel_rules import Rule, rule_of, takes_several_axes
+from toolkit.engine.channels import Channels, Opaque
+from toolkit.engine.graph import Call, Shape, walk
 
 Indexes = NDArray[np.intp]
 Side = Literal["out", "in", "through"]
@@ -26,7 +28,8 @@ Side = Literal["out", "in", "through"]
 class Slot:
     """One axis of one weight that a group's channels run along.
 
-    index: of the weight in layer.weights. -1: not a weight but the last entry of a Reshape's target shape.
+    index: of the weight in layer.weights. -1: not a weight but a setting that counts channels (an entry of a
+    Reshape's target shape, the groups of a GroupNormalization).
     side: "out" where the layer makes the channels, "in" where it reads them, "through" where it carries them on
     (depthwise kernels, normalization). positions: (channels of the group, k), where along the axis each channel sits;
     k > 1 after Flatten, depth multipliers, grouped convolutions or a concatenation with itself.
@@ -55,6 +58,31 @@ class Group:
     frozen: str = ""
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """How many of a model's channels must stay. reasons: why, with the number of channels, the most first."""
+
+    channels: int
+    frozen: int
+    reasons: tuple[tuple[str, int], ...]
+
+    @property
+    def share(self) -> float:
+        """0..1"""
+        return self.frozen / self.channels if self.channels else 0.0
+
+
+def frozen_channels(groups: Iterable[Group]) -> Frozen:
+    """What of the channels in these groups cannot be removed, and why."""
+    reasons: Counter[str] = Counter()
+    total = 0
+    for group in groups:
+        total += group.size
+        if group.frozen:
+            reasons[group.frozen] += group.size
+    return Frozen(total, reasons.total(), tuple(reasons.most_common()))
+
+
 def find_groups(model: Any) -> tuple[Group, ...]:
     """All channel groups of a flat functional model, in the order of their first producers."""
     graph = walk(model)
@@ -74,16 +102,12 @@ def find_groups(model: Any) -> tuple[Group, ...]:
 
 def _outputs(channels: Channels, call: Call, inputs: list[Indexes]) -> list[Indexes]:
     """Atoms of the call's outputs. A layer that cannot be followed freezes all it reads and gives."""
-    rule = RULES.get(type(call.layer)) or operation_rule(call.layer)
+    rule = rule_of(call.layer)
     try:
         if rule is None:
             raise Opaque("is not a layer whose channels can be followed")
-        if getattr(call.layer, "data_format", None) == "channels_first":
-            raise Opaque("has its channels first")
-        if any(len(atoms) != shape[-1] for atoms, shape in zip(inputs, call.input_shapes, strict=True)):
-            raise Opaque("reads a tensor whose last dimension is open")
-        outputs = rule(channels, call, inputs)
-        if [len(atoms) for atoms in outputs] != [shape[-1] for shape in call.output_shapes]:
+        outputs = rule(channels, call, _readable(channels, call, rule, inputs))
+        if [atoms.shape for atoms in outputs] != _ends(call.output_shapes, outputs):
             raise Opaque("gives a number of channels that was not foreseen")
     except Opaque as opaque:
         reason = f"{call.kind} {call.name!r} {opaque}"
@@ -94,10 +118,24 @@ def _outputs(channels: Channels, call: Call, inputs: list[Indexes]) -> list[Inde
     return outputs
 
 
+def _readable(channels: Channels, call: Call, rule: Rule, inputs: list[Indexes]) -> list[Indexes]:
+    """The atoms of the inputs as the rule reads them; Opaque where no rule of this kind could follow the channels."""
+    if getattr(call.layer, "data_format", None) == "channels_first":
+        raise Opaque("has its channels first")
+    if [atoms.shape for atoms in inputs] != _ends(call.input_shapes, inputs):
+        raise Opaque("reads a tensor whose last dimension is open")
+    return inputs if takes_several_axes(call, rule) else [channels.along_last(atoms) for atoms in inputs]
+
+
+def _ends(shapes: tuple[Shape, ...], atoms: list[Indexes]) -> list[Shape]:
+    """The last dimensions of each shape, as many as its atoms have."""
+    return [shape[-each.ndim :] for shape, each in zip(shapes, atoms, strict=True)]
+
+
 def _collect(channels: Channels) -> tuple[Group, ...]:
     """Atoms joined together are one channel; channels with the same slots (and the same freedom) are one group."""
     slots = list(channels.slots.values())
-    roots = channels.roots()
+    roots = channels.roots(np.arange(len(channels.parent)))
     reasons = {roots[atom]: reason for atom, reason in reversed(channels.reasons.items())}  # the first reason wins
     members: dict[int, list[int]] = defaultdict(list)
     places: dict[tuple[int, int], list[int]] = defaultdict(list)

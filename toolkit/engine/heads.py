@@ -14,6 +14,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from toolkit.engine import fused_norm
 from toolkit.engine.augment_layers import passes_through
 from toolkit.engine.graph import Call, walk
 
@@ -77,6 +78,8 @@ def learner(
             changes["momentum"] = min(operation.momentum, max(LEAST_MOMENTUM, 1 - 1 / steps))
         if dtype and isinstance(operation, layers.Layer):
             changes["dtype"] = dtype
+        if fused_norm.fits(operation):
+            kind = fused_norm.FusedBatchNormalization
         return kind.from_config({**operation.get_config(), **changes})
 
     twin = keras.models.clone_model(model, clone_function=clone)

@@ -6,6 +6,7 @@ The law this keeps: the cut model computes what the original computes with those
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from toolkit.errors import InputError, UnsupportedError
 Array = NDArray[Any]
 Indexes = NDArray[np.intp]
 Removals = Mapping[str, Sequence[int] | Indexes]  # id of a group -> its channels that go
-Cuts = dict[tuple[str, int, int], Indexes]  # layer, weight index, axis -> positions that go
+Cuts = dict[tuple[int, int], Indexes]  # index of a layer's weight, axis -> positions that go
 
 
 def remove(model: Any, removals: Removals) -> Any:
@@ -29,14 +30,15 @@ def remove(model: Any, removals: Removals) -> Any:
     InputError for an unknown group or channel, or where none would be left; UnsupportedError for a frozen group.
     """
     cuts = _cuts(find_groups(model), removals)
-    weights = {layer.name: _cut(layer, cuts) for layer in model.layers}
-    return rebuild(model, weights, lambda layer: _config_changes(layer, weights[layer.name], cuts))
+    return _copy(
+        model, lambda layer: _cut(layer, cuts[layer.name]), lambda layer: _config_changes(layer, cuts[layer.name])
+    )
 
 
 def mask(model: Any, removals: Removals) -> Any:
     """A new model of the same shape in which everything that `remove` would take out is zero."""
     cuts = _cuts(find_groups(model), removals)
-    return rebuild(model, {layer.name: _zeroed(layer, cuts) for layer in model.layers})
+    return _copy(model, lambda layer: _zeroed(layer, cuts[layer.name]))
 
 
 def rebuild(
@@ -46,15 +48,31 @@ def rebuild(
 ) -> Any:
     """A copy of a flat functional model with these weights (all layers' own where not named) and layer settings."""
 
-    def copy(layer: Any) -> Any:
-        changes = config_changes(layer) if isinstance(layer, keras.Layer) else {}
-        return type(layer).from_config({**layer.get_config(), **changes})
+    def given(layer: Any) -> Sequence[Array]:
+        found: Sequence[Array] = weights[layer.name] if layer.name in weights else layer.get_weights()
+        return found
+
+    return _copy(model, given, lambda layer: config_changes(layer) if isinstance(layer, keras.Layer) else {})
+
+
+def _copy(
+    model: Any,
+    weights: Callable[[Any], Sequence[Array]],
+    config_changes: Callable[[Any], Mapping[str, Any]] = lambda layer: {},
+) -> Any:
+    """The model made anew. weights are asked for layer by layer, so that no second set of all of them is held.
+
+    config_changes is asked for the bare operations of the graph as well.
+    """
+
+    def again(layer: Any) -> Any:
+        return type(layer).from_config({**layer.get_config(), **config_changes(layer)})
 
     inputs = keras.tree.map_structure(_input, model.input)
-    new = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy)
+    new = keras.models.clone_model(model, input_tensors=inputs, clone_function=again)
     for layer in model.layers:
         twin = new.get_layer(layer.name)
-        twin.set_weights(weights.get(layer.name, layer.get_weights()))
+        twin.set_weights(weights(layer))
         if isinstance(twin, layers.Normalization):
             twin.finalize_state()  # it computes with constants made from its weights
     return new
@@ -66,17 +84,17 @@ def _input(tensor: Any) -> Any:
     return keras.Input(tensor=twin, name=tensor._keras_history.operation.name)
 
 
-def _cuts(groups: Iterable[Group], removals: Removals) -> Cuts:
-    """Where each weight is cut; removals are checked first."""
+def _cuts(groups: Iterable[Group], removals: Removals) -> Mapping[str, Cuts]:
+    """Where the weights of each layer are cut; removals are checked first."""
     known = {group.id: group for group in groups}
-    cuts: Cuts = {}
+    cuts: dict[str, Cuts] = defaultdict(dict)
     for name, channels in removals.items():
         if name not in known:
             raise InputError(name, "is not a channel group of this model", "take ids from find_groups(model)")
         gone = _checked(known[name], np.unique(np.asarray(channels, np.intp)))
         for slot in known[name].slots if len(gone) else ():
-            key = (slot.layer, slot.index, slot.axis)
-            cuts[key] = np.union1d(cuts.get(key, gone[:0]), slot.positions[gone])
+            of_layer, key = cuts[slot.layer], (slot.index, slot.axis)
+            of_layer[key] = np.union1d(of_layer.get(key, gone[:0]), slot.positions[gone])
     return cuts
 
 
@@ -92,36 +110,50 @@ def _checked(group: Group, channels: Indexes) -> Indexes:
 
 def _cut(layer: Any, cuts: Cuts) -> list[Array]:
     weights: list[Array] = layer.get_weights()
-    for (name, index, axis), positions in cuts.items():
-        if name == layer.name and index >= 0:
+    for (index, axis), positions in cuts.items():
+        if index >= 0:
             weights[index] = np.delete(weights[index], positions, axis)
     return weights
 
 
 def _zeroed(layer: Any, cuts: Cuts) -> list[Array]:
-    weights = [weight.copy() for weight in layer.get_weights()]
-    for (name, index, axis), positions in cuts.items():
-        if name == layer.name and index >= 0:
+    weights: list[Array] = layer.get_weights()
+    for (index, axis), positions in cuts.items():
+        if index >= 0:
+            weights[index] = weights[index].copy()
             np.moveaxis(weights[index], axis, 0)[positions] = 0
     return weights
 
 
-def _config_changes(layer: Any, weights: Sequence[Array], cuts: Cuts) -> dict[str, Any]:
-    """Settings of a layer that follow from its cut weights (or, for Reshape, from its cut target shape)."""
-    shapes = {variable.name: weight.shape for variable, weight in zip(layer.weights, weights, strict=True)}
+def _config_changes(layer: Any, cuts: Cuts) -> dict[str, Any]:
+    """Settings of a layer that follow from its cut weights, or that are themselves counted in channels."""
+    if not cuts:
+        return {}
     if isinstance(layer, layers.Dense):
-        return {"units": shapes["kernel"][1]}
+        return {"units": _length(layer, "kernel", 1, cuts)}
     if isinstance(layer, layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose):
-        return {"filters": shapes["kernel"][-2]}
+        return {"filters": _length(layer, "kernel", -2, cuts)}
     if isinstance(layer, layers.SeparableConv1D | layers.SeparableConv2D):
-        return {"filters": shapes["pointwise_kernel"][-1]}
+        return {"filters": _length(layer, "pointwise_kernel", -1, cuts)}
     if isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Conv3D):
-        filters = shapes["kernel"][-1]
-        one_each = (
-            layer.groups > 1 and layer.kernel.shape[-2] == 1
-        )  # a group for each input channel: groups follow the channels
-        return {"filters": filters, "groups": layer.groups * filters // layer.filters if one_each else layer.groups}
-    last = (layer.name, -1, len(getattr(layer, "target_shape", ())) - 1)
-    if last in cuts:
-        return {"target_shape": (*layer.target_shape[:-1], layer.target_shape[-1] - len(cuts[last]))}
-    return {}
+        filters = _length(layer, "kernel", -1, cuts)
+        by_channel = layer.groups > 1 and layer.kernel.shape[-2] == 1  # a group each: groups follow the channels
+        return {"filters": filters, "groups": layer.groups * filters // layer.filters if by_channel else layer.groups}
+    return _settings(layer, {axis: len(positions) for (index, axis), positions in cuts.items() if index < 0})
+
+
+def _length(layer: Any, weight: str, axis: int, cuts: Cuts) -> int:
+    """How long an axis of a weight is after the cut."""
+    index, shape = next((n, own.shape) for n, own in enumerate(layer.weights) if own.name == weight)
+    return int(shape[axis] - len(cuts.get((index, axis % len(shape)), ())))
+
+
+def _settings(layer: Any, fewer: Mapping[int, int]) -> dict[str, Any]:
+    """Settings that count channels, with fewer of them; fewer: by how many, for each entry of the setting."""
+    if not fewer:
+        return {}
+    for name in ("target_shape", "newshape"):
+        if hasattr(layer, name):
+            return {name: tuple(size - fewer.get(axis, 0) for axis, size in enumerate(getattr(layer, name)))}
+    name = "groups" if isinstance(layer, layers.GroupNormalization) else "projection_dim"
+    return {name: getattr(layer, name) - fewer[0]}

@@ -280,5 +280,5 @@ def thawed(graph: Any) -> tuple[LayerChange, ...]:
     if not frozen:
         return ()
     some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
-    reason = "a network that lost channels has to adapt as a whole"
+    reason = "a network that lost something has to adapt as a whole"
     return (LayerChange(f"{len(frozen)} frozen layers ({some})", "marked as frozen", "trained too", reason),)

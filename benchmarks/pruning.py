@@ -1,0 +1,354 @@
+"""What pruning and recovery cost real models in accuracy, and give in MACs and LiteRT latency, beside simpler ways.
+
+Each way takes a share of a model's MACs away and is recovered by the same loop: as many epochs, the same teacher (the
+original), the same images. `uniform l1` is the plain way; `from scratch` has the shape of Edgekit's and new weights;
+`tfmot` is tensorflow-model-optimization's sparsity, at as many weights as Edgekit's shape has. Nothing is trained or
+chosen on the images judged. CIFAR-10: the training images train, the first 2,000 test images choose the epoch, the
+other 8,000 are judged. TrashNet: its train, val and test.
+
+Every run adds a line to --records, so that a table may be made in several sittings; a run that is there is not done
+again. Latency is measured by --table, all files of a model taking turns.
+
+    python benchmarks/pruning.py --data DIR --records FILE.jsonl [--models NAME ...] [--ways NAME ...]
+                                 [--removed 0.25 0.5 0.7] [--seeds 0 1 2] [--epochs N] [--rate R] [--train N]
+    python benchmarks/pruning.py --data DIR --records FILE.jsonl --table [--out FILE.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+import peers_int8 as side
+from peers import here
+from peers.running import best_ms
+
+from toolkit.core import ExportContext, Model, PassContext
+from toolkit.engine.cost import cost
+from toolkit.engine.numeric import decisions
+from toolkit.engine.predict import predict_arrays
+from toolkit.engine.statistics import bootstrap_mean
+from toolkit.exporters.tflite import TFLite
+from toolkit.passes.distill import Distill
+from toolkit.passes.prune import Prune
+from toolkit.sources.keras import Keras
+
+CIFAR = ("resnet20_cifar10_jpeg", "resnet8_cifar10_jpeg", "mnv2_cifar10_96")
+TRASHNET = ("mnv2_trashnet6_160",)
+OURS, SCRATCH, TFMOT = "edgekit", "from scratch", "tfmot"
+# what a way asks of `prune`; each has the rest at its defaults
+WAYS: dict[str, dict[str, Any]] = {
+    OURS: {"importance": "fisher", "ranking": "global", "reconstruct": True},
+    "uniform l1": {"importance": "l1", "ranking": "local"},
+    "uniform l2": {"importance": "l2", "ranking": "local"},
+    "taylor": {"importance": "taylor", "ranking": "global"},
+    "fisher": {"importance": "fisher", "ranking": "global"},
+    "bn_gamma": {"importance": "bn_gamma", "ranking": "global"},
+    "activation": {"importance": "activation", "ranking": "global"},
+    "random": {"importance": "random"},
+}
+CALIBRATION = 1024
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: (n, height, width, 3) float32; labels: (n,)."""
+
+    images: Any
+    labels: Any
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model and its images. train teaches and calibrates, selection chooses, judged judges."""
+
+    name: str
+    model: Model
+    train: Split
+    selection: Split
+    judged: Split
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the records. macs, parameters: shares that are left. before, after: percent, of recovery.
+
+    right: hexadecimal bits, which of the judged images the recovered model gets right. minutes: of two processors.
+    """
+
+    model: str
+    way: str
+    removed: float
+    seed: int
+    epochs: int
+    rate: float
+    train: int
+    macs: float
+    parameters: float
+    original: float
+    before: float
+    after: float
+    minutes: float
+    right: str
+    file: str
+
+
+class Images(here.Images):
+    """A split with its own labels."""
+
+    def __init__(self, name: str, split: Split) -> None:
+        super().__init__(name, split.images)
+        self.labels = split.labels
+        # names what it holds: passes keep what they have worked out by it
+        self.fingerprint = hashlib.sha256(np.ascontiguousarray(split.labels).data).hexdigest()
+
+
+# ---------------------------------------------------------------- images
+
+
+def given(name: str, data: Path, count: int) -> Given:
+    model = Keras().load(data / "models" / f"{name}.keras")
+    train, selection, judged = _trashnet(data) if name in TRASHNET else _cifar(data, count)
+    return Given(name, model, train, selection, judged)
+
+
+@cache
+def _cifar(data: Path, count: int) -> tuple[Split, Split, Split]:
+    train, test = (np.load(data / "data" / f"cifar10_jpeg_{part}.npz") for part in ("train50k", "test10k"))
+    rows = (train, np.arange(count)), (test, np.arange(side.SELECTION)), (test, np.arange(side.SELECTION, 10_000))
+    first, second, third = (_split(*pair) for pair in rows)
+    return first, second, third
+
+
+@cache
+def _trashnet(data: Path) -> tuple[Split, Split, Split]:
+    found = np.load(data / "data" / "trashnet6_160.npz")
+    first, second, third = (_split(found, np.flatnonzero(found["split"] == part)) for part in ("train", "val", "test"))
+    return first, second, third
+
+
+def _split(found: Any, rows: Any) -> Split:
+    return Split(side.decoded(found, rows), found["labels"][rows].astype(np.int64))
+
+
+# ---------------------------------------------------------------- one run
+
+
+def right(model: Model, split: Split) -> Any:
+    """Which images of a split a model decides rightly."""
+    outputs = predict_arrays(model.graph, {model.signature.inputs[0].name: split.images})[0]
+    return decisions(outputs, model.head) == split.labels
+
+
+def context(work: Given, seed: int) -> PassContext:
+    """What a pass may use. The seed draws the calibration images from the training ones."""
+    name = work.model.signature.inputs[0].name
+    rows = np.sort(np.random.default_rng(seed).permutation(len(work.train.labels))[:CALIBRATION])
+    drawn = Split(work.train.images[rows], work.train.labels[rows])
+    return PassContext(
+        seed=seed,
+        original=work.model,
+        train=Images(name, work.train),
+        selection=Images(name, work.selection),
+        calibration=Images(name, drawn),
+        evaluate=lambda model: float(right(model, work.selection).mean()),
+        emit=lambda told: print(told.text, file=sys.stderr) if told.keep else None,
+    )
+
+
+def pruned(work: Given, way: str, removed: float, seed: int) -> Model:
+    """The model after its cut, before any training."""
+    options = WAYS[OURS if way in (SCRATCH, TFMOT) else way]
+    found = Prune(macs=1 - removed, **options).run(work.model, context(work, seed)).model
+    return found if way != SCRATCH else replace(found, graph=renewed(found.graph, seed))
+
+
+def renewed(graph: Any, seed: int) -> Any:
+    """The same shape, its weights as they are before any training; constants of the input's scaling stay."""
+    keras.utils.set_random_seed(seed)
+    new = keras.models.clone_model(graph)
+    for layer in new.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.set_weights(graph.get_layer(layer.name).get_weights())
+            layer.finalize_state()
+    return new
+
+
+def recovered(work: Given, model: Model, args: argparse.Namespace, seed: int) -> Model:
+    flips = "flip_shift"
+    how = Distill(epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch, alpha=args.alpha, augment=flips)
+    return how.run(model, context(work, seed)).model
+
+
+def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespace) -> Run:
+    """Cut, judge, recover, judge."""
+    shape = pruned(work, way, removed, seed)
+    old, new = cost(work.model.graph), cost(shape.graph)
+    started = time.process_time()
+    if way == TFMOT:
+        start, end = work.model, sparse(work, 1 - new.parameters / old.parameters, args, seed)
+    else:
+        start, end = shape, recovered(work, shape, args, seed) if args.epochs else shape
+    minutes = (time.process_time() - started) / 120
+    found = right(end, work.judged)
+    path = args.files / f"{work.name}_{way.replace(' ', '_')}_{removed:g}_{seed}_{args.epochs}.tflite"
+    TFLite().export(end, path, ExportContext())
+    return Run(
+        work.name,
+        way,
+        removed,
+        seed,
+        args.epochs,
+        args.rate,
+        len(work.train.labels),
+        1.0 if way == TFMOT else new.macs / old.macs,
+        new.parameters / old.parameters,
+        100 * float(right(work.model, work.judged).mean()),
+        100 * float(right(start, work.judged).mean()),
+        100 * float(found.mean()),
+        minutes,
+        np.packbits(found).tobytes().hex(),
+        path.name,
+    )
+
+
+def sparse(work: Given, share: float, args: argparse.Namespace, seed: int) -> Model:
+    """TFMOT's own sparsity with that share of the weights at zero."""
+    from toolkit.passes.sparsify import Sparsify
+
+    how = Sparsify(backend="tfmot", sparsity=share, epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch)
+    return how.run(work.model, context(work, seed)).model
+
+
+# ---------------------------------------------------------------- the table
+
+
+def records(path: Path) -> list[Run]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [Run(**json.loads(line)) for line in lines]
+
+
+def table(found: list[Run], args: argparse.Namespace) -> list[str]:
+    lines = []
+    for name in dict.fromkeys(row.model for row in found):
+        rows = [row for row in found if row.model == name]
+        work = given(name, args.data, 2)
+        lines += [f"### {name}", "", *_rows(rows, work, _times(rows, work, args)), ""]
+    return lines
+
+
+def _times(rows: list[Run], work: Given, args: argparse.Namespace) -> dict[str, float]:
+    """Latency of each file over that of the original's, all taking turns, one thread of LiteRT."""
+    with tempfile.TemporaryDirectory() as folder:
+        original = Path(folder) / "original.tflite"
+        TFLite().export(work.model, original, ExportContext())
+        paths = {row.file: args.files / row.file for row in rows if (args.files / row.file).exists()}
+        first, *others = best_ms([original, *paths.values()], work.judged.images[:1])
+    return {"": first, **{name: ms / first for name, ms in zip(paths, others, strict=True)}}
+
+
+def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
+    lines = [
+        f"{len(work.judged.labels):,} images judged; the original {rows[0].original:.2f}%, {times['']:.3f} ms.",
+        "",
+        "| MACs removed | way | epochs | seeds | MACs left | parameters left | before recovery % "
+        "| after % | points lost (95%) | latency to the original's | minutes of 2 cores |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    original = right(work.model, work.judged)
+    keys = dict.fromkeys((row.removed, row.way, row.epochs, row.train) for row in rows)
+    for key in sorted(keys):
+        same = [row for row in rows if (row.removed, row.way, row.epochs, row.train) == key]
+        bits = [np.unpackbits(np.frombuffer(bytes.fromhex(row.right), np.uint8))[: len(original)] for row in same]
+        lost = bootstrap_mean(original.astype(float) - np.mean(bits, axis=0), side.CONFIDENCE, seed=0)
+        points = 100 * (original.mean() - np.mean(bits))
+        cells = (
+            f"{key[0]:.0%}",
+            key[1],
+            f"{key[2]} x {key[3]:,}",
+            str(len(same)),
+            _mean(100 * row.macs for row in same),
+            _mean(100 * row.parameters for row in same),
+            _mean(row.before for row in same),
+            _mean(row.after for row in same),
+            f"{points:.2f} ({100 * lost.low:.2f} to {100 * lost.high:.2f})",
+            _mean((times[row.file] for row in same if row.file in times), digits=2),
+            _mean((row.minutes for row in same), digits=0),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _mean(values: Any, digits: int = 1) -> str:
+    """Mean, and the range where it is one."""
+    found = list(values)
+    if not found:
+        return ""
+    low, high = (f"{end:.{digits}f}" for end in (min(found), max(found)))
+    return f"{np.mean(found):.{digits}f}" + (f" ({low} to {high})" if low != high else "")
+
+
+# ---------------------------------------------------------------- command line
+
+
+def arguments() -> argparse.Namespace:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--data", type=Path, required=True)
+    ask.add_argument("--records", type=Path, required=True)
+    ask.add_argument("--files", type=Path, help="folder of the .tflite files; default: beside the records")
+    ask.add_argument("--models", nargs="+", default=[CIFAR[0]], choices=(*CIFAR, *TRASHNET))
+    ask.add_argument("--ways", nargs="+", default=[OURS, "uniform l1", SCRATCH], choices=(*WAYS, SCRATCH, TFMOT))
+    ask.add_argument("--removed", nargs="+", type=float, default=[0.5])
+    ask.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    ask.add_argument("--epochs", type=int, default=10)
+    ask.add_argument("--rate", type=float, default=2e-3)
+    ask.add_argument("--batch", type=int, default=128)
+    ask.add_argument("--alpha", type=float, default=1.0, help="the teacher's part of the loss")
+    ask.add_argument("--train", type=int, default=50_000)
+    ask.add_argument("--table", action="store_true")
+    ask.add_argument("--out", type=Path)
+    args = ask.parse_args()
+    args.files = args.files or args.records.with_suffix("")
+    args.files.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    if args.table:
+        text = "\n".join(table(records(args.records), args))
+        print(text)
+        if args.out:
+            args.out.write_text(text + "\n")
+        return
+    for name in args.models:
+        work = given(name, args.data, args.train)
+        for seed in args.seeds:
+            for removed in args.removed:
+                for way in args.ways:
+                    key = (name, way, removed, seed, args.epochs, len(work.train.labels))
+                    done = {(r.model, r.way, r.removed, r.seed, r.epochs, r.train) for r in records(args.records)}
+                    if key in done:
+                        continue
+                    found = run(work, way, removed, seed, args)
+                    with args.records.open("a") as file:
+                        file.write(json.dumps(asdict(found)) + "\n")
+                    print(f"{key}: {found.before:.2f} -> {found.after:.2f} of {found.original:.2f}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Which channels go in one step of pruning, so that the last step comes to the target.
+
+Every step leaves the same share of what the one before left; what a step may take is reckoned from what is really left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolkit.core import Model, PassContext
+from toolkit.errors import UnsupportedError
+from toolkit.passes.prune_changes import kept_whole
+from toolkit.passes.prune_target import TOLERANCE, WORDS, Cut, Target, search
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
+    from toolkit.engine.groups import Group
+    from toolkit.engine.prices import Price
+    from toolkit.engine.widths import Rounding
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a step chooses from. groups, scores: of `current`. sizes: of the original's groups. number: from 1.
+
+    goal: share of the original's MACs that meets a target of the file, once it is known.
+    """
+
+    original: Model
+    current: Model
+    groups: Sequence[Group]
+    scores: Mapping[str, Array]
+    sizes: Mapping[str, int]
+    target: Target
+    ranking: Literal["local", "global"]
+    rounding: Rounding
+    number: int
+    steps: int
+    goal: float | None = None
+
+    @property
+    def free(self) -> list[Group]:
+        return [group for group in self.groups if not group.frozen]
+
+    @property
+    def first(self) -> bool:
+        return self.number == 1
+
+    @property
+    def last(self) -> bool:
+        return self.number == self.steps
+
+    def part(self, share: float) -> float:
+        """What this step leaves of the original where the last one leaves `share`."""
+        return float(share ** (self.number / self.steps))
+
+
+def choose(choice: Choice, context: PassContext) -> Cut:
+    """The channels that go.
+
+    UnsupportedError, before any training: none can go, or the target is out of reach.
+    """
+    if choice.target.delivered:
+        _check_some(choice)
+        return _for_file(choice, context)
+    share = choice.target.share or 0.0
+    if (choice.first or choice.last) and choice.target.what != "sparsity":
+        _check_reached(choice, _to(choice, choice.target, share))
+    cut = _to(choice, choice.target, choice.part(share))
+    if choice.first and not _to(choice, choice.target, share).removals:
+        raise _nothing(choice)
+    return cut
+
+
+def _for_file(choice: Choice, context: PassContext) -> Cut:
+    """For a target that only a written file tells: the first step finds the share of the MACs, the last one anew."""
+    macs = Target("macs")
+
+    def make(share: float) -> tuple[Cut, Model]:
+        from toolkit.engine.surgery import remove
+
+        cut = _to(choice, macs, share)
+        return cut, replace(choice.current, graph=remove(choice.current.graph, cut.removals))
+
+    goal = choice.goal
+    if choice.last or goal is None:
+        left = _price(macs, choice.current.graph, ())({}) / _whole(choice, macs)
+        found = search(choice.target, choice.original, (choice.current, left), make, context)
+        if choice.last:
+            return found
+        goal = found.share
+    return replace(_to(choice, macs, choice.part(goal)), goal=goal)
+
+
+def _to(choice: Choice, target: Target, share: float) -> Cut:
+    """The cut of the current model that leaves about `share` of the original's amount."""
+    from toolkit.engine import allocate
+
+    if target.what == "sparsity" and choice.ranking == "local":
+        widths = _uniform(choice, 1 - share)
+        removals = allocate.chosen(choice.free, choice.scores, widths)
+        return Cut(_plain(removals), share)
+    price, whole = _price(target, choice.current.graph, choice.free), _whole(choice, target)
+    left = price({})
+    removals = allocate.allocate(
+        None,
+        choice.free,
+        choice.scores,
+        min(1.0, share * whole / left),
+        ranking=choice.ranking,
+        cost=price,
+        rounding=choice.rounding,
+    )
+    return Cut(_plain(removals), price(allocate.widths_after(choice.free, removals)) / whole)
+
+
+def _uniform(choice: Choice, sparsity: float) -> dict[str, int]:
+    """One sparsity of the original's widths for all groups."""
+    from toolkit.engine.widths import width
+
+    wanted = {group.id: choice.sizes.get(group.id, group.size) for group in choice.free}
+    rounded = {group.id: width(wanted[group.id], sparsity, choice.rounding.of(group)) for group in choice.free}
+    return {group.id: min(group.size, rounded[group.id]) for group in choice.free}
+
+
+def _price(target: Target, graph: Any, groups: Sequence[Group]) -> Price:
+    """What an allocation brings down: the target's own amount, or MACs."""
+    from toolkit.engine import prices
+    from toolkit.engine.graph import walk
+
+    if target.what == "sparsity":
+        return prices.channels(groups)
+    count = prices.parameters if target.what == "parameters" else prices.macs
+    return count(walk(graph), groups)
+
+
+def _whole(choice: Choice, target: Target) -> float:
+    """The original's amount."""
+    if target.what == "sparsity":
+        return float(sum(choice.sizes[group.id] for group in choice.free))
+    return _price(target, choice.original.graph, ())({})
+
+
+def _check_some(choice: Choice) -> None:
+    from toolkit.engine.widths import allowed
+
+    if choice.first and all(len(allowed(group.size, choice.rounding.of(group))) == 1 for group in choice.free):
+        raise _nothing(choice)
+
+
+def _nothing(choice: Choice) -> UnsupportedError:
+    fix = "lower round_to" if choice.free else "leave prune out"
+    problem = f"no channel can be removed; {kept_whole(choice.groups, choice.rounding)}"
+    return UnsupportedError("prune", problem, fix)
+
+
+def _check_reached(choice: Choice, cut: Cut) -> None:
+    """Raise where the nearest there is misses the target by more than the tolerance."""
+    from toolkit.engine.allocate import smallest
+
+    target, share = choice.target, choice.target.share or 0.0
+    if abs(cut.share - share) <= TOLERANCE:
+        return
+    price = _price(target, choice.current.graph, choice.free)
+    least = smallest(choice.free, price, choice.rounding) * price({}) / _whole(choice, target)
+    problem = (
+        f"{share:.1%} of {WORDS[target.what]} cannot be reached: the nearest is {cut.share:.1%}, "
+        f"the smallest {least:.1%}; {kept_whole(choice.groups, choice.rounding)}"
+    )
+    raise UnsupportedError(f"prune.{target.what}", problem, "ask for what can be reached, or lower round_to")
+
+
+def _plain(removals: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: [int(channel) for channel in channels] for name, channels in removals.items()}
