@@ -147,9 +147,12 @@ def test_xnnpack_skips_zeros_only_where_all_its_conditions_hold(
     assert use_of(DENSE, FIT, PHONE, "litert", "xnnpack").used == "open"
 
 
-def test_xnnpack_skips_no_zeros_on_x86() -> None:
-    here = PHONE.model_copy(update={"arch": "x86_64"})
-    assert use_of(DENSE, FIT, here, "litert", "xnnpack").why == "XNNPACK's sparse kernels are off on x86 with AVX"
+def test_xnnpack_skips_no_zeros_on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = PHONE.model_copy(update={"arch": "x86_64"}), load_device("this-machine")
+    assert use_of(DENSE, FIT, there, "litert", "xnnpack").why == "XNNPACK's sparse kernels are off on x86 with AVX"
+    for machine, used in (("x86_64", "no"), ("aarch64", "open")):
+        monkeypatch.setattr("platform.machine", lambda name=machine: name)
+        assert use_of(DENSE, FIT, here, "litert", "xnnpack").used == used
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "tflite-micro"])

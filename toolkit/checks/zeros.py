@@ -6,6 +6,7 @@ benchmarks/sparsity.py measures the same file with and without zeros.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,7 +104,7 @@ def _xnnpack(artifact: Artifact, found: Zeros, device: DeviceProfile, delegate: 
         return Use("no", f"XNNPACK skips zeros in float alone, this file is {artifact.scheme}", XNNPACK_FLOATS)
     if not found.packed:
         return Use("no", "XNNPACK looks for zeros in packed files alone (pack_sparse)", XNNPACK_HINT)
-    if device.arch in X86:
+    if (platform.machine() if device.transport == "local" else device.arch) in X86:
         return Use("no", "XNNPACK's sparse kernels are off on x86 with AVX", XNNPACK_X86)
     if not found.starts:
         words = "no 3x3 convolution of 3 channels with stride 2 and explicit padding, which it must begin with"
