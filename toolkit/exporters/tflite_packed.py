@@ -134,6 +134,8 @@ def _unpacked(graph: Any, model: Any) -> None:
         graph.operators.remove(operator)
     for operator in graph.operators:
         operator.inputs = [behind.get(int(place), int(place)) for place in operator.inputs]
+    while len(graph.tensors) - 1 in behind:  # nothing reads it any more; where `pack` puts them they are the last
+        graph.tensors.pop()
 
 
 def weights(graph: Any, model: Any) -> Iterator[int]:
