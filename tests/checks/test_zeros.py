@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.sparse_net import Net
 from toolkit.checks.zeros import Zeros, is_sparse, measure_zeros, use_of, zeros_of
 from toolkit.core import Artifact, Signature
 from toolkit.devices import DeviceProfile, load_device
@@ -90,6 +91,14 @@ def test_zeros_of_a_tflite_file_are_counted_by_kind(tmp_path: Path) -> None:
     assert zeros_of(tflite(tmp_path / "p.tflite", (with_zeros((8, 3, 3, 3), 0.25), 2, 0))).pointwise is None
 
 
+@pytest.mark.parametrize(("same", "count"), [("never", 0), ("stride 1", 0), ("always", 2)])
+def test_strided_depthwise_convolutions_with_padding_same_are_counted(tmp_path: Path, same: Any, count: int) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(Net(0.9, same=same).content())
+    found = zeros_of(path)
+    assert (found.starts, found.same, found.pointwise) == (True, count, pytest.approx(0.9, abs=1e-3))
+
+
 def test_packed_weights_count_as_before(tmp_path: Path) -> None:
     path = tflite(tmp_path / "m.tflite", (with_zeros((16, 3, 3, 32), 0.9), 1, 0))
     dense = zeros_of(path)
@@ -124,7 +133,7 @@ def test_depthwise_weights_have_no_input_channels_to_share(tmp_path: Path) -> No
         ({}, "float32", "none", "LiteRT's own kernels"),
         ({}, "int8", "xnnpack", "in float alone, this file is int8"),
         ({"packed": 0}, "float32", "xnnpack", "packed files alone"),
-        ({"same": 2}, "float32", "xnnpack", "2 depthwise convolutions have padding SAME"),
+        ({"same": 2}, "float32", "xnnpack", "2 depthwise convolutions of stride 2 have padding SAME"),
         ({"starts": False}, "float32", "xnnpack", "no 3x3 convolution of 3 channels"),
         ({"pointwise": 0.66}, "float32", "xnnpack", "66% of their weights are zero"),
         ({"pointwise": None}, "float32", "xnnpack", "no 1x1 convolutions"),
@@ -138,9 +147,12 @@ def test_xnnpack_skips_zeros_only_where_all_its_conditions_hold(
     assert use_of(DENSE, FIT, PHONE, "litert", "xnnpack").used == "open"
 
 
-def test_xnnpack_skips_no_zeros_on_x86() -> None:
-    here = PHONE.model_copy(update={"arch": "x86_64"})
-    assert use_of(DENSE, FIT, here, "litert", "xnnpack").why == "XNNPACK's sparse kernels are off on x86 with AVX"
+def test_xnnpack_skips_no_zeros_on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = PHONE.model_copy(update={"arch": "x86_64"}), load_device("this-machine")
+    assert use_of(DENSE, FIT, there, "litert", "xnnpack").why == "XNNPACK's sparse kernels are off on x86 with AVX"
+    for machine, used in (("x86_64", "no"), ("aarch64", "open")):
+        monkeypatch.setattr("platform.machine", lambda name=machine: name)
+        assert use_of(DENSE, FIT, here, "litert", "xnnpack").used == used
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "tflite-micro"])

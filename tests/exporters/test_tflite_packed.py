@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from tests.sparse_net import Net
 from toolkit.compat import tflite_operators
 from toolkit.core import ExportContext, Model, QuantSpec, Signature, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
@@ -154,6 +155,20 @@ def test_file_that_would_not_get_smaller_is_refused(classifier_model: Model, tmp
     with pytest.raises(UnsupportedError, match=r"no file gets smaller by it: \d\.\d% of what can be packed is zero"):
         export(classifier_model, tmp_path / "dense.tflite", None, "float32")
     assert not list(tmp_path.iterdir())
+
+
+def test_network_that_xnnpack_would_compute_wrong_on_arm_is_refused() -> None:
+    content = Net(0.9, same="always").content()
+    with pytest.raises(UnsupportedError, match=r"compute it wrong on Arm: 't\d+' is depthwise, stride 2, padding SAME"):
+        tflite_packed.pack(content)
+    for same in ("never", "stride 1"):
+        content = Net(0.9, same=same).content()  # type: ignore[arg-type]
+        packed, _ = tflite_packed.pack(content)
+        answers = []
+        for each in (content, packed):
+            runner = Interpreter(model_content=each, num_threads=1).get_signature_runner("serving_default")
+            answers.append(runner(image=np.ones((1, 56, 56, 3), np.float32))["scores"])
+        np.testing.assert_array_equal(*answers)
 
 
 @pytest.mark.parametrize(("scheme", "words"), [("dynamic", "XNNPACK does not load"), ("weight_int4", "no 4-bit form")])

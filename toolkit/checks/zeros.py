@@ -6,6 +6,7 @@ benchmarks/sparsity.py measures the same file with and without zeros.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,7 @@ XNNPACK_FLOATS = "XNNPACK, src/subgraph.c: sparse inference is of float32 and fl
 XNNPACK_HINT = "LiteRT, xnnpack_delegate.cc: the hint for sparse inference comes with DENSIFY alone"
 XNNPACK_X86 = "XNNPACK, src/xnnpack/hardware-config.h: xnn_is_chw_compatible_config"
 XNNPACK_SHARE = "XNNPACK, src/subgraph.c: num_zeroes * 3 > num_params * 2"
-XNNPACK_SAME = "XNNPACK, src/subgraph.c: XNN_FLAG_TENSORFLOW_SAME_PADDING is incompatible with sparse inference"
+XNNPACK_SAME = "XNNPACK, src/subgraph.c: depthwise convolutions of one padding on all sides"
 XNNPACK_START = (
     "XNNPACK, src/subgraph.c: a cluster begins with a 3x3 convolution of 3 channels, stride 2, explicit padding"
 )
@@ -39,8 +40,8 @@ TFLM = "tflite-micro, its kernels take dense weights"
 class Zeros:
     """What a file's weights hold. packed: weights stored without their zeros. two_of_four: layers with 2 of every 4
     input channels zero, of so many `layers`. pointwise: share of zeros in 1x1 convolutions, None where it has none.
-    starts: it has the convolution that XNNPACK's sparse inference begins with; same: depthwise ones with padding SAME,
-    which end it."""
+    starts: it has the convolution that XNNPACK's sparse inference begins with; same: depthwise ones of stride 2 with
+    padding SAME, which end it."""
 
     share: float
     weights: int
@@ -103,13 +104,13 @@ def _xnnpack(artifact: Artifact, found: Zeros, device: DeviceProfile, delegate: 
         return Use("no", f"XNNPACK skips zeros in float alone, this file is {artifact.scheme}", XNNPACK_FLOATS)
     if not found.packed:
         return Use("no", "XNNPACK looks for zeros in packed files alone (pack_sparse)", XNNPACK_HINT)
-    if device.arch in X86:
+    if (platform.machine() if device.transport == "local" else device.arch) in X86:
         return Use("no", "XNNPACK's sparse kernels are off on x86 with AVX", XNNPACK_X86)
     if not found.starts:
         words = "no 3x3 convolution of 3 channels with stride 2 and explicit padding, which it must begin with"
         return Use("no", words, XNNPACK_START)
     if found.same:
-        words = f"{found.same} depthwise convolutions have padding SAME, it must be explicit and the same on each side"
+        words = f"{found.same} depthwise convolutions of stride 2 have padding SAME, which is not the same on each side"
         return Use("no", words, XNNPACK_SAME)
     if found.pointwise is None or found.pointwise <= ENOUGH:
         words = "no 1x1 convolutions" if found.pointwise is None else f"{found.pointwise:.0%} of their weights are zero"
@@ -144,7 +145,7 @@ def _of_tflite(path: Path) -> Zeros:
         options = dict(operator.options)
         strided = options.get("strideH") == options.get("strideW") == "2" and options.get("padding") == "1"  # VALID
         starts |= operator.kind == "CONV_2D" and tensor.shape[1:] == (3, 3, 3) and strided
-        same += operator.kind == "DEPTHWISE_CONV_2D" and options.get("padding") == "0"
+        same += operator.kind == "DEPTHWISE_CONV_2D" and options.get("padding") == "0" and options["strideH"] != "1"
     return replace(_counted(arrays, point), packed=packed, starts=starts, same=same)
 
 

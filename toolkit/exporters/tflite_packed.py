@@ -17,6 +17,7 @@ from toolkit.exporters import tflite_file
 from toolkit.exporters.tflite_sparsity import Packed, packed, parameters
 
 OPERATOR = "DENSIFY"
+VALID = 1  # schema.fbs, Padding
 # operators whose weights are packed, and which of their inputs these are
 WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "DEQUANTIZE": 0}
 TYPES = ("FLOAT32", "FLOAT16", "INT8")  # that DENSIFY knows (LiteRT, kernels/densify.cc)
@@ -57,9 +58,11 @@ def told(weights: Sequence[Weight]) -> str:
 def pack(content: bytes) -> tuple[bytes, tuple[Weight, ...]]:
     """The same model with every weight packed that gets smaller by it; what became of each weight.
 
-    Raises UnsupportedError where the file would not get smaller.
+    Raises UnsupportedError where the file would not get smaller, or be computed wrong.
     """
     model = tflite_file.parse(content)
+    for graph in model.subgraphs:
+        _require_right(graph, model)
     found = tuple(_packed(graph, index, model) for graph in model.subgraphs for index in list(weights(graph, model)))
     made = tflite_file.pack(model)
     if len(made) < len(content) and any(weight.after for weight in found):
@@ -68,6 +71,29 @@ def pack(content: bytes) -> tuple[bytes, tuple[Weight, ...]]:
     problem = f"no file gets smaller by it: {zeros:.1%} of what can be packed is zero"
     fix = "sparsify the model before (int8 gains from about 60% on, float from 30%), or leave pack_sparse out"
     raise UnsupportedError("tflite.pack_sparse", problem, fix)
+
+
+def _require_right(graph: Any, model: Any) -> None:
+    """Raise for a network that LiteRT 2.3's XNNPACK computes wrong on Arm once its weights are packed.
+
+    Packed float weights are its sign to look for sparse inference, which begins with a 3x3 convolution of 3 channels,
+    stride 2 and explicit padding. A depthwise convolution of stride 2 behind it whose padding is SAME, and so not the
+    same on each side, then comes out wrong (by 65% of the largest output, on an emulated Cortex-A72).
+    """
+    kinds, types = tflite_file.kinds(model), tflite_file.types()
+    starts, names = False, []
+    for operator in graph.operators or []:
+        kind, how = kinds[operator.opcodeIndex], operator.builtinOptions
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or types[graph.tensors[operator.inputs[0]].type] == "INT8":
+            continue
+        shape, strided = [int(size) for size in graph.tensors[operator.inputs[1]].shape], how.strideH > 1
+        starts |= kind == "CONV_2D" and shape[1:] == [3, 3, 3] and strided and how.padding == VALID
+        if kind == "DEPTHWISE_CONV_2D" and strided and how.padding != VALID:
+            names.append(tflite_file.text(graph.tensors[operator.outputs[0]].name))
+    if starts and names:
+        problem = f"LiteRT's XNNPACK would compute it wrong on Arm: {names[0]!r} is depthwise, stride 2, padding SAME"
+        fix = "leave pack_sparse out, or pad before that layer (ZeroPadding2D(1), padding valid)"
+        raise UnsupportedError("tflite.pack_sparse", problem, fix)
 
 
 def unpack(content: bytes) -> bytes:
@@ -108,6 +134,8 @@ def _unpacked(graph: Any, model: Any) -> None:
         graph.operators.remove(operator)
     for operator in graph.operators:
         operator.inputs = [behind.get(int(place), int(place)) for place in operator.inputs]
+    while len(graph.tensors) - 1 in behind:  # nothing reads it any more; where `pack` puts them they are the last
+        graph.tensors.pop()
 
 
 def weights(graph: Any, model: Any) -> Iterator[int]:
