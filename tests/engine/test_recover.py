@@ -76,7 +76,8 @@ def error(model: Any, graph: Any, statistics: Statistics | None, target: Target)
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_all_corrections_together_bring_the_outputs_nearer(graph: Any, granularity: Any) -> None:
     target = Target(weight_bits=4, granularity=granularity)
-    found = recover(graph, ORDER[::-1], target=target, data=DATA, settings=QUICK)
+    every = [name for name in ORDER[::-1] if name != "gptq"]  # which rounds instead of adaround
+    found = recover(graph, every, target=target, data=DATA, settings=QUICK)
     assert found.statistics is not None
     plain = error(graph, graph, calibrate(graph), target)
     assert error(found.graph, graph, found.statistics, target) < 0.4 * plain
