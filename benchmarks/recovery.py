@@ -41,7 +41,7 @@ from toolkit.exporters.tflite import TFLite
 from toolkit.passes.qat import Qat
 from toolkit.sources.keras import Keras
 
-CORRECTIONS = ("", "bias", "equalize,bias", "adaround,bias")  # what is chosen among, cheapest first
+CORRECTIONS = ("", "bias", "equalize,bias", "gptq,bias", "adaround,bias")  # what is chosen among, cheapest first
 RATE = float(Qat.model_fields["learning_rate"].default)
 RESAMPLES = 10_000
 TENSORFLOW, TRAINED = "TensorFlow int8", "Edgekit `qat`"

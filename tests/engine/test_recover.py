@@ -76,7 +76,8 @@ def error(model: Any, graph: Any, statistics: Statistics | None, target: Target)
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_all_corrections_together_bring_the_outputs_nearer(graph: Any, granularity: Any) -> None:
     target = Target(weight_bits=4, granularity=granularity)
-    found = recover(graph, ORDER[::-1], target=target, data=DATA, settings=QUICK)
+    every = [name for name in ORDER[::-1] if name != "gptq"]  # which rounds instead of adaround
+    found = recover(graph, every, target=target, data=DATA, settings=QUICK)
     assert found.statistics is not None
     plain = error(graph, graph, calibrate(graph), target)
     assert error(found.graph, graph, found.statistics, target) < 0.4 * plain
@@ -85,8 +86,10 @@ def test_all_corrections_together_bring_the_outputs_nearer(graph: Any, granulari
     assert order == sorted(order)
 
 
-def test_corrected_weights_lie_on_their_grid(graph: Any) -> None:
-    found = recover(graph, ["adaround", "bias"], data=DATA, settings=QUICK)
+@pytest.mark.parametrize("rounding", ["adaround", "gptq"])
+def test_corrected_weights_lie_on_their_grid(graph: Any, rounding: Any) -> None:
+    found = recover(graph, [rounding, "bias"], data=DATA, settings=QUICK)
+    assert any(step.before.startswith("output error") for step in found.steps)
     for name in ("conv", "deep", "point", "head"):
         layer = found.graph.get_layer(name)
         kernel = layer.get_weights()[0]
@@ -131,6 +134,8 @@ def test_without_images_biases_follow_from_batch_normalization(flat: Any, graph:
         (["biass"], {"data": DATA}, "there is no 'biass'"),
         (["bias"], {}, "quantized activations need images"),
         (["adaround"], {"target": Target(activation_bits=None)}, "needs images"),
+        (["gptq"], {"target": Target(activation_bits=None)}, "needs images"),
+        (["gptq", "adaround"], {"data": DATA}, "both round the weights"),
         (["bias"], {"target": Target(activation_bits=None)}, "needs images or BatchNormalization"),
     ],
 )

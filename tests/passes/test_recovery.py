@@ -119,8 +119,9 @@ def test_weights_alone_are_corrected_with_and_without_images(model: Model) -> No
     np.testing.assert_allclose(np.asarray(measured.model.graph(IMAGES)).mean(axis=0), expected, atol=1e-4)
 
 
-def test_adaptive_rounding_of_weights_alone_asks_for_images(model: Model) -> None:
-    component = Quantize(scheme="weight_int8", corrections=("adaround",))
+@pytest.mark.parametrize("rounding", ["adaround", "gptq"])
+def test_adaptive_rounding_of_weights_alone_asks_for_images(model: Model, rounding: Any) -> None:
+    component = Quantize(scheme="weight_int8", corrections=(rounding,))
     assert component.needs == ("calibration",)
     with pytest.raises(InputError, match="there is no calibration split"):
         component.run(model, context())
@@ -129,6 +130,8 @@ def test_adaptive_rounding_of_weights_alone_asks_for_images(model: Model) -> Non
 def test_corrections_that_cannot_be_are_refused(model: Model) -> None:
     with pytest.raises(ValidationError, match="need weights in integers"):
         Quantize(scheme="float16", corrections=("bias",))
+    with pytest.raises(ValidationError, match="both round the weights"):
+        Quantize(scheme="int8", corrections=("adaround", "gptq"))
     with pytest.raises(ValidationError, match="Input should be"):
         Quantize.model_validate({"scheme": "int8", "corrections": ["biass"]})
     with pytest.raises(UnsupportedError, match="layers of a Keras graph, the model is onnx"):

@@ -93,7 +93,7 @@ def adaround(
             continue
         _, bias = split_weights(twin)
         offset = np.zeros(1, np.float32) if bias is None else bias
-        problem = _Problem(layer, offset, _activation(model, name), settings)
+        problem = _Problem(layer, offset, relu_behind(model, name), settings)
         count = max(1, min(settings.places, SAMPLE_BYTES // problem.row_bytes) // images)
         wanted = map(aimed.get_layer(name), floats.inputs(name))
         pairs = zip(quantized.inputs(name), wanted, strict=True)
@@ -104,7 +104,7 @@ def adaround(
     return kernels, tuple(rows)
 
 
-def _activation(model: Any, name: str) -> Any:
+def relu_behind(model: Any, name: str) -> Any:
     """The ReLU that alone reads a layer's output, else the identity."""
     graph = walk(model)
     call = next(call for call in graph.calls if call.name == name)

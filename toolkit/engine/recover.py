@@ -1,22 +1,23 @@
 """Accuracy that quantization lost, won back without training: corrections of a prepared graph in one fixed order.
 
-Equalization, outliers, then ranges of the graph as it is by then, adaptive rounding, biases (Nagel et al. 2021,
-arXiv:2106.08295, figure 4). What comes out has its weights on the grid that exporters find again.
+Equalization, outliers, then ranges of the graph as it is by then, adaptive or successive rounding, biases (Nagel et al.
+2021, arXiv:2106.08295, figure 4). What comes out has its weights on the grid that exporters find again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
-from toolkit.engine.adaround import Settings, adaround
+from toolkit.engine.adaround import Rounding, Settings, adaround
 from toolkit.engine.bias_correction import called_once, correct_analytic, correct_measured, with_biases
 from toolkit.engine.channel_values import Batches, channel_peaks
 from toolkit.engine.equalize import equalize, peak_layers
 from toolkit.engine.expected import Normal, expected_inputs
+from toolkit.engine.gptq import gptq
 from toolkit.engine.outliers import Treated, clip_weights, split_channels
 from toolkit.engine.simulate import Flavour, Granularity, simulate
 from toolkit.engine.surgery import rebuild
@@ -24,7 +25,7 @@ from toolkit.errors import InputError
 from toolkit.quantization import Statistics
 
 Array = NDArray[Any]
-Correction = Literal["equalize", "outliers", "adaround", "bias"]
+Correction = Literal["equalize", "outliers", "adaround", "gptq", "bias"]
 ORDER: tuple[Correction, ...] = get_args(Correction)
 
 
@@ -99,7 +100,7 @@ def recover(
     if "outliers" in corrections:
         graph, reference, found = _without_outliers(graph, target)
         steps += found
-    if not {"adaround", "bias"} & set(corrections):
+    if not {"adaround", "gptq", "bias"} & set(corrections):
         return Recovered(graph, data.calibrate(graph) if data else None, tuple(steps))
     if "bias" in corrections:
         graph, reference = with_biases(graph), with_biases(reference)
@@ -107,6 +108,8 @@ def recover(
     state = _Rounded(graph, reference, target, statistics)
     if "adaround" in corrections and data:
         steps += state.round_adaptively(data, settings, watch)
+    if "gptq" in corrections and data:
+        steps += state.round_in_turn(data, settings, watch)
     if "bias" in corrections:
         watch("correcting biases")
         steps += state.correct_biases(data, norms or {})
@@ -120,8 +123,11 @@ def _check(corrections: Collection[str], target: Target, data: Data | None, norm
         raise InputError("corrections", f"there is no {unknown[0]!r}", f"choose from {', '.join(ORDER)}")
     if data is None and target.activation_bits is not None:
         raise InputError("corrections", "quantized activations need images", "give a calibration set")
-    if data is None and "adaround" in corrections:
-        raise InputError("adaround", "needs images", "give a calibration set")
+    for name in ("adaround", "gptq"):
+        if data is None and name in corrections:
+            raise InputError(name, "needs images", "give a calibration set")
+    if {"adaround", "gptq"} <= set(corrections):
+        raise InputError("corrections", "adaround and gptq both round the weights", "choose one")
     if data is None and norms is None and "bias" in corrections:
         raise InputError("bias", "needs images or BatchNormalization statistics", "give a calibration set")
 
@@ -200,6 +206,13 @@ class _Rounded:
             reference=self._reference,
             watch=watch,
         )
+        return self._rounded(kernels, rows)
+
+    def round_in_turn(self, data: Data, settings: Settings, watch: Callable[[str], None]) -> list[Step]:
+        found = gptq(self._graph, self._simulated, data.batches, settings, names=self._names, watch=watch)
+        return self._rounded(*found)
+
+    def _rounded(self, kernels: Mapping[str, Array], rows: Iterable[Rounding]) -> list[Step]:
         self._kernels.update(kernels)
         return [
             Step(

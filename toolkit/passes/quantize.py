@@ -58,9 +58,10 @@ class Quantize(Component):
     backend: Literal["auto", "tensorflow", "ai-edge-quantizer"] = "auto"
     """What writes a .tflite file: TensorFlow's converter, ai-edge-quantizer, or whichever honours the request."""
 
-    corrections: tuple[Literal["equalize", "outliers", "adaround", "bias"], ...] = ()
+    corrections: tuple[Literal["equalize", "outliers", "adaround", "gptq", "bias"], ...] = ()
     """Accuracy won back without training, always in this order: equalize channels across layers, clip or split
-    outliers, round weights adaptively, correct biases. Weights change; what float16 stores is not corrected."""
+    outliers, round weights adaptively (adaround or gptq), correct biases. Weights change; what float16 stores is not
+    corrected."""
 
     @model_validator(mode="after")
     def _fits(self) -> Quantize:
@@ -77,6 +78,8 @@ class Quantize(Component):
             raise ValueError(f"percentile needs ranges 'percentile', got {self.ranges!r}")
         if self.corrections and scheme == "float16":
             raise ValueError("corrections need weights in integers, got scheme 'float16'")
+        if {"adaround", "gptq"} <= set(self.corrections):
+            raise ValueError("corrections: adaround and gptq both round the weights, choose one")
         for name, own in self.layers.items():
             if own != "float32" and scheme not in STATIC:
                 raise ValueError(
@@ -87,7 +90,7 @@ class Quantize(Component):
     @property
     def needs(self) -> tuple[str, ...]:
         """Splits it cannot do without."""
-        return ("calibration",) if self.scheme in STATIC or "adaround" in self.corrections else ()
+        return ("calibration",) if self.scheme in STATIC or {"adaround", "gptq"} & set(self.corrections) else ()
 
     @property
     def quant(self) -> QuantSpec:
