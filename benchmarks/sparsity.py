@@ -84,8 +84,10 @@ class Noise:
     def batches(self, size: int) -> Iterator[Any]:
         from toolkit.core import Batch
 
-        images = np.random.default_rng(0).uniform(0, 1, (8, *self.spec.shape[1:])).astype(np.float32)
-        yield Batch({self.spec.name: images}, {}, tuple(map(str, range(8))))
+        images = np.random.default_rng(0).uniform(0, 1, (len(self), *self.spec.shape[1:])).astype(np.float32)
+        for start in range(0, len(self), size):
+            rows = images[start : start + size]
+            yield Batch({self.spec.name: rows}, {}, tuple(str(start + number) for number in range(len(rows))))
 
 
 def zeroed(array: Any, share: float | str, axis: int) -> Any:
