@@ -5,10 +5,10 @@ depend on what a training would make of the others. "packed" is the exporter's p
 one thread, files of one model in turns of changing order, its fifth percentile as a share of the dense file's. 2:4 is
 along input channels.
 
-    python benchmarks/sparsity.py [--data DIR] [--files DIR] [--rounds 300]
+    python benchmarks/sparsity.py [--data DIR] [--models NAME ...] [--files DIR] [--rounds 300]
 
 Without --data: MobileNetV1 0.25 with random weights. With it: the float32 and int8 .tflite and the float32 .onnx of
-four models of DIR/models, calibrated on noise; --files keeps them, and takes those that are there.
+four models of DIR/models, or of those named, calibrated on noise; --files keeps them, and takes those that are there.
 """
 
 from __future__ import annotations
@@ -199,10 +199,18 @@ def rows(form: str, path: Path, rounds: int) -> Iterator[tuple[str, int, int, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"of DIR/models; default: {' '.join(MODELS)}")
     parser.add_argument("--files", type=Path)
     parser.add_argument("--rounds", type=int, default=300)
     args = parser.parse_args()
-    names = list(MODELS) if args.data else ["mobilenet_v1_025_random"]
+    if args.models and not args.data:
+        parser.error("--models names models of --data DIR")
+    if args.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {args.rounds}")
+    names = args.models or list(MODELS) if args.data else ["mobilenet_v1_025_random"]
+    for name in names if args.data else ():
+        if not model_path(args.data, name, args.data).is_file():
+            parser.error(f"no such model: {model_path(args.data, name, args.data)}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.files or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

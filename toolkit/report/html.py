@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, details, inside, overview
+from toolkit.report import answers, details, inside, overview, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -21,6 +21,7 @@ SECTIONS = (
     ("wins", "Gains", overview.wins),
     ("waterfall", "Stages", overview.waterfall),
     ("tradeoffs", "Charts", overview.tradeoffs),
+    ("zeros", "Zeros", zeros.zeros),
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
     ("diagnosis", "Diagnosis", inside.diagnosis),

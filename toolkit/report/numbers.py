@@ -57,7 +57,7 @@ QUANTITIES: dict[str, Quantity] = {
     "host_max_abs_diff": Quantity("largest difference from this machine", "plain", "lower"),
     "size_bytes": Quantity("size", "bytes", "lower"),
     "gzip_bytes": Quantity("size, gzip", "bytes", "lower"),
-    "zeros": Quantity("zeros in the weights", "share", "higher"),
+    "zeros": Quantity("zeros in the weights", "share"),
     "macs": Quantity("MACs", "count", "lower"),
     "parameters": Quantity("parameters", "count", "lower"),
     "max_abs_diff": Quantity("largest difference of outputs", "plain", "lower"),

@@ -159,8 +159,12 @@ class View:
         after, before = self.number(artifact, name, device), self.baseline(artifact, name, device)
         if after is None or before is None:
             return None
+        return self.beside(before, after)
+
+    def beside(self, before: Measurement, after: Measurement) -> Gain:
+        """One quantity of two subjects."""
         measured = {before.source, after.source} <= {"measured", "computed"}
-        return Gain(name, before.subject, before.value, after.value, _apart(before, after), measured)
+        return Gain(after.name, before.subject, before.value, after.value, _apart(before, after), measured)
 
     def drop(self, artifact: ArtifactRecord, device: str = "") -> Measurement | None:
         """Loss of the score against the original: as measured on paired images, else the plain difference."""
