@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,7 +146,7 @@ def ways(net: Gated) -> Iterator[tuple[str, str, Callable[[], dict[str, Scores]]
         samples = net.seen.samples(labels=labels)
         return lambda: scores(net.graph, net.groups, kind, samples=samples, head=net.head, **options)
 
-    yield PLAIN, "local", lambda: {group.id: _filters(net.graph, group) for group in net.free}
+    yield PLAIN, "local", lambda: own_filters(net.graph, net.free)
     yield "random", "local", of("random")
     for kind in ("l1", "l2", "bn_gamma"):
         for ranking in ("local", "global"):
@@ -168,8 +168,12 @@ def ways(net: Gated) -> Iterator[tuple[str, str, Callable[[], dict[str, Scores]]
     yield "reconstruction", "global", of("reconstruction")
 
 
+def own_filters(model: Any, free: Iterable[Group]) -> dict[str, Scores]:
+    """Plain L1, as Li et al. 2017 (arXiv:1608.08710) have it: sum of |w| of the filters that make a channel."""
+    return {group.id: _filters(model, group) for group in free}
+
+
 def _filters(model: Any, group: Group) -> Scores:
-    """Li et al. 2017: sum of |w| of the filters that make a channel."""
     total = np.zeros(group.size)
     for slot in group.slots:
         if slot.side == "out" and slot.weight != "bias":
