@@ -94,8 +94,9 @@ class Gated:
         self._moments = tf.function(self._batch_moments, autograph=False, reduce_retracing=True)
         self._answers = tf.function(self._renewed, autograph=False, reduce_retracing=True)
 
-    def accuracy(self, removals: Mapping[str, Any]) -> float:
-        """In percent; nothing removed: that of the network as it is."""
+    def accuracy(self, removals: Mapping[str, Any], judged: Images | None = None) -> float:
+        """In percent, on other images where given; nothing removed: that of the network as it is."""
+        judged = judged or self.judged
         values = np.ones((1, self._gates.count), np.float32)
         for name, part in self._gates.split(values).items():
             part[:, removals.get(name, ())] = 0
@@ -104,10 +105,10 @@ class Gated:
         count = sum(rows for rows, _ in found)
         moments = {name: sum(rows * each[name] for rows, each in found) / count for name in self._own}
         hits = 0
-        for part in self.judged.batches():
+        for part in judged.batches():
             answers = self._answers(tf.constant(part.inputs), gates, moments).numpy()
             hits += int((decisions(answers, self.head) == part.labels).sum())
-        return 100 * hits / len(self.judged.labels)
+        return 100 * hits / len(judged.labels)
 
     def _batch_moments(self, inputs: Any, gates: Any) -> dict[str, Any]:
         found = {}

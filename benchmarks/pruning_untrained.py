@@ -2,16 +2,18 @@
 
 Every way, plain L1 too, gets the same: BatchNormalization is settled on a draw of calibration images (the same function
 with the statistics of these images), channels go, what is behind them is refitted where the way says so, and statistics
-are renewed on the same images. Plain L1 is uniform, the same share of each group, and it is two: by the filter's own
-weights alone (`filter`) and by all weights of the group (`l1`, as `prune` has it). All are held against the better of
-the two on the very images that judge.
+are renewed on the same images. Where nothing is refitted, closed gates stand for removed channels (importance.py).
+Plain L1 is uniform, the same share of each group, and it is two: by the filter's own weights alone (`filter`) and by
+all weights of the group (`l1`, as `prune` has it). All are held against the better of the two on the very images that
+judge.
 
 The shares of the MACs are those of --shares at which plain L1 (the better one) keeps nearest to each of --keeps of the
-original's accuracy. They and the ways are chosen, the ways at the first of --keeps and by the loss to the original's
-answers, on other images than those judged. CIFAR-10: calibration images are drawn from the training images, once for
-each seed; the first 2,000 test images choose, the others judge. ImageNet: there are 100 calibration images and no more;
-they find the shares a quarter after the other, each with the statistics of the rest, a seed draws 75 of them, the 25
-left of the first seed choose the ways, and the 200 evaluation images judge. No label is used but to count: slopes are of labels drawn from what the model predicts.
+original's accuracy; the reconstructed way is the one of --ways with the least loss to the original's answers at the
+first of them. Both are found on other images than those judged. CIFAR-10: calibration images are drawn from the
+training images, once for each seed; the first 2,000 test images choose, the others judge. ImageNet: there are 100
+calibration images and no more; they find the shares a quarter after the other, each with the statistics of the rest;
+a seed draws 75 of them, the 25 left of the first seed choose the way, and the 200 evaluation images judge. No label is
+used but to count: slopes are of labels drawn from what the model predicts.
 
     python benchmarks/pruning_untrained.py --data DIR [--models NAME ...] [--images N] [--choose N] [--judge N]
                                            [--seeds N] [--beside N] [--keeps K ...] [--shares S ...]
@@ -25,7 +27,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,18 +37,16 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 import peers_int8 as side
-from importance import own_filters
+from importance import Gated, Images, own_filters
 
 from toolkit.engine.allocate import allocate
-from toolkit.engine.batchnorm import reestimate_batchnorm, settle
+from toolkit.engine.batchnorm import reestimate_batchnorm
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import find_groups
 from toolkit.engine.importance import scores
 from toolkit.engine.numeric import decisions
 from toolkit.engine.predict import predict_arrays
 from toolkit.engine.reconstruct import reconstruct
-from toolkit.engine.samples import Sample
-from toolkit.engine.surgery import remove
 from toolkit.engine.widths import Rounding
 from toolkit.sources.keras import Keras
 
@@ -56,14 +56,11 @@ KEEPS = (0.45, 0.6, 0.3)  # of the original's accuracy: the middle of 30 to 60%,
 WAYS = (
     "l1/local/reconstructed",
     "taylor/global",
-    "fisher/global",
-    "activation/global",
     "taylor/global/reconstructed",
     "fisher/global/reconstructed",
     "activation/global/reconstructed",
     "reconstruction/global/reconstructed",
 )
-BATCH = 64  # passes/prune.py: a batch's own statistics normalize
 DRAWN = 75  # of ImageNet's 100 calibration images
 
 
@@ -82,12 +79,6 @@ class Way:
 PLAIN = (Way("filter", "local", refit=False), Way("l1", "local", refit=False))
 
 
-@dataclass(frozen=True)
-class Images:
-    images: Any
-    labels: Any
-
-
 @dataclass
 class Work:
     """A model and its images. scored: criterion -> scores, of the calibration images drawn last."""
@@ -95,32 +86,34 @@ class Work:
     name: str
     model: Any  # core.Model
     pool: Any  # calibration images to draw from
-    folds: list[tuple[Any, Images]]  # for the shares: calibration (None: the first draw) and other images that count
+    folds: list[tuple[Any, Images]]  # for the shares: rows of the pool, and other images that count
     chosen_on: Images
     judged: Images
     count: int  # images a draw has
     chance: float
-    calibration: Any = None
-    graph: Any = None  # settled on them
+    rows: Any = None  # of the pool, drawn last
+    net: Any = None  # Gated, settled on them
     groups: Any = None
     scored: dict[str, Any] = field(default_factory=dict)
 
     def draw(self, seed: int) -> None:
-        """Other calibration images; of ImageNet's the ones left out choose."""
-        order = np.random.default_rng(seed).permutation(len(self.pool))
-        self.use(_pick(self.pool, np.sort(order[: self.count])))
+        """Other calibration images."""
+        self.use(drawn(len(self.pool), self.count, seed))
 
-    def use(self, calibration: Any) -> None:
-        if calibration is self.calibration:
-            return
-        self.calibration = calibration
-        self.graph = settle(self.model.graph, self.samples)
-        self.groups = find_groups(self.graph)
-        self.scored.clear()
+    def use(self, rows: Any) -> None:
+        if self.rows is None or not np.array_equal(rows, self.rows):
+            self.rows = rows
+            self.net = Gated(self.model.graph, self.model.head, self.pool.pick(rows), self.judged)
+            self.groups = find_groups(self.net.graph)
+            self.scored.clear()
 
-    def samples(self) -> Iterator[Sample]:
-        for start in range(0, len(self.calibration), BATCH):
-            yield Sample((self.calibration[start : start + BATCH],))
+    @property
+    def samples(self) -> Any:
+        return self.net.seen.samples(labels=False)
+
+    def removals(self, way: Way, share: float, rounding: Rounding) -> Any:
+        graph, ranking = walk(self.net.graph), way.ranking
+        return allocate(graph, self.groups, self.scores(way), share, ranking=ranking, rounding=rounding)
 
     def scores(self, way: Way) -> Any:
         """As `prune` finds them, and the filter's own weights."""
@@ -130,11 +123,28 @@ class Work:
         return self.scored[key]
 
     def _scores(self, way: Way) -> Any:
+        graph, head = self.net.graph, self.model.head
         if way.kind == "filter":
-            return own_filters(self.graph, [group for group in self.groups if not group.frozen])
+            return own_filters(graph, [group for group in self.groups if not group.frozen])
         kind: Any = way.kind
         renewed: Any = "biases" if way.refit else "statistics"
-        return scores(self.graph, self.groups, kind, samples=self.samples, head=self.model.head, renewed=renewed)
+        return scores(graph, self.groups, kind, samples=self.samples, head=head, renewed=renewed)
+
+
+def drawn(pool: int, count: int, seed: int) -> Any:
+    return np.sort(np.random.default_rng(seed).permutation(pool)[:count])
+
+
+@dataclass(frozen=True)
+class Pool:
+    images: Any
+    labels: Any
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pick(self, rows: Any) -> Images:
+        return Images(self.images[rows], self.labels[rows])
 
 
 class Jpegs:
@@ -146,9 +156,8 @@ class Jpegs:
     def __len__(self) -> int:
         return len(self.found["labels"])
 
-
-def _pick(pool: Any, rows: Any) -> Any:
-    return side.decoded(pool.found, rows) if isinstance(pool, Jpegs) else pool[rows]
+    def pick(self, rows: Any) -> Images:
+        return Images(side.decoded(self.found, rows), self.found["labels"][rows].astype(np.int64))
 
 
 def work(name: str, data: Path, args: argparse.Namespace) -> Work:
@@ -157,33 +166,35 @@ def work(name: str, data: Path, args: argparse.Namespace) -> Work:
         given = side.imagenet(data / "data", 200)
         with (data / "data/imagenet_sample300/labels.csv").open(newline="") as file:
             labels = np.array([int(line["class_index"]) for line in csv.DictReader(file) if line["role"] == "calib"])
-        order = np.random.default_rng(0).permutation(len(labels))
+        pool, order = Pool(given.calibration, labels), np.random.default_rng(0).permutation(len(labels))
         quarters = [(np.setdiff1d(order, part), part) for part in np.split(order, 4)]  # the last: what seed 0 leaves
-        images = given.calibration
-        folds = [(images[seen], Images(images[out], labels[out])) for seen, out in quarters]
-        judged = Images(given.images, given.labels)
-        found = Work(name, model, images, folds, folds[-1][1], judged, DRAWN, 0.001)
-    else:
-        train, test = (dict(np.load(data / "data" / f"cifar10_jpeg_{part}.npz")) for part in ("train50k", "test10k"))
-        parts = [np.arange(side.SELECTION)[: args.choose], np.arange(side.SELECTION, len(test["labels"]))[: args.judge]]
-        chosen_on, judged = (Images(side.decoded(test, rows), test["labels"][rows]) for rows in parts)
-        found = Work(name, model, Jpegs(train), [(None, chosen_on)], chosen_on, judged, args.images, 0.1)
-    return found
+        folds = [(seen, pool.pick(out)) for seen, out in quarters]
+        return Work(name, model, pool, folds, folds[-1][1], Images(given.images, given.labels), DRAWN, 0.001)
+    train, test = (Jpegs(dict(np.load(data / "data" / f"cifar10_jpeg_{part}.npz"))) for part in ("train50k", "test10k"))
+    chosen_on = test.pick(np.arange(side.SELECTION)[: args.choose])
+    judged = test.pick(np.arange(side.SELECTION, len(test))[: args.judge])
+    folds = [(drawn(len(train), args.images, 0), chosen_on)]
+    return Work(name, model, train, folds, chosen_on, judged, args.images, 0.1)
 
 
 # ---------------------------------------------------------------- one pruned model
 
 
 def pruned(given: Work, way: Way, share: float, args: argparse.Namespace) -> Any:
-    graph = given.graph
-    ranking: Any = way.ranking
-    rounding = Rounding(args.round_to)
-    removals = allocate(walk(graph), given.groups, given.scores(way), share, ranking=ranking, rounding=rounding)
+    """The network cut and refitted."""
     started = time.process_time()
-    made = reconstruct(graph, removals, given.samples).graph if way.refit else remove(graph, removals)
+    removals = given.removals(way, share, Rounding(args.round_to))
+    made = reconstruct(given.net.graph, removals, given.samples).graph
     made = reestimate_batchnorm(made, (sample.inputs for sample in given.samples()))
     print(f"    {way}: {time.process_time() - started:.0f} s of processors", file=sys.stderr, flush=True)
     return made
+
+
+def keeps(given: Work, way: Way, share: float, args: argparse.Namespace, images: Images) -> float:
+    """Accuracy."""
+    if way.refit:
+        return accuracy(answers(pruned(given, way, share, args), images.inputs), given, images)
+    return float(given.net.accuracy(given.removals(way, share, Rounding(args.round_to)), images))
 
 
 def answers(graph: Any, images: Any) -> Any:
@@ -224,41 +235,35 @@ class Found:
 
 def measure(given: Work, args: argparse.Namespace) -> Iterator[Found]:
     """What is known so far, after each seed."""
-    given.draw(0)
     shares = find_shares(given, args)
-    chosen, made = choose(given, shares[0], args)
-    sides = [[way for way in chosen if way.refit == refit and way not in PLAIN] for refit in (False, True)]
-    best = [min(ways, key=lambda way: chosen[way][0]) for ways in sides if ways]
-    original = accuracy(answers(given.model.graph, given.judged.images), given, given.judged)
+    given.draw(0)
+    ways = [_way(text) for text in args.ways]
+    chosen = choose(given, [way for way in ways if way.refit], shares[0], args)
+    best = [min(chosen, key=lambda way: chosen[way][0])] if chosen else []
+    original = accuracy(answers(given.model.graph, given.judged.inputs), given, given.judged)
     judged: dict[float, dict[Way, list[float]]] = {}
     for seed in range(args.seeds):
-        if seed:
-            given.draw(seed)
-            made.clear()
+        given.draw(seed)
         for share in shares[: None if seed < args.beside else 1]:
-            for way in (*PLAIN, *best):
-                graph = made[way] if share == shares[0] and way in made else pruned(given, way, share, args)
-                value = accuracy(answers(graph, given.judged.images), given, given.judged)
+            for way in (*PLAIN, *(way for way in ways if not way.refit), *best):
+                value = keeps(given, way, share, args, given.judged)
                 judged.setdefault(share, {}).setdefault(way, []).append(value)
-                said = f"  {given.name} judged, seed {seed}, {share:.2f}, {way}: {value:.1f}%"
+                said = f"  {given.name} judged, seed {seed}, {share:.3f}, {way}: {value:.1f}%"
                 print(said, file=sys.stderr, flush=True)
         yield Found(given, shares, original, chosen, judged)
 
 
-def choose(
-    given: Work, share: float, args: argparse.Namespace
-) -> tuple[dict[Way, tuple[float, float]], dict[Way, Any]]:
-    """Every way where the choice is made: its loss to the original and accuracy; and the pruned models."""
+def choose(given: Work, ways: Sequence[Way], share: float, args: argparse.Namespace) -> dict[Way, tuple[float, float]]:
+    """Every way where the choice is made: its loss to the original and accuracy."""
     images = given.chosen_on
-    teacher = answers(given.model.graph, images.images)
-    chosen, made = {}, {}
-    for way in (*PLAIN, *map(_way, args.ways)):
-        made[way] = pruned(given, way, share, args)
-        outputs = answers(made[way], images.images)
+    teacher = answers(given.model.graph, images.inputs)
+    chosen = {}
+    for way in ways:
+        outputs = answers(pruned(given, way, share, args), images.inputs)
         chosen[way] = loss(outputs, teacher, given.model.head), accuracy(outputs, given, images)
-        said = f"  {given.name} at {share:.2f}, {way}: loss {chosen[way][0]:.3f}, {chosen[way][1]:.1f}%"
+        said = f"  {given.name} at {share:.3f}, {way}: loss {chosen[way][0]:.3f}, {chosen[way][1]:.1f}%"
         print(said, file=sys.stderr, flush=True)
-    return chosen, made
+    return chosen
 
 
 def _way(text: str) -> Way:
@@ -270,36 +275,23 @@ def _way(text: str) -> Way:
 
 def find_shares(given: Work, args: argparse.Namespace) -> list[float]:
     """For each of --keeps the share of the MACs at which plain L1, the better one, keeps nearest to it, on images that
-    gave no statistics and do not judge."""
-    first = given.calibration
-    rights = [answers(given.model.graph, images.images) for _, images in given.folds]
-    original = _mean(accuracy(found, given, images) for found, (_, images) in zip(rights, given.folds, strict=True))
-    kept: dict[float, float] = {}
-    for share in sorted(args.shares, reverse=True):
-        found = plain_keeps(given, share, args)
-        kept[share] = max(found) / original
+    gave no statistics and do not judge. The folds are of one size."""
+    found: dict[float, list[list[float]]] = {share: [] for share in sorted(args.shares, reverse=True)}
+    originals = []
+    for rows, images in given.folds:
+        given.use(rows)
+        originals.append(accuracy(answers(given.model.graph, images.inputs), given, images))
+        for share, folds in found.items():
+            folds.append([keeps(given, way, share, args, images) for way in PLAIN])
+    original = float(np.mean(originals))
+    kept = {}
+    for share, folds in found.items():
+        each = np.mean(folds, axis=0)
+        kept[share] = float(each.max()) / original
         said = f"  {given.name}: plain L1 keeps {kept[share]:.1%} of {original:.1f}% at {share:.3f} of the MACs"
-        print(f"{said} ({' and '.join(f'{value:.1f}' for value in found)})", file=sys.stderr, flush=True)
-        if kept[share] < min(args.keeps):
-            break
-    given.use(first)
+        print(f"{said} ({' and '.join(f'{value:.1f}' for value in each)})", file=sys.stderr, flush=True)
     nearest = [min(kept, key=lambda share: abs(kept[share] - wanted)) for wanted in args.keeps]
     return list(dict.fromkeys(nearest))
-
-
-def plain_keeps(given: Work, share: float, args: argparse.Namespace) -> list[float]:
-    """Accuracy of each plain L1, over the folds (which are of one size)."""
-    found: list[list[float]] = []
-    for calibration, images in given.folds:
-        if calibration is not None:
-            given.use(calibration)
-        outputs = [answers(pruned(given, way, share, args), images.images) for way in PLAIN]
-        found.append([accuracy(part, given, images) for part in outputs])
-    return [_mean(column) for column in zip(*found, strict=True)]
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
 
 
 # ---------------------------------------------------------------- tables
@@ -315,11 +307,11 @@ def overview(all_found: Sequence[Found]) -> list[str]:
     ]
     for found in all_found:
         for share in sorted(found.judged, reverse=True):
-            lines += rows(found, share)
+            lines += lines_of(found, share)
     return [*lines, ""]
 
 
-def rows(found: Found, share: float) -> Iterator[str]:
+def lines_of(found: Found, share: float) -> Iterator[str]:
     chance = 100 * found.given.chance
     ways = found.judged[share]
     plain = max(float(np.mean(ways[way])) for way in PLAIN) - chance
