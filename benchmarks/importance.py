@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,8 +94,9 @@ class Gated:
         self._moments = tf.function(self._batch_moments, autograph=False, reduce_retracing=True)
         self._answers = tf.function(self._renewed, autograph=False, reduce_retracing=True)
 
-    def accuracy(self, removals: Mapping[str, Any]) -> float:
-        """In percent; nothing removed: that of the network as it is."""
+    def accuracy(self, removals: Mapping[str, Any], judged: Images | None = None) -> float:
+        """In percent, on other images where given; nothing removed: that of the network as it is."""
+        judged = judged or self.judged
         values = np.ones((1, self._gates.count), np.float32)
         for name, part in self._gates.split(values).items():
             part[:, removals.get(name, ())] = 0
@@ -104,10 +105,10 @@ class Gated:
         count = sum(rows for rows, _ in found)
         moments = {name: sum(rows * each[name] for rows, each in found) / count for name in self._own}
         hits = 0
-        for part in self.judged.batches():
+        for part in judged.batches():
             answers = self._answers(tf.constant(part.inputs), gates, moments).numpy()
             hits += int((decisions(answers, self.head) == part.labels).sum())
-        return 100 * hits / len(self.judged.labels)
+        return 100 * hits / len(judged.labels)
 
     def _batch_moments(self, inputs: Any, gates: Any) -> dict[str, Any]:
         found = {}
@@ -146,7 +147,7 @@ def ways(net: Gated) -> Iterator[tuple[str, str, Callable[[], dict[str, Scores]]
         samples = net.seen.samples(labels=labels)
         return lambda: scores(net.graph, net.groups, kind, samples=samples, head=net.head, **options)
 
-    yield PLAIN, "local", lambda: {group.id: _filters(net.graph, group) for group in net.free}
+    yield PLAIN, "local", lambda: own_filters(net.graph, net.free)
     yield "random", "local", of("random")
     for kind in ("l1", "l2", "bn_gamma"):
         for ranking in ("local", "global"):
@@ -168,8 +169,12 @@ def ways(net: Gated) -> Iterator[tuple[str, str, Callable[[], dict[str, Scores]]
     yield "reconstruction", "global", of("reconstruction")
 
 
+def own_filters(model: Any, free: Iterable[Group]) -> dict[str, Scores]:
+    """Plain L1, as Li et al. 2017 (arXiv:1608.08710) have it: sum of |w| of the filters that make a channel."""
+    return {group.id: _filters(model, group) for group in free}
+
+
 def _filters(model: Any, group: Group) -> Scores:
-    """Li et al. 2017: sum of |w| of the filters that make a channel."""
     total = np.zeros(group.size)
     for slot in group.slots:
         if slot.side == "out" and slot.weight != "bias":

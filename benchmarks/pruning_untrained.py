@@ -1,14 +1,23 @@
 """What pruning leaves without any training: by criterion and ranking, with and without reconstruction.
 
-Every pruned model, plain uniform L1 too, gets the same BatchNormalization re-estimation on the same images. The share
-of the MACs is the one of --shares at which uniform L1 keeps nearest to 45% of the original's accuracy, and the ways are
-chosen, by the loss to the original's answers, on other images than those judged. CIFAR-10: calibration images are
-drawn from the training images, once for each seed; the first 2,000 test images choose, the other 8,000 judge.
-ImageNet: there are 100 calibration images and no more; a seed draws 75 of them, the 25 left (of the first seed) choose,
-and the 200 evaluation images judge. No label is used but to count.
+Every way, plain L1 too, gets the same: BatchNormalization is settled on a draw of calibration images (the same function
+with the statistics of these images), channels go, what is behind them is refitted where the way says so, and statistics
+are renewed on the same images. Where nothing is refitted, closed gates stand for removed channels (importance.py).
+Plain L1 is uniform, the same share of each group, and it is two: by the filter's own weights alone (`filter`) and by
+all weights of the group (`l1`, as `prune` has it). All are held against the better of the two on the very images that
+judge.
 
-    python benchmarks/pruning_untrained.py --data DIR [--models NAME ...] [--images N] [--seeds N] [--shares S ...]
-                                           [--ways KIND/RANKING ...] [--round-to N] [--out FILE.md]
+The shares of the MACs are those of --shares at which plain L1 (the better one) keeps nearest to each of --keeps of the
+original's accuracy; the reconstructed way is the one of --ways with the least loss to the original's answers at the
+first of them. Both are found on other images than those judged. CIFAR-10: calibration images are drawn from the
+training images, once for each seed; the first 2,000 test images choose, the others judge. ImageNet: there are 100
+calibration images and no more; they find the shares a quarter after the other, each with the statistics of the rest;
+a seed draws 75 of them, the 25 left of the first seed choose the way, and the 200 evaluation images judge. No label is
+used but to count: slopes are of labels drawn from what the model predicts.
+
+    python benchmarks/pruning_untrained.py --data DIR [--models NAME ...] [--images N] [--choose N] [--judge N]
+                                           [--seeds N] [--beside N] [--keeps K ...] [--shares S ...]
+                                           [--ways KIND/RANKING[/reconstructed] ...] [--round-to N] [--out FILE.md]
 """
 
 from __future__ import annotations
@@ -28,6 +37,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 import peers_int8 as side
+from importance import Gated, Images, own_filters
 
 from toolkit.engine.allocate import allocate
 from toolkit.engine.batchnorm import reestimate_batchnorm
@@ -37,16 +47,20 @@ from toolkit.engine.importance import scores
 from toolkit.engine.numeric import decisions
 from toolkit.engine.predict import predict_arrays
 from toolkit.engine.reconstruct import reconstruct
-from toolkit.engine.samples import Sample
-from toolkit.engine.surgery import remove
 from toolkit.engine.widths import Rounding
 from toolkit.sources.keras import Keras
 
 MODELS = ("resnet20_cifar10_jpeg", "resnet8_cifar10_jpeg", "mnv2_cifar10_96", "mobilenet_v1_025_224_imagenet")
-SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-WAYS = ("l1/local", "l1/global", "fisher/global", "activation/global", "reconstruction/local", "reconstruction/global")
-KEEPS = 0.45  # of the original's accuracy: the middle of 30 to 60%
-BATCH = 64  # passes/prune.py: a batch's own statistics normalize
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
+KEEPS = (0.45, 0.6, 0.3)  # of the original's accuracy: the middle of 30 to 60%, then its ends
+WAYS = (
+    "l1/local/reconstructed",
+    "taylor/global",
+    "taylor/global/reconstructed",
+    "fisher/global/reconstructed",
+    "activation/global/reconstructed",
+    "reconstruction/global/reconstructed",
+)
 DRAWN = 75  # of ImageNet's 100 calibration images
 
 
@@ -62,13 +76,7 @@ class Way:
         return f"{self.kind}, {self.ranking}{', reconstructed' if self.refit else ''}"
 
 
-PLAIN = Way("l1", "local", refit=False)
-
-
-@dataclass(frozen=True)
-class Images:
-    images: Any
-    labels: Any
+PLAIN = (Way("filter", "local", refit=False), Way("l1", "local", refit=False))
 
 
 @dataclass
@@ -78,40 +86,65 @@ class Work:
     name: str
     model: Any  # core.Model
     pool: Any  # calibration images to draw from
-    share_on: Images
+    folds: list[tuple[Any, Images]]  # for the shares: rows of the pool, and other images that count
     chosen_on: Images
     judged: Images
     count: int  # images a draw has
     chance: float
+    rows: Any = None  # of the pool, drawn last
+    net: Any = None  # Gated, settled on them
     groups: Any = None
-    calibration: Any = None
     scored: dict[str, Any] = field(default_factory=dict)
 
     def draw(self, seed: int) -> None:
-        """Other calibration images; of ImageNet's the ones left out choose."""
-        order = np.random.default_rng(seed).permutation(len(self.pool))
-        self.calibration = _pick(self.pool, np.sort(order[: self.count]))
-        self.scored.clear()
+        """Other calibration images."""
+        self.use(drawn(len(self.pool), self.count, seed))
 
-    def samples(self) -> Iterator[Sample]:
-        for start in range(0, len(self.calibration), BATCH):
-            yield Sample((self.calibration[start : start + BATCH],))
+    def use(self, rows: Any) -> None:
+        if self.rows is None or not np.array_equal(rows, self.rows):
+            self.rows = rows
+            self.net = Gated(self.model.graph, self.model.head, self.pool.pick(rows), self.judged)
+            self.groups = find_groups(self.net.graph)
+            self.scored.clear()
+
+    @property
+    def samples(self) -> Any:
+        return self.net.seen.samples(labels=False)
+
+    def removals(self, way: Way, share: float, rounding: Rounding) -> Any:
+        graph, ranking = walk(self.net.graph), way.ranking
+        return allocate(graph, self.groups, self.scores(way), share, ranking=ranking, rounding=rounding)
 
     def scores(self, way: Way) -> Any:
-        """As `prune` finds them; the size of weights as it always was, so that the baseline stays what it is."""
+        """As `prune` finds them, and the filter's own weights."""
         key = f"{way.kind} {way.refit}"
         if key not in self.scored:
-            kind: Any = way.kind
-            self.scored[key] = scores(
-                self.model.graph,
-                self.groups,
-                kind,
-                samples=self.samples,
-                head=self.model.head,
-                normalization="mean" if way.kind in ("l1", "l2") else None,
-                renewed="biases" if way.refit else "statistics",
-            )
+            self.scored[key] = self._scores(way)
         return self.scored[key]
+
+    def _scores(self, way: Way) -> Any:
+        graph, head = self.net.graph, self.model.head
+        if way.kind == "filter":
+            return own_filters(graph, [group for group in self.groups if not group.frozen])
+        kind: Any = way.kind
+        renewed: Any = "biases" if way.refit else "statistics"
+        return scores(graph, self.groups, kind, samples=self.samples, head=head, renewed=renewed)
+
+
+def drawn(pool: int, count: int, seed: int) -> Any:
+    return np.sort(np.random.default_rng(seed).permutation(pool)[:count])
+
+
+@dataclass(frozen=True)
+class Pool:
+    images: Any
+    labels: Any
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pick(self, rows: Any) -> Images:
+        return Images(self.images[rows], self.labels[rows])
 
 
 class Jpegs:
@@ -123,9 +156,8 @@ class Jpegs:
     def __len__(self) -> int:
         return len(self.found["labels"])
 
-
-def _pick(pool: Any, rows: Any) -> Any:
-    return side.decoded(pool.found, rows) if isinstance(pool, Jpegs) else pool[rows]
+    def pick(self, rows: Any) -> Images:
+        return Images(side.decoded(self.found, rows), self.found["labels"][rows].astype(np.int64))
 
 
 def work(name: str, data: Path, args: argparse.Namespace) -> Work:
@@ -134,32 +166,35 @@ def work(name: str, data: Path, args: argparse.Namespace) -> Work:
         given = side.imagenet(data / "data", 200)
         with (data / "data/imagenet_sample300/labels.csv").open(newline="") as file:
             labels = np.array([int(line["class_index"]) for line in csv.DictReader(file) if line["role"] == "calib"])
-        rest = np.random.default_rng(0).permutation(len(labels))[DRAWN:]  # what the first seed leaves
-        every, left = Images(given.calibration, labels), Images(given.calibration[rest], labels[rest])
-        judged = Images(given.images, given.labels)
-        found = Work(name, model, given.calibration, every, left, judged, DRAWN, 0.001)
-    else:
-        train, test = (dict(np.load(data / "data" / f"cifar10_jpeg_{part}.npz")) for part in ("train50k", "test10k"))
-        parts = [np.arange(side.SELECTION)[: args.choose], np.arange(side.SELECTION, len(test["labels"]))[: args.judge]]
-        chosen_on, judged = (Images(side.decoded(test, rows), test["labels"][rows]) for rows in parts)
-        found = Work(name, model, Jpegs(train), chosen_on, chosen_on, judged, args.images, 0.1)
-    found.groups = find_groups(model.graph)
-    return found
+        pool, order = Pool(given.calibration, labels), np.random.default_rng(0).permutation(len(labels))
+        quarters = [(np.setdiff1d(order, part), part) for part in np.split(order, 4)]  # the last: what seed 0 leaves
+        folds = [(seen, pool.pick(out)) for seen, out in quarters]
+        return Work(name, model, pool, folds, folds[-1][1], Images(given.images, given.labels), DRAWN, 0.001)
+    train, test = (Jpegs(dict(np.load(data / "data" / f"cifar10_jpeg_{part}.npz"))) for part in ("train50k", "test10k"))
+    chosen_on = test.pick(np.arange(side.SELECTION)[: args.choose])
+    judged = test.pick(np.arange(side.SELECTION, len(test))[: args.judge])
+    folds = [(drawn(len(train), args.images, 0), chosen_on)]
+    return Work(name, model, train, folds, chosen_on, judged, args.images, 0.1)
 
 
 # ---------------------------------------------------------------- one pruned model
 
 
 def pruned(given: Work, way: Way, share: float, args: argparse.Namespace) -> Any:
-    graph = given.model.graph
-    ranking: Any = way.ranking
-    rounding = Rounding(args.round_to)
-    removals = allocate(walk(graph), given.groups, given.scores(way), share, ranking=ranking, rounding=rounding)
+    """The network cut and refitted."""
     started = time.process_time()
-    made = reconstruct(graph, removals, given.samples).graph if way.refit else remove(graph, removals)
+    removals = given.removals(way, share, Rounding(args.round_to))
+    made = reconstruct(given.net.graph, removals, given.samples).graph
     made = reestimate_batchnorm(made, (sample.inputs for sample in given.samples()))
     print(f"    {way}: {time.process_time() - started:.0f} s of processors", file=sys.stderr, flush=True)
     return made
+
+
+def keeps(given: Work, way: Way, share: float, args: argparse.Namespace, images: Images) -> float:
+    """Accuracy."""
+    if way.refit:
+        return accuracy(answers(pruned(given, way, share, args), images.inputs), given, images)
+    return float(given.net.accuracy(given.removals(way, share, Rounding(args.round_to)), images))
 
 
 def answers(graph: Any, images: Any) -> Any:
@@ -188,61 +223,75 @@ def _probabilities(outputs: Any, head: str) -> Any:
 
 @dataclass(frozen=True)
 class Found:
-    """chosen: way -> (loss to the original, accuracy) where the choice is made; judged: way -> accuracy by seed."""
+    """shares: of the MACs, the one where the choice is made first. chosen: way -> (loss to the original, accuracy)
+    there; judged: share -> way -> accuracy by seed."""
 
     given: Work
-    share: float
+    shares: list[float]
     original: float
     chosen: dict[Way, tuple[float, float]]
-    judged: dict[Way, list[float]]
+    judged: dict[float, dict[Way, list[float]]]
 
 
-def measure(given: Work, args: argparse.Namespace) -> Found:
+def measure(given: Work, args: argparse.Namespace) -> Iterator[Found]:
+    """What is known so far, after each seed."""
+    shares = find_shares(given, args)
     given.draw(0)
-    ways = [_way(text, refit=refit) for text in args.ways for refit in (False, True)]
-    teacher = answers(given.model.graph, given.chosen_on.images)
-    share = find_share(given, args)
-    chosen, made = {}, {}  # made: of the first seed
-    for way in ways:
-        made[way] = pruned(given, way, share, args)
-        outputs = answers(made[way], given.chosen_on.images)
-        chosen[way] = loss(outputs, teacher, given.model.head), accuracy(outputs, given, given.chosen_on)
-        print(
-            f"  {given.name} at {share:.2f}, {way}: loss {chosen[way][0]:.3f}, {chosen[way][1]:.1f}%", file=sys.stderr
-        )
-    best = [min((way for way in ways if way.refit == refit), key=lambda way: chosen[way][0]) for refit in (False, True)]
-    finalists = [PLAIN, Way("l1", "local", refit=True), *best]
-    judged: dict[Way, list[float]] = {way: [] for way in dict.fromkeys(finalists)}
+    ways = [_way(text) for text in args.ways]
+    chosen = choose(given, [way for way in ways if way.refit], shares[0], args)
+    best = [min(chosen, key=lambda way: chosen[way][0])] if chosen else []
+    original = accuracy(answers(given.model.graph, given.judged.inputs), given, given.judged)
+    judged: dict[float, dict[Way, list[float]]] = {}
     for seed in range(args.seeds):
         given.draw(seed)
-        for way, values in judged.items():
-            graph = made[way] if seed == 0 and way in made else pruned(given, way, share, args)
-            outputs = answers(graph, given.judged.images)
-            values.append(accuracy(outputs, given, given.judged))
-            print(f"  {given.name} judged, seed {seed}, {way}: {values[-1]:.1f}%", file=sys.stderr, flush=True)
-    original = accuracy(answers(given.model.graph, given.judged.images), given, given.judged)
-    return Found(given, share, original, chosen, judged)
+        for share in shares[: None if seed < args.beside else 1]:
+            for way in (*PLAIN, *(way for way in ways if not way.refit), *best):
+                value = keeps(given, way, share, args, given.judged)
+                judged.setdefault(share, {}).setdefault(way, []).append(value)
+                said = f"  {given.name} judged, seed {seed}, {share:.3f}, {way}: {value:.1f}%"
+                print(said, file=sys.stderr, flush=True)
+        yield Found(given, shares, original, chosen, judged)
 
 
-def _way(text: str, *, refit: bool) -> Way:
-    kind, ranking = text.split("/")
-    return Way(kind, ranking, refit)
+def choose(given: Work, ways: Sequence[Way], share: float, args: argparse.Namespace) -> dict[Way, tuple[float, float]]:
+    """Every way where the choice is made: its loss to the original and accuracy."""
+    images = given.chosen_on
+    teacher = answers(given.model.graph, images.inputs)
+    chosen = {}
+    for way in ways:
+        outputs = answers(pruned(given, way, share, args), images.inputs)
+        chosen[way] = loss(outputs, teacher, given.model.head), accuracy(outputs, given, images)
+        said = f"  {given.name} at {share:.3f}, {way}: loss {chosen[way][0]:.3f}, {chosen[way][1]:.1f}%"
+        print(said, file=sys.stderr, flush=True)
+    return chosen
 
 
-def find_share(given: Work, args: argparse.Namespace) -> float:
-    """The share of the MACs at which uniform L1 keeps nearest to KEEPS of the accuracy, where the choice is made (of
-    ImageNet on all calibration images: L1 takes nothing from them but statistics)."""
-    images = given.share_on
-    original = accuracy(answers(given.model.graph, images.images), given, images)
-    misses = {}
-    for share in args.shares if len(args.shares) > 1 else ():
-        outputs = answers(pruned(given, PLAIN, share, args), images.images)
-        kept = accuracy(outputs, given, images) / original
-        misses[share] = abs(kept - KEEPS)
-        print(f"  {given.name}: uniform L1 keeps {kept:.0%} at {share:.2f} of the MACs", file=sys.stderr, flush=True)
-        if kept < KEEPS:
-            break
-    return float(min(misses, key=lambda share: misses[share]) if misses else args.shares[0])
+def _way(text: str) -> Way:
+    kind, ranking, *refit = text.split("/")
+    if refit not in ([], ["reconstructed"]):
+        raise SystemExit(f"--ways {text}: write KIND/RANKING or KIND/RANKING/reconstructed")
+    return Way(kind, ranking, bool(refit))
+
+
+def find_shares(given: Work, args: argparse.Namespace) -> list[float]:
+    """For each of --keeps the share of the MACs at which plain L1, the better one, keeps nearest to it, on images that
+    gave no statistics and do not judge. The folds are of one size."""
+    found: dict[float, list[list[float]]] = {share: [] for share in sorted(args.shares, reverse=True)}
+    originals = []
+    for rows, images in given.folds:
+        given.use(rows)
+        originals.append(accuracy(answers(given.model.graph, images.inputs), given, images))
+        for share, folds in found.items():
+            folds.append([keeps(given, way, share, args, images) for way in PLAIN])
+    original = float(np.mean(originals))
+    kept = {}
+    for share, folds in found.items():
+        each = np.mean(folds, axis=0)
+        kept[share] = float(each.max()) / original
+        said = f"  {given.name}: plain L1 keeps {kept[share]:.1%} of {original:.1f}% at {share:.3f} of the MACs"
+        print(f"{said} ({' and '.join(f'{value:.1f}' for value in each)})", file=sys.stderr, flush=True)
+    nearest = [min(kept, key=lambda share: abs(kept[share] - wanted)) for wanted in args.keeps]
+    return list(dict.fromkeys(nearest))
 
 
 # ---------------------------------------------------------------- tables
@@ -250,35 +299,39 @@ def find_share(given: Work, args: argparse.Namespace) -> float:
 
 def overview(all_found: Sequence[Found]) -> list[str]:
     lines = [
-        "Accuracy in points, mean and range over the seeds; the last column: points above chance, over uniform L1's.",
+        "Accuracy in points, mean and range over the seeds; the last column: points above chance, over those of the "
+        "better plain L1.",
         "",
-        "| model | MACs left | original | way | accuracy | of uniform L1 |",
-        "|---|---|---|---|---|---|",
+        "| model | MACs left | seeds | original | way | accuracy | of plain L1 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for found in all_found:
-        chance = 100 * found.given.chance
-        plain = float(np.mean(found.judged[PLAIN])) - chance
-        for way, values in found.judged.items():
-            mean = float(np.mean(values))
-            lines.append(
-                f"| {found.given.name} | {found.share:.0%} | {found.original:.1f} | {way} "
-                f"| {mean:.1f} ({min(values):.1f} to {max(values):.1f}) | {(mean - chance) / plain:.2f} |"
-            )
+        for share in sorted(found.judged, reverse=True):
+            lines += lines_of(found, share)
     return [*lines, ""]
 
 
+def lines_of(found: Found, share: float) -> Iterator[str]:
+    chance = 100 * found.given.chance
+    ways = found.judged[share]
+    plain = max(float(np.mean(ways[way])) for way in PLAIN) - chance
+    for way, values in ways.items():
+        mean = float(np.mean(values))
+        yield (
+            f"| {found.given.name} | {share:.1%} | {len(values)} | {found.original:.1f} | {way} "
+            f"| {mean:.1f} ({min(values):.1f} to {max(values):.1f}) | {(mean - chance) / plain:.2f} |"
+        )
+
+
 def choices(found: Found) -> list[str]:
+    images = len(found.given.chosen_on.labels)
     lines = [
-        f"{found.given.name}, {found.share:.0%} of the MACs, on the {len(found.given.chosen_on.labels):,} images that "
-        "choose (first seed): loss to the original, accuracy",
+        f"{found.given.name}, {found.shares[0]:.1%} of the MACs, on the {images:,} images that choose (first seed)",
         "",
-        "| criterion, ranking | re-estimated | reconstructed |",
+        "| way | loss to the original | accuracy |",
         "|---|---|---|",
     ]
-    for way in found.chosen:
-        if not way.refit:
-            pair = [found.chosen[w] for w in (way, Way(way.kind, way.ranking, refit=True))]
-            lines.append(f"| {way} | " + " | ".join(f"{one:.2f}, {two:.1f}%" for one, two in pair) + " |")
+    lines += [f"| {way} | {lost:.3f} | {right:.1f} |" for way, (lost, right) in found.chosen.items()]
     return [*lines, ""]
 
 
@@ -290,18 +343,22 @@ def main() -> None:
     parser.add_argument("--choose", type=int, default=side.SELECTION, help="images that choose, at most (CIFAR-10)")
     parser.add_argument("--judge", type=int, default=8000, help="images that judge, at most (CIFAR-10)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--beside", type=int, default=3, help="seeds at the shares of --keeps behind the first")
+    parser.add_argument("--keeps", type=float, nargs="+", default=list(KEEPS))
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    all_found: list[Found] = []
+    done: list[Found] = []
     for name in args.models:
-        all_found.append(measure(work(name, args.data, args), args))
-        parts = [overview(all_found), *map(choices, all_found)]
-        text = "\n".join(line for part in parts for line in part)
-        if args.out:
-            args.out.write_text(text)
+        for found in measure(work(name, args.data, args), args):
+            text = "\n".join(
+                line for part in (overview([*done, found]), *map(choices, [*done, found])) for line in part
+            )
+            if args.out:
+                args.out.write_text(text)
+        done.append(found)
     print(text)
 
 
