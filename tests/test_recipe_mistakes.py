@@ -40,15 +40,15 @@ def mistakes(folder: Path, text: str) -> list[str]:
         ),
         (
             SHORT + 'passes = ["xyzzy"]\n',
-            "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of distill, prune, qat, quantize.",
+            "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of distill, prune, qat, quantize, sparsify.",
         ),
         (
             SHORT + "passes = [{ sparsity = 0.5 }]\n",
-            "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of distill, prune, qat, quantize.",
+            "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of distill, prune, qat, quantize, sparsify.",
         ),
         (
             SHORT + 'passes = ["prune"]\n',
-            "r.toml:3: passes.0: give exactly one of sparsity and macs.",
+            "r.toml:3: passes.0: give exactly one of sparsity, macs, parameters, size, size_kib, latency and latency_ms.",
         ),
         (
             SHORT + "passes = [5]\n",
