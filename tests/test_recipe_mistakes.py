@@ -48,7 +48,8 @@ def mistakes(folder: Path, text: str) -> list[str]:
         ),
         (
             SHORT + 'passes = ["prune"]\n',
-            "r.toml:3: passes.0: give exactly one of sparsity, macs, parameters, size, size_kib, latency and latency_ms.",
+            "r.toml:3: passes.0: give exactly one of sparsity, macs, parameters, size, size_kib, latency and "
+            "latency_ms.",
         ),
         (
             SHORT + "passes = [5]\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolkit.report.recipe_text import toml, value
@@ -29,6 +29,7 @@ leaf = st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allo
 tree = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # how long drawing takes is the machine's affair
 @given(st.dictionaries(text, tree, max_size=4))
 def test_any_table_reads_back_as_it_was(table: dict[str, Any]) -> None:
     assert tomllib.loads(toml(table)) == _without_none(table)
