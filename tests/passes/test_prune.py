@@ -131,6 +131,24 @@ def test_prune_refuses_a_pattern_that_matches_nothing(model: Model) -> None:
         Prune(sparsity=0.5, protect=("a", "block_*")).run(model, PassContext())
 
 
+def test_prune_refuses_a_pattern_that_protects_nothing(model: Model) -> None:
+    """What has no channels of its own to cut, as an activation or a sum, keeps nothing whole."""
+    with pytest.raises(InputError, match=r"prune\.protect: 're_lu\*' names only layers without channels of their own"):
+        Prune(sparsity=0.5, protect=("a", "re_lu*")).run(model, PassContext())
+
+
+def test_prune_says_that_a_target_is_nearer_to_the_whole_network_than_to_any_other(model: Model) -> None:
+    with pytest.raises(UnsupportedError, match=r"99\.0% of the MACs is nearer to the whole network .*less to remain"):
+        Prune(macs=0.99).run(model, PassContext())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.6])
+def test_prune_evenly_in_steps_comes_to_the_widths_of_one_cut(model: Model, share: float) -> None:
+    one = Prune(macs=share).run(model, PassContext()).model.graph
+    five = Prune(macs=share, steps=5).run(model, PassContext()).model.graph
+    assert [layer.output.shape for layer in five.layers] == [layer.output.shape for layer in one.layers]
+
+
 def test_prune_refuses_when_no_channel_can_go(model: Model) -> None:
     with pytest.raises(UnsupportedError, match=r"no channel can be removed.*tiny \(only 4 channels\)"):
         Prune(sparsity=0.5, min_channels=64).run(model, PassContext())
@@ -227,6 +245,20 @@ def test_prune_keeps_within_a_latency_and_a_size(model: Model) -> None:
     result = Prune(size_kib=150.0).run(model, PassContext(deliver=files))
     assert 120 <= files.one(result.model, "").size_kib <= 150
     assert "at most 150 KiB" in changed(result.changes)["digits"].reason
+
+
+def test_prune_to_a_size_takes_what_saves_weights_and_not_macs() -> None:
+    """The layers behind the stride have most of the weights, those before it most of the MACs."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((8, 8, 1), name="image")
+    for number, stride in enumerate((1, 1, 4, 1)):
+        x = layers.Conv2D(64, 3, stride, padding="same", name=f"c{number}")(x)
+    model = wrap(keras.Model(image, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))))
+    sized = Prune(size=0.6, ranking="global").run(model, PassContext(deliver=Files())).model.graph
+    reached = size_of(sized) / size_of(model.graph)
+    counted = Prune(parameters=reached, ranking="global").run(model, PassContext()).model.graph
+    widths = [[graph.get_layer(f"c{number}").filters for number in range(4)] for graph in (sized, counted)]
+    assert widths[0] == widths[1] and 0.55 <= reached <= 0.6
 
 
 def test_prune_says_how_near_a_latency_can_be_come(model: Model) -> None:

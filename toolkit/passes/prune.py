@@ -155,12 +155,25 @@ class Prune(Component):
         """The groups, frozen where a layer that makes or carries their channels matches a pattern."""
         from toolkit.engine.groups import find_groups
 
-        names = [layer.name for layer in graph.layers]
-        unmatched = [p for p in self.protect if not any(fnmatchcase(name, p) for name in names)]
+        groups = find_groups(graph)
+        self._check_patterns(graph, groups)
+        return [self._protect(group) for group in groups]
+
+    def _check_patterns(self, graph: Any, groups: Sequence[Group]) -> None:
+        """Raise where a pattern of `protect` keeps nothing whole."""
+        names = {layer.name for layer in graph.layers}
+        own = {slot.layer for group in groups for slot in group.slots if slot.side != "in"}
+        own |= {layer.name for layer in graph.layers if layer.weights}  # those that cannot be followed stay anyway
+        unmatched, idle = (
+            [pattern for pattern in self.protect if not any(fnmatchcase(name, pattern) for name in some)]
+            for some in (names, own)
+        )
+        fix = "see `edgekit inspect` for the names of the model's layers"
         if unmatched:
-            problem = f"no layer is named like {', '.join(map(repr, unmatched))}"
-            raise InputError("prune.protect", problem, "see `edgekit inspect` for the names of the model's layers")
-        return [self._protect(group) for group in find_groups(graph)]
+            raise InputError("prune.protect", f"no layer is named like {', '.join(map(repr, unmatched))}", fix)
+        if idle:
+            problem = f"{', '.join(map(repr, idle))} names only layers without channels of their own"
+            raise InputError("prune.protect", problem, "name the convolution or dense layer in front of them")
 
     def _protect(self, group: Group) -> Group:
         layers = [slot.layer for slot in group.slots if slot.side != "in"]
@@ -234,7 +247,7 @@ class Prune(Component):
             current=work.model,
             groups=groups,
             scores=scores,
-            sizes={group.id: group.size for group in work.groups},
+            whole=work.groups,
             target=self._target(),
             ranking="local" if self.ranking == "local" else "global",
             rounding=work.rounding,
