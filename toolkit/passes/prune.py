@@ -143,7 +143,7 @@ class Prune(Component):
         asked = f"asked for {self._target().words}" + (f": {work.found}" if work.found else "")
         changes = (
             prune_changes.totals(model.graph, work.model.graph, asked),
-            *prune_changes.layers(groups, left, rounding),
+            *prune_changes.layers(groups, left, rounding, even=self.ranking == "local"),
             *prune_changes.frozen(groups),
             *work.notes,
         )
