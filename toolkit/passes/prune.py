@@ -110,6 +110,14 @@ class Prune(Component):
             raise ValueError(f"device says nothing to {given[0]}; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        if self.step_epochs > 1 and (self.recover is None or self.steps == 1):
+            raise ValueError("step_epochs trains between steps: it needs recover and steps = 2 or more")
+        if self.importance == "random" and self.normalization != "auto":
+            raise ValueError("normalization says nothing to importance = 'random'; leave it out")
+        return self
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Splits it cannot do without, as it is set."""
