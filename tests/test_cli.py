@@ -136,6 +136,8 @@ def test_plan_says_what_cannot_work_and_why(tmp_path: Path) -> None:
     planned = json.loads(invoke("plan", "digits-demo", "--json").stdout)
     assert [stage["name"] for stage in planned["stages"]][:1] == ["original"]
     assert not planned["problems"]
+    (prune,) = [line for line in invoke("plan", "digits-demo").output.splitlines() if line.startswith("  01-prune ")]
+    assert "importance l2" in prune and "device" not in prune and "None" not in prune  # what is not given is not said
 
 
 def test_plan_says_which_device_cannot_be_measured() -> None:

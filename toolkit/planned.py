@@ -69,11 +69,11 @@ def _stage(stage: Stage, width: int) -> str:
 
 
 def _flat(given: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of tables inside by their whole names: `finetune.epochs`."""
+    """The keys of tables inside by their whole names: `finetune.epochs`; no text is nothing said."""
     for key, value in given.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{key}.")
-        else:
+        elif value != "":
             yield above + key, value
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from toolkit.engine.groups import find_groups
-from toolkit.engine.importance import Scores, scores, weakest
+from toolkit.engine.importance import Scores, scores
 from toolkit.engine.samples import Sample
 from toolkit.errors import InputError, UnsupportedError
 
@@ -107,12 +107,6 @@ def test_scores_at_random_depend_on_seed_and_group_only(hidden: Any) -> None:
     first = only(hidden, "random", seed=1)
     assert np.array_equal(first, only(hidden, "random", seed=1))
     assert not np.array_equal(first, only(hidden, "random", seed=2))
-
-
-def test_weakest_takes_the_lowest_and_among_equals_the_first() -> None:
-    assert weakest(np.array([0.5, 0.1, 0.3, 0.1, 0.1]), 2).tolist() == [1, 3]
-    assert weakest(np.array([0.5, 0.1, 0.3]), 2).tolist() == [1, 2]
-    assert weakest(np.array([0.5, 0.1]), 0).tolist() == []
 
 
 # one image (1, 1): hidden units 99, 200, 302, output 603, whose slopes in the gates are -99, 400, 302

@@ -59,6 +59,14 @@ def test_for_macs_narrows_some_groups_only_when_that_comes_nearer() -> None:
     assert set(low.widths.values()) == {8} and low.share == low.smallest == 320 / 768
 
 
+def test_for_macs_takes_single_groups_a_step_off_where_one_sparsity_jumps_over_the_share() -> None:
+    """At 25% both groups of 16 would fall to 8; one that does leaves 0.574, and 0.647 with d2 whole."""
+    model = dense_chain(16, 16, 16, 32, 2)  # 16 * 16 + 16 * 16 + 16 * 32 + 32 * 2 = 1088 MACs
+    found = for_macs(walk(model), [g for g in find_groups(model) if not g.frozen], 0.62, EIGHT)
+    assert found.widths == {"d0": 16, "d1": 8, "d2": 32}
+    assert found.share == (16 * 16 + 16 * 8 + 8 * 32 + 32 * 2) / 1088
+
+
 def test_share_of_macs_foretells_the_cost_after_surgery() -> None:
     image = keras.Input((6, 6, 3))
     x = layers.Conv2D(8, 3, name="a")(image)

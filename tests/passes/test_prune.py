@@ -131,6 +131,12 @@ def test_prune_refuses_a_pattern_that_matches_nothing(model: Model) -> None:
         Prune(sparsity=0.5, protect=("a", "block_*")).run(model, PassContext())
 
 
+def test_prune_refuses_a_pattern_that_protects_nothing(model: Model) -> None:
+    """What has no channels of its own to cut, as an activation or a sum, keeps nothing whole."""
+    with pytest.raises(InputError, match=r"prune\.protect: 're_lu\*' names only layers without channels of their own"):
+        Prune(sparsity=0.5, protect=("a", "re_lu*")).run(model, PassContext())
+
+
 def test_prune_refuses_when_no_channel_can_go(model: Model) -> None:
     with pytest.raises(UnsupportedError, match=r"no channel can be removed.*tiny \(only 4 channels\)"):
         Prune(sparsity=0.5, min_channels=64).run(model, PassContext())
@@ -250,6 +256,9 @@ def test_prune_rounds_as_the_kernels_of_the_devices_have_it(model: Model) -> Non
     [
         ({"latency": 0.5}, "latency needs a device"),
         ({"macs": 0.5, "device": "raspberry-pi-4"}, "device says nothing to macs"),
+        ({"macs": 0.5, "steps": 3, "step_epochs": 2}, "step_epochs trains between steps: it needs recover"),
+        ({"macs": 0.5, "recover": Recover(epochs=1), "step_epochs": 2}, "step_epochs trains between steps"),
+        ({"macs": 0.5, "importance": "random", "normalization": "max"}, "normalization says nothing to"),
     ],
 )
 def test_prune_refuses_what_says_nothing(fields: dict[str, Any], problem: str) -> None:
@@ -368,6 +377,10 @@ def test_prune_by_sensitivity_spares_the_group_that_matters_and_keeps_its_curves
     assert len(scored) == 1 + 3 * 4
     again = component.run(model, context)
     assert len(scored) == 13 and again.changes == result.changes
+    (output,) = model.signature.outputs
+    other = replace(model, signature=replace(model.signature, outputs=(replace(output, meaning="logits"),)))
+    component.run(other, context)
+    assert len(scored) == 26  # what is scored is another thing: not the curves that were kept
     with pytest.raises(InputError, match=r"prune\.ranking: .* selection split, and there is none"):
         component.run(model, PassContext())
     assert [row[0] for row in component.lacking(["train"])] == ["ranking"]

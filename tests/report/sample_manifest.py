@@ -122,16 +122,17 @@ def hash_of(text: str) -> int:
 
 def stages() -> tuple[StageRecord, ...]:
     quantize = {"scheme": "int8", "granularity": "per_channel", "io": "float32"}
+    prune = {"macs": 0.5, "size": None, "device": "", "importance": "l1"}
     distill = {"epochs": 15, "temperature": 4.0, "alpha": 0.7, "learning_rate": 0.001}
     return (
         stage("original", "source", "", 1.2, use="keras"),
-        stage("01-prune", "pass", "original", 0.9, parameters={"ratio": 0.5, "importance": "l1"}, changes=changes(0.5)),
+        stage("01-prune", "pass", "original", 0.9, parameters=prune, changes=changes(0.5)),
         stage("02-distill", "pass", "01-prune", 24.6, parameters=distill, curves=curves(0.93, 0.985)),
         stage("phone/03-quantize", "pass", "02-distill", 0.1, parameters=quantize, same_graph=True),
         stage("phone/tflite", "export", "phone/03-quantize", 4.2, notes=("calibrated on 200 images",)),
         stage("server/03-quantize", "pass", "02-distill", 0.1, parameters={"scheme": "float16"}, same_graph=True),
         stage("server/onnx", "export", "server/03-quantize", 3.3, parameters={"layout": "NCHW"}),
-        stage("tiny/03-prune", "pass", "02-distill", 0.8, parameters={"ratio": 0.6}, changes=changes(0.2)),
+        stage("tiny/03-prune", "pass", "02-distill", 0.8, parameters={"macs": 0.6}, changes=changes(0.2)),
         stage("tiny/04-quantize", "pass", "tiny/03-prune", 0.1, parameters=quantize, same_graph=True, reused=True),
         stage("tiny/tflite", "export", "tiny/04-quantize", 4.0, notes=("calibrated on 200 images",)),
         stage("original/tflite", "export", "original", 3.8),
@@ -213,7 +214,7 @@ def per_class() -> dict[str, tuple[dict[str, int], ...]]:
 
 def recipe() -> dict[str, Any]:
     int8 = {"use": "quantize", "scheme": "int8", "granularity": "per_channel", "io": "float32"}
-    prune = {"use": "prune", "ratio": 0.5, "importance": "l1"}
+    prune = {"use": "prune", "macs": 0.5, "importance": "l1"}
     return {
         "schema": 1,
         "model": {"source": "digits-cnn.keras", "input_shape": None},
@@ -222,7 +223,7 @@ def recipe() -> dict[str, Any]:
         "variants": [
             {"name": "phone", "passes": [int8], "export": ["tflite"]},
             {"name": "server", "passes": [{"use": "quantize", "scheme": "float16"}], "export": ["onnx"]},
-            {"name": "tiny", "passes": [{**prune, "ratio": 0.6}, int8], "export": ["tflite"]},
+            {"name": "tiny", "passes": [{**prune, "macs": 0.6}, int8], "export": ["tflite"]},
         ],
         "budget": {"max_accuracy_drop": 0.02, "max_size_kib": 60.0, "max_latency_p50_ms": 0.05, "confidence": 0.95},
     }

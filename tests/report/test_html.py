@@ -96,6 +96,7 @@ def test_page_shows_layers_curves_data_recipe_and_host(page: Page, sample: Manif
         assert artifact.sha256 in page.words
     assert "edgekit run digits-demo --set seed=0" in page.text
     assert sample.warnings[0] in page.words
+    assert 'macs = 0.5; importance = "l1"' in page.text  # and no word of the settings that are not given
 
 
 def test_page_reaches_for_nothing_outside_itself(sample: Manifest) -> None:

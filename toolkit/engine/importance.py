@@ -109,11 +109,6 @@ def _random(group: Group, seed: int) -> Scores:
     return np.random.default_rng([seed, crc32(group.id.encode())]).random(group.size)
 
 
-def weakest(found: Scores, count: int) -> NDArray[np.intp]:
-    """The `count` channels of lowest score, in rising order; among equals the first go."""
-    return np.sort(np.argsort(found, kind="stable")[:count])
-
-
 # ---------------------------------------------------------------- from weights
 
 

@@ -16,6 +16,7 @@ from toolkit.engine.groups import Group
 from toolkit.engine.prices import Widths
 
 _STEPS = 30  # halvings of the ratio: 2**-30 is finer than one channel of any group
+_FAR = 0.03  # of the whole cost: what prune lets a result miss its target by
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def for_share(cost: Callable[[Widths], float], groups: Sequence[Group], share: f
     """Widths that leave about `share` of the cost: one sparsity for all groups, found by bisection.
 
     Where rounding makes the cost jump over the target, some groups take the narrower step and others do not, if that
-    comes nearer.
+    comes nearer; where that is still far off, single groups go one step more or less.
     """
     whole = cost({})
 
@@ -89,6 +90,9 @@ def for_share(cost: Callable[[Widths], float], groups: Sequence[Group], share: f
         low, high = (middle, high) if remaining(uniform(groups, middle, rounding)) >= share else (low, middle)
     wide, narrow = uniform(groups, low, rounding), uniform(groups, high, rounding)
     widths = min(narrow, _mixed(remaining, wide, narrow, share), key=lambda w: abs(remaining(w) - share))
+    if abs(remaining(widths) - share) > _FAR:
+        ladders = {group.id: allowed(group.size, rounding.of(group)) for group in groups}
+        widths = _one_off(remaining, widths, ladders, share)
     return Found(widths, remaining(widths), smallest)
 
 
@@ -102,3 +106,23 @@ def _mixed(remaining: Callable[[Widths], float], wide: Widths, narrow: Widths, s
         if abs(remaining(tried) - share) < abs(remaining(best) - share):
             best = tried
     return best
+
+
+def _one_off(
+    remaining: Callable[[Widths], float], start: Widths, ladders: dict[str, list[int]], share: float
+) -> Widths:
+    """From `start`, one group at a time a step wider or narrower than there, whichever comes nearest, while it does."""
+    near = {name: _beside(ladders[name], width) for name, width in start.items()}
+    best = start
+    while True:
+        tried = ({**best, name: width} for name, widths in near.items() for width in widths)
+        nearest = min(tried, key=lambda w: abs(remaining(w) - share), default=best)
+        if abs(remaining(nearest) - share) >= abs(remaining(best) - share):
+            return best
+        best = nearest
+
+
+def _beside(ladder: list[int], width: int) -> list[int]:
+    """A width with the next smaller and larger ones."""
+    place = ladder.index(width)
+    return ladder[max(0, place - 1) : place + 2]

@@ -110,6 +110,14 @@ class Prune(Component):
             raise ValueError(f"device says nothing to {given[0]}; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        if self.step_epochs > 1 and (self.recover is None or self.steps == 1):
+            raise ValueError("step_epochs trains between steps: it needs recover and steps = 2 or more")
+        if self.importance == "random" and self.normalization != "auto":
+            raise ValueError("normalization says nothing to importance = 'random'; leave it out")
+        return self
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Splits it cannot do without, as it is set."""
@@ -143,7 +151,7 @@ class Prune(Component):
         asked = f"asked for {self._target().words}" + (f": {work.found}" if work.found else "")
         changes = (
             prune_changes.totals(model.graph, work.model.graph, asked),
-            *prune_changes.layers(groups, left, rounding),
+            *prune_changes.layers(groups, left, rounding, even=self.ranking == "local"),
             *prune_changes.frozen(groups),
             *work.notes,
         )
@@ -155,12 +163,25 @@ class Prune(Component):
         """The groups, frozen where a layer that makes or carries their channels matches a pattern."""
         from toolkit.engine.groups import find_groups
 
-        names = [layer.name for layer in graph.layers]
-        unmatched = [p for p in self.protect if not any(fnmatchcase(name, p) for name in names)]
+        groups = find_groups(graph)
+        self._check_patterns(graph, groups)
+        return [self._protect(group) for group in groups]
+
+    def _check_patterns(self, graph: Any, groups: Sequence[Group]) -> None:
+        """Raise where a pattern of `protect` keeps nothing whole."""
+        names = {layer.name for layer in graph.layers}
+        own = {slot.layer for group in groups for slot in group.slots if slot.side != "in"}
+        own |= {layer.name for layer in graph.layers if layer.weights}  # those that cannot be followed stay anyway
+        unmatched, idle = (
+            [pattern for pattern in self.protect if not any(fnmatchcase(name, pattern) for name in some)]
+            for some in (names, own)
+        )
+        fix = "see `edgekit inspect` for the names of the model's layers"
         if unmatched:
-            problem = f"no layer is named like {', '.join(map(repr, unmatched))}"
-            raise InputError("prune.protect", problem, "see `edgekit inspect` for the names of the model's layers")
-        return [self._protect(group) for group in find_groups(graph)]
+            raise InputError("prune.protect", f"no layer is named like {', '.join(map(repr, unmatched))}", fix)
+        if idle:
+            problem = f"{', '.join(map(repr, idle))} names only layers without channels of their own"
+            raise InputError("prune.protect", problem, "name the convolution or dense layer in front of them")
 
     def _protect(self, group: Group) -> Group:
         layers = [slot.layer for slot in group.slots if slot.side != "in"]
@@ -234,7 +255,7 @@ class Prune(Component):
             current=work.model,
             groups=groups,
             scores=scores,
-            sizes={group.id: group.size for group in work.groups},
+            whole=work.groups,
             target=self._target(),
             ranking="local" if self.ranking == "local" else "global",
             rounding=work.rounding,

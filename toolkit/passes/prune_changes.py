@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 MOST = 4  # reasons that are named
 
 
-def layers(groups: Sequence[Group], widths: Mapping[str, int], rounding: Rounding) -> Iterator[LayerChange]:
-    """One line for each layer that makes channels; a layer may make those of several groups."""
+def layers(
+    groups: Sequence[Group], widths: Mapping[str, int], rounding: Rounding, *, even: bool
+) -> Iterator[LayerChange]:
+    """One line for each layer that makes channels; a layer may make those of several groups.
+
+    even: one sparsity was wanted for all groups, not the least loss.
+    """
     before: dict[str, int] = {}
     after: dict[str, int] = {}
     reasons: dict[str, list[str]] = {}
@@ -29,18 +34,20 @@ def layers(groups: Sequence[Group], widths: Mapping[str, int], rounding: Roundin
                 before[slot.layer] = before.get(slot.layer, 0) + group.size * each
                 after[slot.layer] = after.get(slot.layer, 0) + kept * each
                 if kept == group.size:
-                    reasons.setdefault(slot.layer, []).append(_reason(group, rounding))
+                    reasons.setdefault(slot.layer, []).append(_reason(group, rounding, even))
     for layer, count in before.items():
         yield LayerChange(layer, _channels(count), _channels(after[layer]), "; ".join(reasons.get(layer, ())))
 
 
-def _reason(group: Group, rounding: Rounding) -> str:
+def _reason(group: Group, rounding: Rounding, even: bool) -> str:
     """Why a group keeps all its channels."""
     if group.frozen:
         return group.frozen
     if _is_small(group, rounding):
         return f"no narrower width is allowed (multiples of {rounding.multiple}, at least {rounding.least})"
-    return "of the widths allowed this one serves the target best"
+    if even:
+        return "of the widths allowed all channels come nearest to the share asked for"
+    return "fewer would lose more, for what they save, than those that went elsewhere"
 
 
 def _is_small(group: Group, rounding: Rounding) -> bool:

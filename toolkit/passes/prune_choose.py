@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a step chooses from. groups, scores: of `current`. sizes: of the original's groups. number: from 1.
+    """What a step chooses from. groups, scores: of `current`. whole: the original's groups. number: from 1.
 
-    goal: share of the original's MACs that meets a target of the file, once it is known.
+    goal: share of the original's amount (see `_guide`) that meets a target of the file, once it is known.
     """
 
     original: Model
     current: Model
     groups: Sequence[Group]
     scores: Mapping[str, Array]
-    sizes: Mapping[str, int]
+    whole: Sequence[Group]
     target: Target
     ranking: Literal["local", "global"]
     rounding: Rounding
@@ -68,41 +68,48 @@ def choose(choice: Choice, context: PassContext) -> Cut:
     share = choice.target.share or 0.0
     if (choice.first or choice.last) and choice.target.what != "sparsity":
         _check_reached(choice, _to(choice, choice.target, share))
-    cut = _to(choice, choice.target, choice.part(share))
+    cut = _to(choice, choice.target, choice.part(share), end=share)
     if choice.first and not _to(choice, choice.target, share).removals:
         raise _nothing(choice)
     return cut
 
 
 def _for_file(choice: Choice, context: PassContext) -> Cut:
-    """For a target that only a written file tells: the first step finds the share of the MACs, the last one anew."""
-    macs = Target("macs")
+    """For a target that only a written file tells: the first step finds the share of its guide, the last one anew."""
+    guide = _guide(choice.target)
 
     def make(share: float) -> tuple[Cut, Model]:
         from toolkit.engine.surgery import remove
 
-        cut = _to(choice, macs, share)
+        cut = _to(choice, guide, share)
         return cut, replace(choice.current, graph=remove(choice.current.graph, cut.removals))
 
     goal = choice.goal
     if choice.last or goal is None:
-        left = _price(macs, choice.current.graph, ())({}) / _whole(choice, macs)
-        found = search(choice.target, choice.original, (choice.current, left), make, context)
+        left = _price(guide, choice.current.graph, ())({}) / _whole(choice, guide)
+        found = search(choice.target, choice.original, (choice.current, left), make, context, guide=guide)
         if choice.last:
             return found
         goal = found.share
-    return replace(_to(choice, macs, choice.part(goal)), goal=goal)
+    return replace(_to(choice, guide, choice.part(goal), end=goal), goal=goal)
 
 
-def _to(choice: Choice, target: Target, share: float) -> Cut:
-    """The cut of the current model that leaves about `share` of the original's amount."""
+def _guide(target: Target) -> Target:
+    """What is brought down so that the file meets its target: its weights are its size, its MACs nearly its latency."""
+    return Target("parameters" if target.what == "size" else "macs")
+
+
+def _to(choice: Choice, target: Target, share: float, end: float | None = None) -> Cut:
+    """The cut of the current model that leaves about `share` of the original's amount; end: what the last step leaves.
+
+    With the global ranking of the channels that are left, else evenly.
+    """
     from toolkit.engine import allocate
 
-    if target.what == "sparsity" and choice.ranking == "local":
-        widths = _uniform(choice, 1 - share)
-        removals = allocate.chosen(choice.free, choice.scores, widths)
-        return Cut(_plain(removals), share)
     price, whole = _price(target, choice.current.graph, choice.free), _whole(choice, target)
+    if choice.ranking == "local":
+        removals = allocate.chosen(choice.free, choice.scores, _even(choice, target, share, end))
+        return Cut(_plain(removals), price(allocate.widths_after(choice.free, removals)) / whole)
     left = price({})
     removals = allocate.allocate(
         None,
@@ -116,13 +123,31 @@ def _to(choice: Choice, target: Target, share: float) -> Cut:
     return Cut(_plain(removals), price(allocate.widths_after(choice.free, removals)) / whole)
 
 
-def _uniform(choice: Choice, sparsity: float) -> dict[str, int]:
-    """One sparsity of the original's widths for all groups."""
-    from toolkit.engine.widths import width
+def _even(choice: Choice, target: Target, share: float, end: float | None) -> dict[str, int]:
+    """One sparsity of the original's widths for all groups, so that steps come to what one cut comes to.
 
-    wanted = {group.id: choice.sizes.get(group.id, group.size) for group in choice.free}
-    rounded = {group.id: width(wanted[group.id], sparsity, choice.rounding.of(group)) for group in choice.free}
-    return {group.id: min(group.size, rounded[group.id]) for group in choice.free}
+    A step narrows no group beyond what the last one leaves of it, nor below its smallest width allowed.
+    """
+    from toolkit.engine.widths import allowed
+
+    now = _widths(choice, target, share, choice.number)
+    then = _widths(choice, target, share if end is None else end, choice.steps)
+    found = {}
+    for group in choice.free:
+        wanted = max(now.get(group.id, group.size), then.get(group.id, 0))
+        found[group.id] = min(group.size, max(wanted, allowed(group.size, choice.rounding.of(group))[0]))
+    return found
+
+
+def _widths(choice: Choice, target: Target, share: float, number: int) -> dict[str, int]:
+    """The original's groups after so many steps: min_share is one of each step."""
+    from toolkit.engine.widths import for_share, uniform
+
+    rounding = replace(choice.rounding, share=choice.rounding.share**number)
+    free = [group for group in choice.whole if not group.frozen]
+    if target.what == "sparsity":
+        return uniform(free, 1 - share, rounding)
+    return for_share(_price(target, choice.original.graph, free), free, share, rounding).widths
 
 
 def _price(target: Target, graph: Any, groups: Sequence[Group]) -> Price:
@@ -139,19 +164,27 @@ def _price(target: Target, graph: Any, groups: Sequence[Group]) -> Price:
 def _whole(choice: Choice, target: Target) -> float:
     """The original's amount."""
     if target.what == "sparsity":
-        return float(sum(choice.sizes[group.id] for group in choice.free))
+        return float(sum(group.size for group in choice.whole if not group.frozen))
     return _price(target, choice.original.graph, ())({})
 
 
 def _check_some(choice: Choice) -> None:
-    from toolkit.engine.widths import allowed
-
-    if choice.first and all(len(allowed(group.size, choice.rounding.of(group))) == 1 for group in choice.free):
+    if choice.first and not _some(choice):
         raise _nothing(choice)
 
 
+def _some(choice: Choice) -> bool:
+    """Whether any group may be narrower."""
+    from toolkit.engine.widths import allowed
+
+    return any(len(allowed(group.size, choice.rounding.of(group))) > 1 for group in choice.free)
+
+
 def _nothing(choice: Choice) -> UnsupportedError:
-    fix = "lower round_to" if choice.free else "leave prune out"
+    if _some(choice):
+        problem = f"{choice.target.words} is nearer to the whole network than to any that is narrower"
+        return UnsupportedError(f"prune.{choice.target.what}", problem, "ask for less to remain, or lower round_to")
+    fix = "lower round_to or min_channels" if choice.free else "leave prune out"
     problem = f"no channel can be removed; {kept_whole(choice.groups, choice.rounding)}"
     return UnsupportedError("prune", problem, fix)
 

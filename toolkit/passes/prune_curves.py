@@ -34,7 +34,7 @@ def _curves(
         problem = 'ranking = "sensitivity" scores networks on the selection split, and there is none'
         raise InputError("prune.ranking", problem, "set data.splits.selection")
     images = context.selection.fingerprint if context.selection is not None else ""
-    key = prune_sensitivity.key_of(model.graph, scores, images)
+    key = prune_sensitivity.key_of(model.graph, scores, f"{images} {model.head}")  # the head says what is scored
     known = prune_sensitivity.load(context.cache, key) if context.cache and images else None
     if known is not None:
         context.emit(Progress("sensitivity curves: as an earlier run found them", keep=True))

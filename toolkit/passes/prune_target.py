@@ -1,8 +1,8 @@
 """What a pruned model should come to, and the cut that brings it there.
 
 MACs, parameters and channels are foretold from the widths. The size of a file and its latency are not: the share of
-the MACs that meets them is searched for by regula falsi, each trial a whole network, written and (where the device is
-within reach) timed beside the original.
+the parameters or MACs that meets them is searched for by regula falsi, each trial a whole network, written and (where
+the device is within reach) timed beside the original.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Cut:
-    """Channels to remove, by group; the share of the original that this leaves, of what was asked (MACs, for a target
-    of the file); goal: that share after the last step, where a search found it; found: what the file came to."""
+    """Channels to remove, by group; the share of the original that this leaves, of what was asked (parameters or MACs,
+    for a target of the file); goal: that share after the last step, where a search found it; found: what the file
+    came to."""
 
     removals: Mapping[str, Sequence[int]]
     share: float
@@ -74,11 +75,14 @@ def search(
     current: tuple[Model, float],
     make: Callable[[float], tuple[Cut, Model]],
     context: PassContext,
+    *,
+    guide: Target,
 ) -> Cut:
     """The widest cut of `current` whose file meets a target of size or latency; none where it does so as it is.
 
-    current: with its share of the original's MACs. make(share): the cut that leaves about this share of them, and the
-    model after it. UnsupportedError: the target is out of reach, and how near one comes, or the original meets it.
+    guide: what shares are of. current: with its share of the original's. make(share): the cut that leaves about this
+    share of them, and the model after it. UnsupportedError: the target is out of reach, and how near one comes, or the
+    original meets it.
     InputError: nothing here writes files.
     """
     if context.deliver is None:
@@ -97,7 +101,7 @@ def search(
         share = _between(under, below, over, above)
         cut, model = make(share)
         if cut.share not in known:
-            context.emit(Progress(f"  prune: trial {number + 1}, {cut.share:.1%} of the MACs", keep=True))
+            context.emit(Progress(f"  prune: trial {number + 1}, {cut.share:.1%} of {WORDS[guide.what]}", keep=True))
             beside, found = context.deliver([original, model], target.device)
             said = f"{_said(target, found)} ({found.source}; before: {_said(target, beside)})"
             known[cut.share] = _Trial(cut, _value(target, found, beside), said)
@@ -111,7 +115,9 @@ def search(
             break
     if best is None:
         nearest = min(known.values(), key=lambda trial: trial.value)
-        problem = f"{target.words} cannot be reached: {nearest.cut.share:.1%} of the MACs have {nearest.said}"
+        problem = (
+            f"{target.words} cannot be reached: {nearest.cut.share:.1%} of {WORDS[guide.what]} have {nearest.said}"
+        )
         raise UnsupportedError(f"prune.{target.what}", problem, "ask for what can be reached, or lower round_to")
     return replace(best.cut, found=best.said)
 

@@ -142,7 +142,9 @@ def _time(stage: StageRecord) -> str:
 
 
 def _settings(stage: StageRecord) -> str:
-    return "; ".join(f"{key} = {recipe_text.value(item)}" for key, item in stage.parameters.items())
+    """As a recipe would give them; what is not set is left out."""
+    given = {key: item for key, item in stage.parameters.items() if item not in (None, "")}
+    return "; ".join(f"{key} = {recipe_text.value(item)}" for key, item in given.items())
 
 
 def _stage(stage: StageRecord) -> Markup:
