@@ -62,6 +62,13 @@ def test_what_reaches_the_end_of_the_grid_stays_there_whatever_was_spread() -> N
     np.testing.assert_array_equal(rounded_in_turn(np.array([1.4, 6.0]), spread, 7), [1, 5])
 
 
+def test_zeros_stay_zero_and_the_next_weight_makes_up_for_what_was_spread_to_them() -> None:
+    spread = np.array([[1.0, 2.0, 0.0], [0, 1.0, 0.5], [0, 0, 1.0]])  # 1.4 becomes 1: the zero would become -0.8
+    np.testing.assert_array_equal(rounded_in_turn(np.array([1.4, 1e-9, 1.0]), spread, 7), [1, -1, 1])
+    np.testing.assert_array_equal(rounded_in_turn(np.array([1.4, 0.0, 1.0]), spread, 7), [1, 0, 1])
+    np.testing.assert_array_equal(rounded_in_turn(np.array([1.4, 0.0, 1.3]), spread, 7), [1, 0, 2])  # 1.3 + 0.8 / 2
+
+
 def test_no_layer_is_worse_on_places_held_back_and_correlated_ones_are_clearly_better(solved: Any) -> None:
     rows = {row.layer: row for row in solved[2]}
     assert all(row.adaptive <= row.nearest for row in rows.values())

@@ -93,3 +93,19 @@ def test_any_order_of_axes_and_blocks_as_litert_packs_them_is_read(seed: int) ->
     values, metadata = by_litert(array, whole, sparse, [2] * len(of), of)
     found = unpacked(values, shape, as_parameters(whole, metadata, sparse, of))
     np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda last: setattr(last.arraySegments, "values", np.full(5, 3)),
+        lambda last: setattr(last.arraySegments, "values", np.array([0, 9, 2, 3, 4])),
+        lambda last: setattr(last.arrayIndices, "values", last.arrayIndices.values[:-1]),
+    ],
+)
+def test_damaged_index_vectors_are_no_array_of_zeros(change: Any) -> None:
+    form = packed(np.diag(np.arange(1.0, 5.0, dtype=np.float32)))
+    sparsity = parameters(form, schema)
+    change(sparsity.dimMetadata[-1])
+    with pytest.raises(ValueError, match="contradict each other"):
+        unpacked(form.values, form.shape, sparsity)

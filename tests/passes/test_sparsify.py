@@ -183,6 +183,31 @@ def test_prune_after_sparsify_is_refused(halved: Model, original: Model) -> None
         Prune(sparsity=0.5, round_to=1).run(halved, PassContext(original=original))
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_second_sparsify_keeps_the_zeros_of_layers_it_leaves_whole(
+    original: Model, context: PassContext, epochs: int
+) -> None:
+    first = Sparsify(sparsity=0.75, epochs=epochs, batch_size=30, protect=("answer",)).run(original, context).model
+    how = Sparsify(pattern="2:4", epochs=epochs, batch_size=30, protect=("conv", "point"))
+    both = how.run(first, context).model
+    assert dict(both.sparse) == {"conv": "unstructured", "point": "unstructured", "answer": "2:4"}
+    before, after = zero_places(first), zero_places(both)
+    assert all((before[name] == after[name]).all() for name in ("conv", "point"))
+    assert holds_two_of_four(kernels(both)["answer"].T)
+    with pytest.raises(UnsupportedError, match="would fill the zeros that layer 'conv' has already"):
+        how.model_copy(update={"backend": "tfmot", "epochs": 1}).run(first, context)
+
+
+@pytest.mark.parametrize("corrections", [("gptq",), ("adaround",), ("outliers", "equalize", "gptq", "bias")])
+def test_corrections_of_quantize_keep_zeros(result: Any, context: PassContext, corrections: Any) -> None:
+    found = Quantize(scheme="int8", corrections=corrections).run(result.model, context).model
+    assert dict(found.sparse) == dict(result.model.sparse)
+    before, after = zero_places(result.model), zero_places(found)
+    for name, zeros in before.items():
+        assert after[name].shape == zeros.shape
+        assert (after[name] | ~zeros).all()  # rounding may only add zeros
+
+
 def test_two_of_four_leaves_a_layer_of_one_input_whole_and_says_so(original: Model, context: PassContext) -> None:
     found = Sparsify(pattern="2:4", epochs=0).run(original, context)
     told = {change.layer: change.reason for change in found.changes}

@@ -4,7 +4,8 @@ GPTQ (Frantar et al. 2022, arXiv:2210.17323), which is optimal brain surgery for
 what a layer reads in the quantized network, the error of one weight is spread over the others by the Cholesky factor of
 H's inverse. What is aimed at is the float kernel on the very same inputs, so that earlier layers' noise is not fitted.
 Two things that the paper has not: only places count where the ReLU behind passes a channel's output on, and H is that
-of deviations from the mean, which `bias` corrects. The largest weights of each channel stay, and so the grid.
+of deviations from the mean, which `bias` corrects. The largest weights of each channel stay, and so the grid; what is
+zero stays too, as `sparsify` has made it.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class _Problem:
 
 
 def rounded_in_turn(weights: Array, spread: Array, most: int) -> Array:
-    """Integers for (..., inputs) weights in steps, one input after another; what reaches `most` stays there.
+    """Integers for (..., inputs) weights in steps, one input after another; what reaches `most`, or is 0, stays there.
 
     spread: U of `_Moments.spread`. After input i is rounded, those behind it change by -error * U[i, j] / U[i, i].
     """
@@ -162,7 +163,8 @@ def rounded_in_turn(weights: Array, spread: Array, most: int) -> Array:
     found = np.empty_like(left)
     for i in range(left.shape[-1]):
         own = np.clip(np.rint(left[..., i]), -most, most)
-        found[..., i] = np.where(np.abs(plain[..., i]) >= most, plain[..., i], own)
+        stays = (np.abs(plain[..., i]) >= most) | (weights[..., i] == 0)
+        found[..., i] = np.where(stays, plain[..., i], own)
         error = (left[..., i] - found[..., i]) / spread[..., i, i]
         left[..., i:] -= error[..., None] * spread[..., i, i:]
     return found

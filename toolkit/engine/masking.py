@@ -20,12 +20,13 @@ class Masks:
 
     def __init__(self, graph: Any, how: Sparsity) -> None:
         self._how = how
-        self._kernels = {name: kernel_of(graph.get_layer(name)) for name in how.layers}
-        self._masks = {name: tf.Variable(self._start(kernel)) for name, kernel in self._kernels.items()}
+        self._kernels = {name: kernel_of(graph.get_layer(name)) for name in (*how.layers, *how.held)}
+        self._masks = {name: tf.Variable(self._start(name, kernel)) for name, kernel in self._kernels.items()}
 
-    def _start(self, kernel: Any) -> Any:
+    def _start(self, name: str, kernel: Any) -> Any:
         """Zeros that stay, or all of it until the schedule begins."""
-        return np.asarray(kernel) != 0 if self._how.schedule is None else np.ones(kernel.shape, bool)
+        stays = self._how.schedule is None or name in self._how.held
+        return np.asarray(kernel) != 0 if stays else np.ones(kernel.shape, bool)
 
     @property
     def variables(self) -> list[Any]:
@@ -45,7 +46,7 @@ class Masks:
         """New masks from the weights as they are, laid on."""
         if self._how.schedule is None:
             return
-        weights = {name: np.asarray(kernel) for name, kernel in self._kernels.items()}
+        weights = {name: np.asarray(self._kernels[name]) for name in self._how.layers}
         found = masks_for(weights, self._how.schedule.at(step), self._how.pattern, self._how.scope)
         for name, mask in found.items():
             self._masks[name].assign(mask)
@@ -55,4 +56,5 @@ class Masks:
         """In the compiled step, behind the optimizer. free: a bool; True leaves the weights as they are."""
         for name, kernel in self._kernels.items():
             value = tf.convert_to_tensor(kernel)
-            kernel.assign(tf.where(tf.logical_or(self._masks[name], free), value, tf.zeros_like(value)))
+            left = tf.logical_and(free, name not in self._how.held)
+            kernel.assign(tf.where(tf.logical_or(self._masks[name], left), value, tf.zeros_like(value)))

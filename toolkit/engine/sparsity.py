@@ -152,12 +152,13 @@ ONCE = Schedule(0.0, curve="constant", frequency=1)  # N:M: the pattern fixes th
 @dataclass(frozen=True)
 class Sparsity:
     """The zeros of a training. layers: by name; their zeros are chosen by the schedule, or, without one, those that
-    the weights come with stay zero."""
+    the weights come with stay zero. held: layers of which that holds whatever is chosen in the others."""
 
     layers: tuple[str, ...]
     pattern: Pattern = Pattern()
     schedule: Schedule | None = None
     scope: Scope = "layer"
+    held: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- masks

@@ -34,6 +34,8 @@ def check(model: Any, how: Teaching) -> None:
         raise UnsupportedError(WHERE, "makes zeros by a schedule, and has none", NATIVE)
     if asked.scope == "global":
         raise UnsupportedError(WHERE, "takes a share of each layer, not of all together", NATIVE)
+    if asked.held:
+        raise UnsupportedError(WHERE, f"would fill the zeros that layer {asked.held[0]!r} has already", NATIVE)
     for name in asked.layers:
         if why := _refusal(model.get_layer(name), asked):
             raise UnsupportedError(WHERE, f"layer {name!r}: {why}", NATIVE)

@@ -89,6 +89,8 @@ def _indexes(levels: Sequence[Any]) -> list[Array]:
             after = np.repeat(places, counts) * int(level.denseSize) + inside
         else:
             segments = np.asarray(level.arraySegments.values, np.int64)
+            if segments[0] or segments[-1] != len(level.arrayIndices.values) or (np.diff(segments) < 0).any():
+                raise ValueError("index vectors of a sparse tensor contradict each other")
             counts = segments[places + 1] - segments[places]
             starts = np.repeat(segments[places] - np.cumsum(counts) + counts, counts)
             after = starts + np.arange(int(counts.sum()))

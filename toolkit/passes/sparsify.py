@@ -125,7 +125,8 @@ class Sparsify(Distill):
         if model.quant.scheme != "float32":
             raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "make zeros first")
         layers, whole = self._layers(model)
-        result = self._made(replace(model, sparse={}), context)
+        others = {name: pattern for name, pattern in model.sparse.items() if name not in layers}
+        result = self._made(replace(model, sparse=others), context)
         graph = result.model.graph
         before, after = ({row.layer: row for row in zeros(x, layers)} for x in (model.graph, graph))
         rows = [LayerChange(name, _words(before[name]), f"{_words(after[name])}, {self.pattern}") for name in layers]
@@ -174,13 +175,14 @@ class Sparsify(Distill):
         return layers, whole
 
     def zeros_of(self, model: Model, steps: int) -> Sparsity:
-        """Layers, pattern and schedule of a training of so many steps."""
+        """Layers, pattern and schedule of a training of so many steps; zeros of other layers stay."""
         from toolkit.engine.sparsity import ONCE, Pattern, Sparsity, over
 
         layers, _ = self._layers(model)
+        held = tuple(name for name in model.sparse if name not in layers)
         pattern = Pattern.parse(self.pattern)
         if pattern.kind == "n:m":
-            return Sparsity(layers, pattern, ONCE)
+            return Sparsity(layers, pattern, ONCE, held=held)
         schedule = over(
             steps,
             self.sparsity or 0.0,
@@ -191,7 +193,7 @@ class Sparsify(Distill):
             frequency=self.frequency,
             power=self.power,
         )
-        return Sparsity(layers, pattern, schedule, self.scope)
+        return Sparsity(layers, pattern, schedule, self.scope, held)
 
     def _teaching(self, model: Model, context: PassContext) -> Teaching:
         images = len(context.train or ())
