@@ -247,8 +247,9 @@ def measure(given: Work, args: argparse.Namespace) -> Iterator[Found]:
     shares = find_shares(given, args)
     given.draw(0)
     ways = [_way(text) for text in args.ways]
-    chosen = choose(given, [way for way in ways if way.refit], shares[0], args)
-    best = [min(chosen, key=lambda way: chosen[way][0])] if chosen else []
+    refits = [way for way in ways if way.refit]
+    chosen = choose(given, refits, shares[0], args) if len(refits) > 1 else {}
+    best = [min(chosen, key=lambda way: chosen[way][0])] if chosen else refits
     original = accuracy(answers(given.model.graph, given.judged.inputs), given, given.judged)
     judged: dict[float, dict[Way, list[float]]] = {}
     for seed in range(args.seeds):
@@ -335,6 +336,8 @@ def lines_of(found: Found, share: float) -> Iterator[str]:
 
 
 def choices(found: Found) -> list[str]:
+    if not found.chosen:
+        return []
     images = len(found.given.chosen_on.labels)
     lines = [
         f"{found.given.name}, {found.shares[0]:.1%} of the MACs, on the {images:,} images that choose (first seed)",
