@@ -3,11 +3,11 @@
 Every way, plain L1 too, gets the same: BatchNormalization is settled on a draw of calibration images (the same function
 with the statistics of these images), channels go, what is behind them is refitted where the way says so, and statistics
 are renewed on the same images. Where nothing is refitted, closed gates stand for removed channels (importance.py).
-Plain L1 is uniform, the same share of each group, and it is two: by the filter's own weights alone (`filter`) and by
-all weights of the group (`l1`, as `prune` has it). All are held against the better of the two on the very images that
-judge.
+Plain L1 is uniform, the same share of each group, and it is three: by the filter's own weights alone (`filter`), by all
+weights of the group (`l1`, as `prune` has it), and by these with each weight's part divided by its mean. All ways are
+held against the best of the three on the very images that judge.
 
-The shares of the MACs are those of --shares at which plain L1 (the better one) keeps nearest to each of --keeps of the
+The shares of the MACs are those of --shares at which plain L1 (the best one) keeps nearest to each of --keeps of the
 original's accuracy; the reconstructed way is the one of --ways with the least loss to the original's answers at the
 first of them. Both are found on other images than those judged. CIFAR-10: calibration images are drawn from the
 training images, once for each seed; the first 2,000 test images choose, the others judge. ImageNet: there are 100
@@ -76,7 +76,7 @@ class Way:
         return f"{self.kind}, {self.ranking}{', reconstructed' if self.refit else ''}"
 
 
-PLAIN = (Way("filter", "local", refit=False), Way("l1", "local", refit=False))
+PLAIN = tuple(Way(kind, "local", refit=False) for kind in ("filter", "l1", "l1 by its mean"))
 
 
 @dataclass
@@ -126,9 +126,18 @@ class Work:
         graph, head = self.net.graph, self.model.head
         if way.kind == "filter":
             return own_filters(graph, [group for group in self.groups if not group.frozen])
-        kind: Any = way.kind
+        kind: Any = way.kind.removesuffix(" by its mean")
+        normalization: Any = None if kind == way.kind else "mean"
         renewed: Any = "biases" if way.refit else "statistics"
-        return scores(graph, self.groups, kind, samples=self.samples, head=head, renewed=renewed)
+        return scores(
+            graph,
+            self.groups,
+            kind,
+            samples=self.samples,
+            head=head,
+            normalization=normalization,
+            renewed=renewed,
+        )
 
 
 def drawn(pool: int, count: int, seed: int) -> Any:
@@ -238,8 +247,9 @@ def measure(given: Work, args: argparse.Namespace) -> Iterator[Found]:
     shares = find_shares(given, args)
     given.draw(0)
     ways = [_way(text) for text in args.ways]
-    chosen = choose(given, [way for way in ways if way.refit], shares[0], args)
-    best = [min(chosen, key=lambda way: chosen[way][0])] if chosen else []
+    refits = [way for way in ways if way.refit]
+    chosen = choose(given, refits, shares[0], args) if len(refits) > 1 else {}
+    best = [min(chosen, key=lambda way: chosen[way][0])] if chosen else refits
     original = accuracy(answers(given.model.graph, given.judged.inputs), given, given.judged)
     judged: dict[float, dict[Way, list[float]]] = {}
     for seed in range(args.seeds):
@@ -274,8 +284,10 @@ def _way(text: str) -> Way:
 
 
 def find_shares(given: Work, args: argparse.Namespace) -> list[float]:
-    """For each of --keeps the share of the MACs at which plain L1, the better one, keeps nearest to it, on images that
-    gave no statistics and do not judge. The folds are of one size."""
+    """For each of --keeps the share of the MACs at which plain L1, the best one, keeps nearest to it, on images that
+    gave no statistics and do not judge; --shares as they are where they are no more. The folds are of one size."""
+    if len(args.shares) <= len(args.keeps):
+        return list(args.shares)
     found: dict[float, list[list[float]]] = {share: [] for share in sorted(args.shares, reverse=True)}
     originals = []
     for rows, images in given.folds:
@@ -300,7 +312,7 @@ def find_shares(given: Work, args: argparse.Namespace) -> list[float]:
 def overview(all_found: Sequence[Found]) -> list[str]:
     lines = [
         "Accuracy in points, mean and range over the seeds; the last column: points above chance, over those of the "
-        "better plain L1.",
+        "best plain L1.",
         "",
         "| model | MACs left | seeds | original | way | accuracy | of plain L1 |",
         "|---|---|---|---|---|---|---|",
@@ -324,6 +336,8 @@ def lines_of(found: Found, share: float) -> Iterator[str]:
 
 
 def choices(found: Found) -> list[str]:
+    if not found.chosen:
+        return []
     images = len(found.given.chosen_on.labels)
     lines = [
         f"{found.given.name}, {found.shares[0]:.1%} of the MACs, on the {images:,} images that choose (first seed)",
@@ -346,7 +360,7 @@ def main() -> None:
     parser.add_argument("--beside", type=int, default=3, help="seeds at the shares of --keeps behind the first")
     parser.add_argument("--keeps", type=float, nargs="+", default=list(KEEPS))
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS))
+    parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
