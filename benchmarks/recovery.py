@@ -6,10 +6,12 @@ judged. CIFAR-10: training images calibrate and train, the first 2,000 test imag
 rate, of several `--rates`) by the loss to the float model, the other 8,000 are judged. ImageNet has no images to train
 on: of the corrections one is chosen by agreement with the float model on calibration images held out, two halves in
 turn, without a label; then the 200 evaluation images say what share of TensorFlow's loss in agreement it wins back.
+`--mixed` (ImageNet) leaves the softmax and the first layers in float besides: as many as give the highest SQNR on
+held-out calibration images, within 1.25 times the latency and size of TensorFlow's file.
 
     python benchmarks/recovery.py --data DIR [--models NAME ...] [--train N] [--epochs N] [--rates RATE ...]
                                   [--flavours asymmetric symmetric]
-                                  [--batchnorm frozen corrected] [--last] [--among "" bias ...]
+                                  [--batchnorm frozen corrected] [--last] [--among "" bias ...] [--mixed]
                                   [--files DIR] [--out FILE.md]
 """
 
@@ -21,7 +23,7 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,10 @@ import peers_int8 as side
 from peers import here
 
 from toolkit.core import ExportContext, Model, PassContext
+from toolkit.engine.bias_correction import called_once
 from toolkit.engine.numeric import decisions, difference
 from toolkit.engine.predict import predict_arrays
+from toolkit.engine.prepare import prepare
 from toolkit.engine.statistics import bootstrap_mean, wilson
 from toolkit.exporters.onnx import ONNX
 from toolkit.exporters.tflite import TFLite
@@ -44,6 +48,8 @@ from toolkit.sources.keras import Keras
 CORRECTIONS = ("", "bias", "equalize,bias", "gptq,bias", "adaround,bias")  # what is chosen among, cheapest first
 RATE = float(Qat.model_fields["learning_rate"].default)
 RESAMPLES = 10_000
+FIRST = (5, 9, 13, 17)  # layers from the start; each ends a block of a depthwise network
+BUDGET = 1.25  # of TensorFlow's latency, and of its size
 TENSORFLOW, TRAINED = "TensorFlow int8", "Edgekit `qat`"
 
 
@@ -152,6 +158,11 @@ def peers(given: Work, args: argparse.Namespace) -> dict[here.Peer, float]:
             chosen = choice(given, exporter, args.among, more)
             name = f"{label}, `corrections = {list(chosen)}`, chosen".replace("'", '"')
             found[post_training(name, exporter, corrections=chosen, **more)] = 0.0
+            if args.mixed and flavour == "asymmetric":
+                layers = mix(given, exporter, {**more, "corrections": chosen})
+                found[
+                    post_training(f"{name}; {len(layers)} layers in float", exporter, corrections=chosen, layers=layers)
+                ] = 0.0
     return found
 
 
@@ -199,6 +210,35 @@ def _calibrated(given: Work, make: Any, calibration: Any, images: Any, suffix: s
         return side.RUN[suffix](path)(images)
 
 
+def mix(given: Work, exporter: Any, options: dict[str, Any]) -> dict[str, str]:
+    """`layers`: the softmax and the first layers in float, so many as are best by SQNR, held out, within BUDGET."""
+    graph = prepare(given.model.graph).graph
+    names, last = called_once(graph), graph.output._keras_history.operation.name
+    best: tuple[float, dict[str, str]] = (-np.inf, {})
+    with tempfile.TemporaryDirectory() as folder:
+        start = here.Given(given.model, Path(folder), Path(folder), given.judged.calibration)
+        theirs, mine = (Path(folder) / f"{name}.tflite" for name in ("theirs", "mine"))
+        here.tensorflow(len(start.images))(start, theirs)
+        for count in (0, *FIRST):
+            layers = dict.fromkeys((*names[:count], last), "float32")
+            here.edgekit(exporter, **options, layers=layers)(replace(start, passed={}), mine)
+            slower, larger = _cost(theirs, mine, start.images[:1])
+            within = max(slower, larger) <= BUDGET
+            share, sqnr = _held_out(given, exporter, {**options, "layers": layers}) if within else (np.nan, -np.inf)
+            words = f"{count} first layers in float: {slower:.3f} times the latency, {larger:.3f} times the size"
+            print(f"  held out, {words}, agreement {100 * share:.1f}%, {sqnr:.2f} dB", file=sys.stderr)
+            if not within:  # more layers cost more
+                break
+            best = max(best, (sqnr, layers), key=lambda one: one[0])
+    return best[1]
+
+
+def _cost(theirs: Path, mine: Path, image: Any) -> tuple[float, float]:
+    """Latency, the files taking turns, and size of one file, of the other's."""
+    one, two = side.best_ms([theirs, mine], image)
+    return two / one, mine.stat().st_size / theirs.stat().st_size
+
+
 def crossed(given: Work) -> str:
     """What the shipped recipe's file wins back of TensorFlow's loss on all images there are, in three parts.
 
@@ -243,11 +283,15 @@ def compare(name: str, given: Work, args: argparse.Namespace, folder: Path) -> l
         f"{len(given.judged.calibration)} calibration images, {len(given.judged.labels)} judged.",
     ]
     lines += ["", "| file | top-1 % | lost to float, points | agreement % | logit SQNR dB | time to TensorFlow's "]
-    lines[-1] += "| training, CPU s |"
-    lines += ["|---|---|---|---|---|---|---|"]
+    lines[-1] += "| size to TensorFlow's | training, CPU s |"
+    lines += ["|---|---|---|---|---|---|---|---|"]
     facts = list(zip(rows, best, seconds, strict=True))
-    lines += [_line(row, rows[0], given, (ms / best[1], trained)) for row, ms, trained in facts]
-    more = [] if len(given.train) else [crossed(given)]
+    sizes = [row.path.stat().st_size / rows[1].path.stat().st_size for row in rows]
+    lines += [
+        _line(row, rows[0], given, (ms / best[1], size, trained))
+        for (row, ms, trained), size in zip(facts, sizes, strict=True)
+    ]
+    more = [] if len(given.train) or args.mixed else [crossed(given)]
     return [*lines, "", *_won_back(rows, given), *more, ""]
 
 
@@ -262,8 +306,8 @@ def _made(peer: here.Peer, start: here.Given, path: Path) -> side.Row:
     return side.made(peer, start, path)
 
 
-def _line(row: side.Row, reference: side.Row, given: Work, numbers: tuple[float, float]) -> str:
-    ratio, trained = numbers
+def _line(row: side.Row, reference: side.Row, given: Work, numbers: tuple[float, float, float]) -> str:
+    ratio, size, trained = numbers
     head, labels = given.model.head, given.judged.labels
     right, float_right = (decisions(one.outputs, head) == labels for one in (row, reference))
     same = decisions(row.outputs, head) == decisions(reference.outputs, head)
@@ -278,6 +322,7 @@ def _line(row: side.Row, reference: side.Row, given: Work, numbers: tuple[float,
         else f"{100 * same.mean():.2f} ({100 * float(agreed.low):.1f} to {100 * float(agreed.high):.1f})",
         "" if is_float else f"{difference(reference.outputs, row.outputs, head).logits_sqnr_db:.1f}",
         f"{ratio:.2f}" if row.suffix == ".tflite" else "",
+        f"{size:.2f}",
         f"{trained:.0f}" if trained else "",
     )
     return "| " + " | ".join(cells) + " |"
@@ -329,6 +374,7 @@ def main() -> None:
     parser.add_argument("--batchnorm", nargs="+", default=norms, choices=norms, help="each trains once")
     parser.add_argument("--flavours", nargs="+", default=["asymmetric"], choices=["asymmetric", "symmetric"])
     parser.add_argument("--among", nargs="+", default=CORRECTIONS, help="corrections to choose among (ImageNet)")
+    parser.add_argument("--mixed", action="store_true", help="a further file with its first layers in float (ImageNet)")
     parser.add_argument("--files", type=Path, help="where the files are kept, and taken from")
     parser.add_argument("--out", type=Path, help="where the tables are written, too")
     args = parser.parse_args()

@@ -108,6 +108,24 @@ def test_layers_of_another_scheme_are_left_alone(model: Model) -> None:
     )
 
 
+def test_biases_behind_a_float_layer_are_measured_behind_it_in_float_with_its_activation(model: Model) -> None:
+    """A convolution and the ReLU it takes in are one operator: naming either or both is the same request."""
+    bare = prepare(model.graph).graph.get_layer("deep").get_weights()[1]
+    named: tuple[dict[str, Any], ...] = (
+        {},
+        {"conv": "float32"},
+        {"relu": "float32"},
+        {"conv": "float32", "relu": "float32"},
+    )
+    found = []
+    for schemes in named:
+        component = Quantize(scheme="int8", layers=schemes, corrections=("bias",))
+        found.append(component.run(model, context(Sample())).model.graph.get_layer("deep").get_weights()[1] - bare)
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+    assert not np.array_equal(found[1], found[0])
+
+
 def test_weights_alone_are_corrected_with_and_without_images(model: Model) -> None:
     component = Quantize(scheme="weight_int4", corrections=("outliers", "bias"))
     assert component.needs == ()

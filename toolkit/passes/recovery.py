@@ -53,7 +53,7 @@ def correct(
 def _target(prepared_graph: Any, quant: QuantSpec) -> Target:
     from toolkit.engine.recover import Target
 
-    others = dict(quant.layers)
+    others = _apart(prepared_graph, quant)
     names = [str(layer.name) for layer in prepared_graph.layers if layer.name not in others]
     return Target(
         weight_bits=WEIGHT_BITS.get(quant.scheme, 8),
@@ -62,6 +62,16 @@ def _target(prepared_graph: Any, quant: QuantSpec) -> Target:
         granularity=quant.granularity,
         layers=names if others else None,
     )
+
+
+def _apart(prepared_graph: Any, quant: QuantSpec) -> set[str]:
+    """Layers of another scheme, with the activations that are one operator with them."""
+    from toolkit.engine.stored import chosen, stored
+
+    if not quant.layers:
+        return set()
+    tensors = stored(prepared_graph)
+    return {tensors.graph.calls[index].name for index in chosen(tensors, tuple(dict(quant.layers)))}
 
 
 def _data(
