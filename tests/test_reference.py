@@ -110,7 +110,7 @@ def test_reference_of_another_file_is_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["int8.tflite", "float.tflite"])
-def test_both_kernels_of_a_tflite_file_answer_and_other_images_are_told(
+def test_both_kernels_of_a_tflite_file_answer_and_wrong_classes_are_told(
     finished: Any, tmp_path: Path, name: str
 ) -> None:
     record = next(record for record in finished.manifest.artifacts if record.name == name)
@@ -122,6 +122,6 @@ def test_both_kernels_of_a_tflite_file_answer_and_other_images_are_told(
     answer = Answer({"classes": one}, 0.0, 0.0, "", {})
     only_other = Reference(**{**vars(made), "answers": made.answers[1:]})
     assert compare(answer, only_other, tmp_path / "made", head="softmax", version="").passed
-    wrong = other[::-1].copy()  # of other images
+    wrong = np.roll(other, 1, axis=1)  # of other classes: on images like noise a network may say the same of all
     answer = Answer({"classes": wrong}, 0.0, 0.0, "", {})
     assert not compare(answer, made, tmp_path / "made", head="softmax", version="").passed
