@@ -2,7 +2,8 @@
 
 Each way takes a share of a model's MACs away and is recovered by the same loop: as many epochs, the same teacher (the
 original), the same images. `uniform l1` is the plain way; `from scratch` has the shape of Edgekit's and new weights;
-`tfmot` is tensorflow-model-optimization's sparsity, at as many weights as Edgekit's shape has. Nothing is trained or
+`tfmot` is tensorflow-model-optimization's sparsity, at as many weights as Edgekit's shape has; it knows no views, so
+that it alone sees each image as it is. Nothing is trained or
 chosen on the images judged. CIFAR-10: the training images train, the first 2,000 test images choose the epoch, the
 other 8,000 are judged. TrashNet: its train, val and test.
 
@@ -22,7 +23,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -85,9 +85,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Run:
-    """One line of the records. macs, parameters: shares that are left. before, after: percent, of recovery.
+    """One line of the records. rate, batch, alpha: of the recovery. macs, parameters: shares that are left.
 
-    right: hexadecimal bits, which of the judged images the recovered model gets right. minutes: of two processors.
+    before, after: percent, of recovery. right: hexadecimal bits, which of the judged images the recovered model gets
+    right. minutes: of two processors.
     """
 
     model: str
@@ -96,6 +97,8 @@ class Run:
     seed: int
     epochs: int
     rate: float
+    batch: int
+    alpha: float
     train: int
     macs: float
     parameters: float
@@ -198,14 +201,14 @@ def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespa
     """Cut, judge, recover, judge."""
     shape = pruned(work, way, removed, seed)
     old, new = cost(work.model.graph), cost(shape.graph)
-    started = time.process_time()
+    started = spent()
     if way == TFMOT:
-        start, end = work.model, sparse(work, 1 - new.parameters / old.parameters, args, seed)
+        start, end = work.model, sparse(work, old.parameters - new.parameters, args, seed)
     else:
         start, end = shape, recovered(work, shape, args, seed) if args.epochs else shape
-    minutes = (time.process_time() - started) / 120
+    minutes = (spent() - started) / 120
     found = right(end, work.judged)
-    path = args.files / f"{work.name}_{way.replace(' ', '_')}_{removed:g}_{seed}_{args.epochs}.tflite"
+    path = args.files / f"{work.name}_{way.replace(' ', '_')}_{removed:g}_{seed}_{args.epochs}_{args.rate:g}.tflite"
     TFLite().export(end, path, ExportContext())
     return Run(
         work.name,
@@ -214,6 +217,8 @@ def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespa
         seed,
         args.epochs,
         args.rate,
+        args.batch,
+        args.alpha,
         len(work.train.labels),
         1.0 if way == TFMOT else new.macs / old.macs,
         new.parameters / old.parameters,
@@ -226,11 +231,26 @@ def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespa
     )
 
 
-def sparse(work: Given, share: float, args: argparse.Namespace, seed: int) -> Model:
-    """TFMOT's own sparsity with that share of the weights at zero."""
+def spent() -> float:
+    """Seconds of processors so far, those of processes that have ended too: TFMOT trains in one of its own."""
+    return sum(os.times()[:4])
+
+
+def sparse(work: Given, zeros: int, args: argparse.Namespace, seed: int) -> Model:
+    """TFMOT's own sparsity with so many weights at zero."""
+    from toolkit.engine.sparsity import Pattern, eligible, kernel_of
     from toolkit.passes.sparsify import Sparsify
 
-    how = Sparsify(backend="tfmot", sparsity=share, epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch)
+    names, _ = eligible(work.model.graph, Pattern())
+    share = zeros / sum(int(np.prod(kernel_of(work.model.graph.get_layer(name)).shape)) for name in names)
+    how = Sparsify(
+        backend="tfmot",
+        sparsity=share,
+        epochs=args.epochs,
+        learning_rate=args.rate,
+        batch_size=args.batch,
+        alpha=args.alpha,
+    )
     return how.run(work.model, context(work, seed)).model
 
 
@@ -265,21 +285,21 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
     lines = [
         f"{len(work.judged.labels):,} images judged; the original {rows[0].original:.2f}%, {times['']:.3f} ms.",
         "",
-        "| MACs removed | way | epochs | seeds | MACs left | parameters left | before recovery % "
+        "| MACs removed | way | recovery | seeds | MACs left | parameters left | before recovery % "
         "| after % | points lost (95%) | latency to the original's | minutes of 2 cores |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     original = right(work.model, work.judged)
-    keys = dict.fromkeys((row.removed, row.way, row.epochs, row.train) for row in rows)
+    keys = dict.fromkeys(_place(row) for row in rows)
     for key in sorted(keys):
-        same = [row for row in rows if (row.removed, row.way, row.epochs, row.train) == key]
+        same = [row for row in rows if _place(row) == key]
         bits = [np.unpackbits(np.frombuffer(bytes.fromhex(row.right), np.uint8))[: len(original)] for row in same]
         lost = bootstrap_mean(original.astype(float) - np.mean(bits, axis=0), side.CONFIDENCE, seed=0)
         points = 100 * (original.mean() - np.mean(bits))
         cells = (
             f"{key[0]:.0%}",
             key[1],
-            f"{key[2]} x {key[3]:,}",
+            f"{key[2]} x {key[6]:,}, rate {key[3]:g}, batch {key[4]}, alpha {key[5]:g}",
             str(len(same)),
             _mean(100 * row.macs for row in same),
             _mean(100 * row.parameters for row in same),
@@ -291,6 +311,11 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _place(row: Run) -> tuple[Any, ...]:
+    """What tells lines of the table apart."""
+    return (row.removed, row.way, row.epochs, row.rate, row.batch, row.alpha, row.train)
 
 
 def _mean(values: Any, digits: int = 1) -> str:
@@ -327,6 +352,11 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def _key(row: Run) -> tuple[Any, ...]:
+    """What tells runs apart."""
+    return (row.model, row.seed, *_place(row))
+
+
 def main() -> None:
     args = arguments()
     if args.table:
@@ -340,8 +370,9 @@ def main() -> None:
         for seed in args.seeds:
             for removed in args.removed:
                 for way in args.ways:
-                    key = (name, way, removed, seed, args.epochs, len(work.train.labels))
-                    done = {(r.model, r.way, r.removed, r.seed, r.epochs, r.train) for r in records(args.records)}
+                    how = (args.epochs, args.rate, args.batch, args.alpha, len(work.train.labels))
+                    key = (name, seed, removed, way, *how)
+                    done = {_key(row) for row in records(args.records)}
                     if key in done:
                         continue
                     found = run(work, way, removed, seed, args)

@@ -158,7 +158,7 @@ def peers(given: Work, args: argparse.Namespace) -> dict[here.Peer, float]:
             chosen = choice(given, exporter, args.among, more)
             name = f"{label}, `corrections = {list(chosen)}`, chosen".replace("'", '"')
             found[post_training(name, exporter, corrections=chosen, **more)] = 0.0
-            if args.mixed and flavour == "asymmetric":
+            if args.mixed:
                 layers = mix(given, exporter, {**more, "corrections": chosen})
                 found[
                     post_training(f"{name}; {len(layers)} layers in float", exporter, corrections=chosen, layers=layers)
@@ -383,6 +383,8 @@ def main() -> None:
         return
     if not (args.data / "models").is_dir():
         raise SystemExit(f"--data {args.data}: there is no folder models in it.")
+    if args.mixed and (set(args.models) - set(side.IMAGENET) or args.flavours != ["asymmetric"]):
+        raise SystemExit(f"--mixed is for {', '.join(side.IMAGENET)}, asymmetric: name --models, leave --flavours out.")
     if args.last and len(args.rates) > 1:
         raise SystemExit("--last chooses nothing: give one of --rates.")
     if not 64 <= args.train <= 50_000:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from toolkit import registry
 from toolkit.core import Artifact, Delivered, ExportContext, Measurement, Model, Progress, QuantSpec
-from toolkit.devices import open_session
+from toolkit.devices import DeviceProfile, open_session
 from toolkit.errors import InputError
 from toolkit.pruning import FORMATS, Needs, runtime_of, timed
 
@@ -40,7 +40,7 @@ class Candidates:
             raise InputError("prune.device", f"no such device was prepared, got {device!r}")
         files = [self._file(model, runtime_of(profile)[0]) for model in models]
         unique = list({file.name: file for file in files}.values())
-        found = self._timed(unique) if timed(profile) else self._estimated(unique)
+        found = self._timed(unique, profile) if timed(profile) else self._estimated(unique, profile)
         return tuple(_delivered(file, found[file.name]) for file in files)
 
     def _file(self, model: Model, form: str) -> Artifact:
@@ -54,12 +54,9 @@ class Candidates:
             known[form] = replace(written, name=name, path=path)
         return known[form]
 
-    def _timed(self, files: Sequence[Artifact]) -> dict[str, Measurement]:
+    def _timed(self, files: Sequence[Artifact], profile: DeviceProfile) -> dict[str, Measurement]:
         from toolkit.checks import latency
 
-        profile = self._needs.profile
-        if profile is None:
-            raise InputError("prune.device", "is not given")
         _, use, delegate = runtime_of(profile)
         with closing(open_session(profile)) as session:
             rows = latency.measure(
@@ -73,12 +70,9 @@ class Candidates:
             )
         return {row.subject: row for row in rows if row.name == "latency_p50_ms"}
 
-    def _estimated(self, files: Sequence[Artifact]) -> dict[str, Measurement]:
+    def _estimated(self, files: Sequence[Artifact], profile: DeviceProfile) -> dict[str, Measurement]:
         from toolkit.estimates import estimated
 
-        profile = self._needs.profile
-        if profile is None:
-            raise InputError("prune.device", "is not given")
         found = [
             row
             for file in files

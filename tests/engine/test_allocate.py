@@ -11,7 +11,7 @@ from toolkit.engine import prices
 from toolkit.engine.allocate import allocate, smallest, weakest, widths_after
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import Group, find_groups
-from toolkit.engine.widths import Rounding, for_macs
+from toolkit.engine.widths import Rounding, for_share
 
 ONE = Rounding(1)
 
@@ -83,7 +83,9 @@ def test_local_takes_the_widths_of_one_sparsity_and_the_weakest_channels() -> No
     graph, groups = chain(16, 32, 32, 16)
     given = scores(d0=np.arange(32)[::-1], d1=np.arange(32))
     gone = allocate(graph, groups, given, 0.5, rounding=Rounding(8))
-    assert widths_after(groups[:2], gone) == for_macs(graph, groups[:2], 0.5, Rounding(8)).widths
+    assert (
+        widths_after(groups[:2], gone) == for_share(prices.macs(graph, groups[:2]), groups[:2], 0.5, Rounding(8)).widths
+    )
     assert gone["d0"].max() == 31 and gone["d1"].min() == 0
 
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from tests.engine.law import PIXELS, TOLERANCE, difference, images, lively, outputs, random_removals
+from toolkit.engine import prices
 from toolkit.engine.cost import cost
 from toolkit.engine.flatten import flatten
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import find_groups, frozen_channels
 from toolkit.engine.surgery import mask, remove
-from toolkit.engine.widths import Rounding, for_macs
+from toolkit.engine.widths import Rounding, for_share
 
 WITHIN = 0.03  # of all MACs: how far from one half a network may end
 CLASSES = 1000
@@ -116,7 +117,7 @@ def test_trained_network_is_cut_to_half_and_loses_no_more_than_masking(name: str
 def half(model: Any) -> float:
     """Share of the MACs that is left when half was asked for, counted in the cut network itself."""
     free = [group for group in find_groups(model) if not group.frozen]
-    found = for_macs(walk(model), free, 0.5, Rounding(8))
+    found = for_share(prices.macs(walk(model), free), free, 0.5, Rounding(8))
     cut = remove(model, {group.id: range(group.size - found.widths[group.id]) for group in free})
     return cost(cut).macs / cost(model).macs
 

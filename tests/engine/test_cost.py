@@ -6,8 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from toolkit.engine.cost import LayerCost, cost, total_macs
-from toolkit.engine.graph import walk
+from toolkit.engine.cost import LayerCost, cost
 from toolkit.errors import InputError
 
 # on 6 x 6 pixels of 8 channels: layer, its parameters, its MACs
@@ -38,15 +37,6 @@ def test_cost_is_what_the_mobilenet_paper_gives() -> None:
     found = cost(model)
     assert round(found.macs / 1e6) == 41 and round(found.parameters / 1e6, 1) == 0.5  # arXiv:1704.04861, table 6
     assert found.parameters == model.count_params()
-
-
-def test_total_macs_reckons_with_other_weight_shapes() -> None:
-    image = keras.Input((6, 6, 8))
-    x = layers.Conv2D(16, 1, name="a")(image)
-    model = keras.Model(image, layers.Conv2D(4, 1, name="b")(x))
-    narrower = {"a": [(1, 1, 8, 10), (10,)], "b": [(1, 1, 10, 4), (4,)]}
-    assert total_macs(walk(model), {}) == 36 * (8 * 16 + 16 * 4)
-    assert total_macs(walk(model), narrower) == 36 * (8 * 10 + 10 * 4)
 
 
 def test_cost_raises_when_the_shape_is_open() -> None:

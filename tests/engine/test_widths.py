@@ -6,11 +6,12 @@ import keras
 import pytest
 from keras import layers
 
+from toolkit.engine import prices
 from toolkit.engine.cost import cost
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import find_groups
 from toolkit.engine.surgery import remove
-from toolkit.engine.widths import Rounding, for_macs, share_of_macs, width
+from toolkit.engine.widths import Rounding, for_share, width
 
 EIGHT, ANY = Rounding(8), Rounding(1)
 
@@ -44,35 +45,40 @@ def dense_chain(*sizes: int) -> Any:
     return keras.Model(code, x)
 
 
-def test_for_macs_lands_on_the_share_worked_out_by_hand() -> None:
+def macs(model: Any) -> tuple[Any, list[Any]]:
+    """What its MACs are at given widths, and the groups that may lose channels."""
+    free = [group for group in find_groups(model) if not group.frozen]
+    return prices.macs(walk(model), free), free
+
+
+def test_for_share_lands_on_the_share_worked_out_by_hand() -> None:
     model = dense_chain(4, 32, 2)  # 4 * 32 + 32 * 2 = 192 MACs, all in proportion to the width
-    found = for_macs(walk(model), [g for g in find_groups(model) if not g.frozen], 0.5, EIGHT)
-    assert (found.widths, found.share, found.smallest) == ({"d0": 16}, 0.5, 0.25)
+    found = for_share(*macs(model), 0.5, EIGHT)
+    assert (found.widths, found.share) == ({"d0": 16}, 0.5)
 
 
-def test_for_macs_narrows_some_groups_only_when_that_comes_nearer() -> None:
+def test_for_share_narrows_some_groups_only_when_that_comes_nearer() -> None:
     model = dense_chain(16, 16, 16, 16)  # 3 * 256 MACs; both at 8: 320; one at 8: 512
-    free = [g for g in find_groups(model) if not g.frozen]
-    near = for_macs(walk(model), free, 0.65, EIGHT)
+    near = for_share(*macs(model), 0.65, EIGHT)
     assert sorted(near.widths.values()) == [8, 16] and near.share == 512 / 768
-    low = for_macs(walk(model), free, 0.1, EIGHT)
-    assert set(low.widths.values()) == {8} and low.share == low.smallest == 320 / 768
+    low = for_share(*macs(model), 0.1, EIGHT)
+    assert set(low.widths.values()) == {8} and low.share == 320 / 768
 
 
-def test_for_macs_takes_single_groups_a_step_off_where_one_sparsity_jumps_over_the_share() -> None:
+def test_for_share_takes_single_groups_a_step_off_where_one_sparsity_jumps_over_the_share() -> None:
     """At 25% both groups of 16 would fall to 8; one that does leaves 0.574, and 0.647 with d2 whole."""
     model = dense_chain(16, 16, 16, 32, 2)  # 16 * 16 + 16 * 16 + 16 * 32 + 32 * 2 = 1088 MACs
-    found = for_macs(walk(model), [g for g in find_groups(model) if not g.frozen], 0.62, EIGHT)
+    found = for_share(*macs(model), 0.62, EIGHT)
     assert found.widths == {"d0": 16, "d1": 8, "d2": 32}
     assert found.share == (16 * 16 + 16 * 8 + 8 * 32 + 32 * 2) / 1088
 
 
-def test_share_of_macs_foretells_the_cost_after_surgery() -> None:
+def test_price_in_macs_foretells_the_cost_after_surgery() -> None:
     image = keras.Input((6, 6, 3))
     x = layers.Conv2D(8, 3, name="a")(image)
     x = layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
     x = layers.SeparableConv2D(12, 1, name="b")(x)
     model = keras.Model(image, layers.Dense(5, name="end")(layers.Flatten()(x)))
     cut = remove(model, {"a": range(3), "b": range(5)})
-    share = share_of_macs(walk(model), find_groups(model), {"a": 5, "b": 7, "end": 5})
-    assert share == cost(cut).macs / cost(model).macs
+    price = prices.macs(walk(model), find_groups(model))
+    assert (price({"a": 5, "b": 7, "end": 5}), price({})) == (cost(cut).macs, cost(model).macs)

@@ -55,9 +55,9 @@ class Zeros:
 
 @dataclass(frozen=True)
 class Use:
-    """Whether zeros are made use of ("open": no rule says), why, and where that is known from."""
+    """Whether zeros are made use of ("open": no rule rules it out), why, and where that is known from."""
 
-    used: Literal["no", "yes", "open"]
+    used: Literal["no", "open"]
     why: str
     source: str
 

@@ -8,14 +8,13 @@ count 0: exporters fold or fuse them. A transposed convolution applies its kerne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from keras import layers
 
-from toolkit.engine.graph import Call, Graph, parameters, walk
+from toolkit.engine.graph import Call, parameters, walk
 from toolkit.errors import InputError
 
 _CONVOLUTIONS: tuple[type, ...] = (
@@ -30,8 +29,6 @@ _CONVOLUTIONS: tuple[type, ...] = (
 _TRANSPOSED: tuple[type, ...] = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _COUNTED: tuple[type, ...] = (*_CONVOLUTIONS, *_TRANSPOSED, layers.Dense)
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")  # the weights whose values are multiplied with pixels
-
-Sizes = Sequence[Sequence[int]]  # shapes of a layer's weights, in the order of layer.weights
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,9 @@ def cost(model: Any) -> Cost:
     return Cost(tuple(rows.values()))
 
 
-def total_macs(graph: Graph, sizes: Mapping[str, Sizes]) -> int:
-    """MACs of the graph if the weights of the layers named in `sizes` had the shapes given there."""
-    return sum(call_macs(call, sizes.get(call.name)) for call in graph.calls)
-
-
-def call_macs(call: Call, sizes: Sizes | None = None) -> int:
-    """MACs of one use of a layer; `sizes`: shapes to reckon with in place of its weights' own."""
-    layer: Any = call.layer
-    if not isinstance(call.layer, _COUNTED):
-        return 0
-    sizes = sizes if sizes is not None else [weight.shape for weight in layer.weights]
-    kernels = [shape for weight, shape in zip(layer.weights, sizes, strict=True) if weight.name in _KERNELS]
-    return _positions(call) * sum(prod(shape) for shape in kernels)
+def call_macs(call: Call) -> int:
+    """MACs of one use of a layer."""
+    return sum(places * prod(call.layer.weights[index].shape) for index, places in weight_macs(call).items())
 
 
 def weight_macs(call: Call) -> dict[int, int]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
-from toolkit.engine import prices
-from toolkit.engine.graph import Graph
 from toolkit.engine.groups import Group
 from toolkit.engine.prices import Widths
 
@@ -38,11 +36,10 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Found:
-    """Widths, the share of the model's cost that remains with them, and the smallest share any widths leave."""
+    """Widths, and the share of the model's cost that remains with them."""
 
     widths: Widths
     share: float
-    smallest: float
 
 
 def allowed(size: int, rounding: Rounding) -> list[int]:
@@ -62,17 +59,6 @@ def uniform(groups: Iterable[Group], sparsity: float, rounding: Rounding) -> Wid
     return {group.id: width(group.size, sparsity, rounding.of(group)) for group in groups}
 
 
-def share_of_macs(graph: Graph, groups: Sequence[Group], widths: Widths) -> float:
-    """MACs with these widths over MACs of the whole model, 0..1."""
-    price = prices.macs(graph, groups)
-    return price(widths) / price({})
-
-
-def for_macs(graph: Graph, groups: Sequence[Group], share: float, rounding: Rounding) -> Found:
-    """Widths that leave about `share` of the MACs: one sparsity for all groups."""
-    return for_share(prices.macs(graph, groups), groups, share, rounding)
-
-
 def for_share(cost: Callable[[Widths], float], groups: Sequence[Group], share: float, rounding: Rounding) -> Found:
     """Widths that leave about `share` of the cost: one sparsity for all groups, found by bisection.
 
@@ -84,7 +70,7 @@ def for_share(cost: Callable[[Widths], float], groups: Sequence[Group], share: f
     def remaining(widths: Widths) -> float:
         return cost(widths) / whole
 
-    low, high, smallest = 0.0, 1.0, remaining(uniform(groups, 1.0, rounding))
+    low, high = 0.0, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if remaining(uniform(groups, middle, rounding)) >= share else (low, middle)
@@ -93,7 +79,7 @@ def for_share(cost: Callable[[Widths], float], groups: Sequence[Group], share: f
     if abs(remaining(widths) - share) > _FAR:
         ladders = {group.id: allowed(group.size, rounding.of(group)) for group in groups}
         widths = _one_off(remaining, widths, ladders, share)
-    return Found(widths, remaining(widths), smallest)
+    return Found(widths, remaining(widths))
 
 
 def _mixed(remaining: Callable[[Widths], float], wide: Widths, narrow: Widths, share: float) -> Widths:

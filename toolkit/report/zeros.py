@@ -19,7 +19,7 @@ from toolkit.runs import ArtifactRecord
 
 LATENCY = "latency_p50_ms"
 MOST = 8  # lines on a terminal
-USED = {"no": "not used", "yes": "used", "open": "open"}
+USED = {"no": "not used", "open": "open"}
 SPEED = ("faster", "slower")
 
 
