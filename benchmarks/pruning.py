@@ -100,6 +100,7 @@ class Run:
     batch: int
     alpha: float
     train: int
+    precision: str
     macs: float
     parameters: float
     original: float
@@ -193,7 +194,14 @@ def renewed(graph: Any, seed: int) -> Any:
 
 def recovered(work: Given, model: Model, args: argparse.Namespace, seed: int) -> Model:
     flips = "flip_shift"
-    how = Distill(epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch, alpha=args.alpha, augment=flips)
+    how = Distill(
+        epochs=args.epochs,
+        learning_rate=args.rate,
+        batch_size=args.batch,
+        alpha=args.alpha,
+        augment=flips,
+        precision=args.precision,
+    )
     return how.run(model, context(work, seed)).model
 
 
@@ -220,6 +228,7 @@ def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespa
         args.batch,
         args.alpha,
         len(work.train.labels),
+        args.precision,
         1.0 if way == TFMOT else new.macs / old.macs,
         new.parameters / old.parameters,
         100 * float(right(work.model, work.judged).mean()),
@@ -299,7 +308,7 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
         cells = (
             f"{key[0]:.0%}",
             key[1],
-            f"{key[2]} x {key[6]:,}, rate {key[3]:g}, batch {key[4]}, alpha {key[5]:g}",
+            f"{key[2]} x {key[6]:,}, rate {key[3]:g}, batch {key[4]}, alpha {key[5]:g}, {key[7]}",
             str(len(same)),
             _mean(100 * row.macs for row in same),
             _mean(100 * row.parameters for row in same),
@@ -315,7 +324,7 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
 
 def _place(row: Run) -> tuple[Any, ...]:
     """What tells lines of the table apart."""
-    return (row.removed, row.way, row.epochs, row.rate, row.batch, row.alpha, row.train)
+    return (row.removed, row.way, row.epochs, row.rate, row.batch, row.alpha, row.train, row.precision)
 
 
 def _mean(values: Any, digits: int = 1) -> str:
@@ -343,6 +352,9 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--rate", type=float, default=2e-3)
     ask.add_argument("--batch", type=int, default=128)
     ask.add_argument("--alpha", type=float, default=1.0, help="the teacher's part of the loss")
+    ask.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"), help="that training computes in"
+    )
     ask.add_argument("--train", type=int, default=50_000)
     ask.add_argument("--table", action="store_true")
     ask.add_argument("--out", type=Path)
@@ -370,7 +382,7 @@ def main() -> None:
         for seed in args.seeds:
             for removed in args.removed:
                 for way in args.ways:
-                    how = (args.epochs, args.rate, args.batch, args.alpha, len(work.train.labels))
+                    how = (args.epochs, args.rate, args.batch, args.alpha, len(work.train.labels), args.precision)
                     key = (name, seed, removed, way, *how)
                     done = {_key(row) for row in records(args.records)}
                     if key in done:

@@ -16,7 +16,7 @@ from toolkit.engine.checkpoint import Checkpoint
 from toolkit.engine.loss import Target
 from toolkit.engine.sparsity import Pattern, Schedule, Sparsity, kept, masks_for, over, sparsified
 from toolkit.engine.step import Batches
-from toolkit.engine.teaching import Teaching
+from toolkit.engine.teaching import Precision, Teaching
 from toolkit.engine.train import Watch, fit
 from toolkit.engine.views import Views
 
@@ -56,11 +56,11 @@ def teaching(epochs: int = 3, **more: Any) -> Teaching:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_zeros_are_as_many_as_asked_for_under_every_optimizer(
-    data: tuple[Any, Any], student: Any, optimizer: str, half: bool
+    data: tuple[Any, Any], student: Any, optimizer: str, precision: Precision
 ) -> None:
-    result = fit(student, None, *data, how=teaching(optimizer=optimizer, half=half))
+    result = fit(student, None, *data, how=teaching(optimizer=optimizer, precision=precision))
     for name, kernel in kernels(result.model).items():
         assert np.count_nonzero(kernel) == kept(kernel.size, 0.7), name
         assert not np.signbit(kernel[kernel == 0]).any()  # plain zeros: bits that compress

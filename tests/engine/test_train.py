@@ -16,7 +16,7 @@ from toolkit.engine.checkpoint import Checkpoint
 from toolkit.engine.hold import hold
 from toolkit.engine.loss import Target
 from toolkit.engine.schedule import Schedule
-from toolkit.engine.teaching import Teaching
+from toolkit.engine.teaching import Precision, Teaching
 from toolkit.engine.train import Watch, fit
 from toolkit.engine.views import Views
 from toolkit.errors import InputError
@@ -327,13 +327,16 @@ def test_checkpoint_of_another_training_is_not_taken_up(data: tuple[Any, Any], s
     assert told == [0, 0]
 
 
-def test_half_precision_trains_and_gives_back_float32(data: tuple[Any, Any], student: Any) -> None:
-    how = Teaching(epochs=8, batch_size=16, learning_rate=0.02, half=True)
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_trains_and_gives_back_float32(
+    data: tuple[Any, Any], student: Any, precision: Precision
+) -> None:
+    how = Teaching(epochs=8, batch_size=16, learning_rate=0.02, precision=precision)
     result = fit(student, None, *data, how=how)
     assert {layer.compute_dtype for layer in result.model.layers} == {"float32"}
     assert {weight.dtype for weight in result.model.weights} == {"float32"}
     assert result.curves["loss"][-1] < result.curves["loss"][0]
-    plain = fit(student, None, *data, how=replace(how, half=False))
+    plain = fit(student, None, *data, how=replace(how, precision="float32"))
     assert result.curves["loss"][0] == pytest.approx(plain.curves["loss"][0], rel=0.05)
 
 

@@ -246,6 +246,8 @@ def test_qat_refuses_what_it_cannot_do(original: Model, result: Any) -> None:
         Qat().run(original, replace(context, original=None))
     with pytest.raises(ValidationError):
         Qat(freeze_after=1.5)
+    with pytest.raises(ValidationError, match="steps are finer than bfloat16 tells apart"):
+        Qat(precision="bfloat16")
     with pytest.raises(ValidationError, match="lasts for freeze_after of the training"):
         Qat(batchnorm="corrected", freeze_after=0)
     with pytest.raises(ValidationError, match="freeze_after is of ranges 'moving'"):

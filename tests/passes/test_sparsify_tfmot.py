@@ -79,6 +79,7 @@ def test_zeros_of_tfmot_stand_in_the_packed_file(model: Model, tmp_path: Path) -
         ({"scope": "global"}, "backend 'tfmot' has scope 'layer' only"),
         ({"augment": "shift"}, "backend 'tfmot' has augment 'none' only"),
         ({"patience": 2}, "backend 'tfmot' has patience 0 only"),
+        ({"precision": "bfloat16"}, "backend 'tfmot' has precision 'float32' only"),
         ({"epochs": 0}, "backend 'tfmot' trains"),
     ],
 )

@@ -22,7 +22,6 @@ Array = NDArray[Any]
 Told = Callable[[int, float, float], None]  # epoch from 1, share done of it, mean loss so far
 MOST_ANSWERS = 256 * 2**20  # bytes of a teacher's answers kept; beyond, it answers again in every step
 SECOND = 1.0  # between two signs of life within an epoch
-HALF = "mixed_float16"  # Keras' policy: computes in 16 bits, keeps weights in 32 (Micikevicius et al. 2017)
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,9 @@ class Trainer:
     """Student, teacher and optimizer. The networks given stay as they are; `student.graph` is what learns."""
 
     def __init__(self, student: Any, teacher: Any | None, batches: Batches, how: Teaching) -> None:
-        dtype = HALF if how.half else None
-        self.student = heads.learner(student, how.head, batches.steps, frozen=how.frozen, dtype=dtype)
+        self.student = heads.learner(student, how.head, batches.steps, frozen=how.frozen, dtype=how.policy)
         if teacher is not None and not isinstance(teacher, Teacher):
-            teacher = of_graph(teacher, how.head)
+            teacher = of_graph(teacher, how.head, how.policy)
         self._teacher: Teacher | None = teacher if how.target.alpha > 0 else None
         self._views = views.network(how.views, tuple(student.inputs[0].shape[1:]), how.seed)
         self._batches, self._how = batches, how
@@ -171,7 +169,7 @@ def _optimizer(how: Teaching, rates: schedule.Rates) -> Any:
         found = keras.optimizers.AdamW(table, weight_decay=how.weight_decay)
     else:
         found = keras.optimizers.Adam(table)
-    return keras.optimizers.LossScaleOptimizer(found) if how.half else found
+    return keras.optimizers.LossScaleOptimizer(found) if how.precision == "float16" else found
 
 
 def _first(outputs: Any) -> Any:

@@ -36,9 +36,9 @@ class Teacher:
     answers: Callable[[Array], Array]
 
 
-def of_graph(graph: Any, head: str) -> Teacher:
-    """A flat Keras model, its last softmax or sigmoid dropped where that can be."""
-    learner = heads.learner(graph, head)
+def of_graph(graph: Any, head: str, dtype: str | None = None) -> Teacher:
+    """A flat Keras model, its last softmax or sigmoid dropped where that can be. dtype: a Keras policy."""
+    learner = heads.learner(graph, head, dtype=dtype)
     model = learner.graph
 
     def look(images: Any) -> Any:

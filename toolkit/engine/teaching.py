@@ -10,6 +10,8 @@ from toolkit.engine.schedule import Schedule
 from toolkit.engine.sparsity import Sparsity
 from toolkit.engine.views import Views
 
+Precision = Literal["float32", "float16", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Teaching:
@@ -18,8 +20,9 @@ class Teaching:
     target: what the loss asks for, and how much of it the teacher has a say in. augment, views: random changes of the
     images, of both kinds. judged_by: what evaluates epochs, a score to be large or a loss to be small. patience: epochs
     without a better evaluation before stopping; 0 never stops early. frozen: layers that stay as they are and work as
-    in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. half: compute in 16 bits where Keras'
-    mixed_float16 does; the weights stay float32. sparsity: zeros that are made, or kept, as training goes on.
+    in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. precision: what is computed in, by Keras' mixed
+    policies (Micikevicius et al. 2017, arXiv:1710.03740); the weights stay float32. sparsity: zeros that are made, or
+    kept, as training goes on.
     """
 
     epochs: int
@@ -36,9 +39,14 @@ class Teaching:
     frozen: frozenset[str] = frozenset()
     judged_by: Literal["score", "loss"] = "score"
     patience: int = 0
-    half: bool = False
+    precision: Precision = "float32"
     sparsity: Sparsity | None = None
     seed: int = 0
+
+    @property
+    def policy(self) -> str | None:
+        """Keras' name for the precision; None for its usual one."""
+        return None if self.precision == "float32" else f"mixed_{self.precision}"
 
     @property
     def labels_only(self) -> Target:

@@ -37,7 +37,7 @@ def check(model: Any, how: Teaching, where: str) -> None:
     ends = len(model.inputs), len(model.outputs)
     if ends != (1, 1):
         raise UnsupportedError(where, f"needs one input and one output, got {ends[0]} and {ends[1]}")
-    asked = {"augment": how.augment != "none", "views": how.views != Views(), "half": how.half}
+    asked = {"augment": how.augment != "none", "views": how.views != Views(), "precision": how.precision != "float32"}
     asked |= {"frozen": bool(how.frozen), "patience": how.patience > 0}
     if wrong := [name for name, is_asked in asked.items() if is_asked]:
         raise UnsupportedError(where, f"does not know {', '.join(wrong)}", "leave that out")

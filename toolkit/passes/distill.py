@@ -57,6 +57,9 @@ class Distill(Component):
     """Random views of the images; flip_shift also mirrors them, which is wrong for digits and text."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Epochs that are no better on selection before it stops; 0 goes through all."""
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What teacher and student compute in (float16: a GPU; bfloat16: processors with instructions for it, too); the
+    weights stay float32, and so does the model that comes out."""
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """A trained copy.
@@ -69,12 +72,13 @@ class Distill(Component):
 
         teacher, train = self._checked(model, context)
         held = self._images(train, model.signature.inputs[0].name, context)
+        how = self._teaching(model, context)
         result = fit(
             model.graph,
-            as_teacher(teacher),
+            as_teacher(teacher, how.policy),
             held.rows,
             train.labels,
-            how=self._teaching(model, context),
+            how=how,
             evaluate=evaluation(model, context),
             watch=self._watch(model, context),
             checkpoint=kept(context),
@@ -156,7 +160,7 @@ class Distill(Component):
         from toolkit.engine.teaching import Teaching
 
         alpha = 1.0 if model.head == "embedding" else self.alpha
-        own = self.model_dump(include={"epochs", "batch_size", "learning_rate", "augment", "patience"})
+        own = self.model_dump(include={"epochs", "batch_size", "learning_rate", "augment", "patience", "precision"})
         target = Target(temperature=self.temperature, alpha=alpha)
         return Teaching(
             **own,
@@ -255,13 +259,13 @@ def _values(model: Model) -> int:
     return prod(size or 1 for size in model.signature.outputs[0].shape[1:])
 
 
-def as_teacher(teacher: Model) -> Teacher:
-    """The teacher as the training engine asks it."""
+def as_teacher(teacher: Model, dtype: str | None = None) -> Teacher:
+    """The teacher as the training engine asks it; one that is a Keras graph computes by this policy of Keras."""
     from toolkit.engine import foreign
     from toolkit.engine.teacher import of_graph, of_network
 
     if teacher.kind == "keras":
-        return of_graph(teacher.graph, teacher.head)
+        return of_graph(teacher.graph, teacher.head, dtype)
     (image,), outputs = teacher.signature.inputs, teacher.signature.outputs
     port, names = foreign.Port(image.name, image.layout == "NCHW"), tuple(spec.name for spec in outputs)
     network = foreign.Network(teacher.kind, teacher.graph, (port,), names)

@@ -60,6 +60,12 @@ class Qat(Distill):
     scheme, on what it takes."""
 
     @model_validator(mode="after")
+    def _rounds_in_float32(self) -> Qat:
+        if self.precision != "float32":
+            raise ValueError(f"precision: the file's steps are finer than {self.precision} tells apart; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _tfmot_takes(self) -> Qat:
         wanted = {"flavour": "asymmetric", "granularity": "per_channel", "augment": "none", "patience": 0}
         for name, value in wanted.items() if self.backend == "tfmot" else ():

@@ -91,7 +91,7 @@ class Sparsify(Distill):
 
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
-        wanted = {"scope": "layer", "augment": "none", "patience": 0}
+        wanted = {"scope": "layer", "augment": "none", "patience": 0, "precision": "float32"}
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")

@@ -11,6 +11,7 @@ from toolkit.training.section import TrainSection
 
 if TYPE_CHECKING:
     from toolkit.engine.loss import Target
+    from toolkit.engine.teaching import Precision
 
 HEADS: dict[str, tuple[Meaning, ...]] = {  # what the labels are -> heads that learn from them, the usual one first
     "classes": ("softmax", "logits", "sigmoid"),
@@ -79,11 +80,11 @@ def _class_weights(section: TrainSection, train: Dataset) -> tuple[float, ...]:
     return tuple(float(asked.get(name, 1.0)) for name in train.classes)  # type: ignore[union-attr]
 
 
-def half(section: TrainSection) -> bool:
-    """Whether to compute in 16 bits."""
+def precision(section: TrainSection) -> Precision:
+    """What to compute in."""
     import tensorflow as tf
 
     found = bool(section.mixed_precision) and bool(tf.config.list_physical_devices("GPU"))
     if section.mixed_precision is True and not found:
         raise UnavailableError("train.mixed_precision", "there is no GPU here", 'set "auto" or false')
-    return found
+    return "float16" if found else "float32"

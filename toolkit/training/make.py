@@ -25,7 +25,7 @@ from toolkit.core import (
     TensorSpec,
 )
 from toolkit.errors import InputError
-from toolkit.training.asked import HEADS, checked, columns, half, target
+from toolkit.training.asked import HEADS, checked, columns, precision, target
 from toolkit.training.section import SMALL, TrainSection
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from toolkit.engine.backbone import Network
     from toolkit.engine.hold import Held
     from toolkit.engine.loss import Target
-    from toolkit.engine.teaching import Teaching
+    from toolkit.engine.teaching import Precision, Teaching
     from toolkit.engine.train import Evaluate, TrainResult, Watch
     from toolkit.engine.views import Pixels
 
@@ -73,7 +73,7 @@ def make_model(
     images, meaning = checked(section, context, head)
     network = _network(section, context, _shape(preprocessing), columns(images, meaning), meaning)
     pixels, aim = _pixels(preprocessing), target(section, images)
-    maker = _Maker(section, context, images, meaning, pixels, aim, half(section), work)
+    maker = _Maker(section, context, images, meaning, pixels, aim, precision(section), work)
     changes: list[LayerChange] = [_made(section, network)]
     curves: dict[str, tuple[float, ...]] = {}
     phases = tuple(_phases(section, network))
@@ -111,7 +111,7 @@ class _Maker:
     meaning: Meaning
     pixels: Pixels
     target: Target
-    half: bool
+    precision: Precision
     work: Work | None
 
     def phase(self, phase: Phase, network: Network) -> tuple[Any, LayerChange, dict[str, tuple[float, ...]]]:
@@ -216,7 +216,7 @@ class _Maker:
             weight_decay=section.weight_decay,
             frozen=frozen,
             patience=section.patience if self.context.selection is not None else 0,
-            half=self.half,
+            precision=self.precision,
             seed=self.context.seed,
         )
 
