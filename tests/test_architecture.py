@@ -25,6 +25,7 @@ FLOORS = {
     "schema": 2,
     "budget": 3,
     "quantization": 2,
+    "traits": 2,
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
     "core": 4,
@@ -52,6 +53,7 @@ FLOORS = {
     "data": 6,
     "checks": 6,
     "allowed": 7,
+    "ordering": 7,
     "plan": 7,
     "pruning": 7,
     "runs": 7,
