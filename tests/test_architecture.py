@@ -49,6 +49,7 @@ FLOORS = {
     "recipe_file": 6,
     "overrides": 6,
     "recipe": 6,
+    "extending": 6,
     "recipe_reader": 6,
     "data": 6,
     "checks": 6,
