@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -13,17 +14,22 @@ from toolkit.core import QuantSpec, Trait
 from toolkit.plan import Stage
 from toolkit.traits import SHAPE
 
-# as a recipe writes them -> what is meant by the letters below
+# what the table of the docs calls them -> as a recipe has them
 WRITTEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "student": ("student", {"width": 0.5}),
     "prune": ("prune", {"macs": 0.5}),
-    "refit": ("prune", {"macs": 0.5, "reconstruct": True}),
+    "prune, `reconstruct`": ("prune", {"macs": 0.5, "reconstruct": True}),
     "sparsify": ("sparsify", {"sparsity": 0.5}),
-    "2:4": ("sparsify", {"pattern": "2:4"}),
+    "sparsify, N:M or blocks": ("sparsify", {"pattern": "2:4"}),
+    "cluster": ("cluster", {"clusters": 16}),
     "distill": ("distill", {}),
     "quantize": ("quantize", {"scheme": "int8"}),
+    "quantize, `corrections`": ("quantize", {"scheme": "int8", "corrections": ["equalize"]}),
     "qat": ("qat", {}),
-    "tfmot": ("qat", {"backend": "tfmot"}),
+    "qat, `tfmot`": ("qat", {"backend": "tfmot"}),
 }
+HERE = [name for name, (use, _) in WRITTEN.items() if use in registry.FAMILIES["passes"]]
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 
 
 def chain(passes: Sequence[tuple[str, Any]], export: bool = True) -> list[Stage]:
@@ -55,9 +61,9 @@ def declared(makes: Sequence[Trait] = (), keeps: Any = None) -> Any:
         ("prune", "distill", "prune", "distill"),
         ("sparsify", "prune", "distill"),  # single zeros of the channels that stay are kept
         ("prune", "sparsify", "distill", "qat"),
-        ("2:4", "distill", "qat"),
-        ("2:4", "sparsify", "quantize"),
-        ("prune", "tfmot"),
+        ("sparsify, N:M or blocks", "distill", "qat"),
+        ("sparsify, N:M or blocks", "sparsify", "quantize"),
+        ("prune", "qat, `tfmot`"),
         ("distill", "sparsify", "quantize"),
     ],
 )
@@ -73,10 +79,13 @@ def test_orders_that_keep_everything_pass(names: tuple[str, ...]) -> None:
         (("quantize", "quantize"), "last pass of its variant. Fix: leave one of them out"),
         (("qat", "quantize"), "r.toml:2: quantize comes after qat"),
         (("quantize", "qat"), "last pass of its variant. Fix: leave one of them out"),
-        (("sparsify", "refit"), "whose zeros it would fill. Fix: put prune before sparsify"),
-        (("2:4", "prune"), "whose groups or blocks of zeros it would break up. Fix: put prune before sparsify"),
-        (("2:4", "distill", "prune"), "r.toml:3: prune comes after sparsify (r.toml:1)"),
-        (("sparsify", "tfmot"), "r.toml:2: qat comes after sparsify (r.toml:1), whose zeros it would fill"),
+        (("sparsify", "prune, `reconstruct`"), "whose zeros it would fill. Fix: put prune before sparsify"),
+        (
+            ("sparsify, N:M or blocks", "prune"),
+            "whose groups or blocks of zeros it would break up. Fix: put prune before sparsify",
+        ),
+        (("sparsify, N:M or blocks", "distill", "prune"), "r.toml:3: prune comes after sparsify (r.toml:1)"),
+        (("sparsify", "qat, `tfmot`"), "r.toml:2: qat comes after sparsify (r.toml:1), whose zeros it would fill"),
     ],
 )
 def test_order_that_loses_work_is_one_line_with_the_reason_and_the_fix(names: tuple[str, ...], words: str) -> None:
@@ -133,3 +142,15 @@ def test_every_pass_declares_traits_that_there_are(name: str) -> None:
 
 def test_every_trait_has_a_reason() -> None:
     assert set(ordering.REASONS) == set(get_args(Trait))
+
+
+def test_table_of_the_docs_says_what_plan_says() -> None:
+    rows = [line.strip("|\n ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    start = next(index for index, row in enumerate(rows) if row[0] == "first, then:")
+    columns = rows[start][1:]
+    table = {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows[start + 2 : start + 2 + len(columns)]}
+    assert list(table) == columns == list(WRITTEN)
+    for first in HERE:
+        for then in HERE:
+            refused = [line for line in said(first, then) if " comes after " in line]
+            assert table[first][then] == ("no" if refused else "yes"), (first, then, refused)
