@@ -143,7 +143,8 @@ class _Lines:
 
     def _top(self) -> Iterator[str]:
         title = self.profile.title or self.profile.name
-        yield f"# {title}: {', '.join(self.able)} {'with' if self.trains else 'without'} training."
+        trained = ", and int8 of a model that is trained further" if self.trains and "int8" in self.able else ""
+        yield f"# {title}: {' and '.join(self._schemes())}, nothing trained{trained}."
         yield "# `edgekit plan` says what it would do, `edgekit run` does it; docs/recipes.md says more."
         yield "schema = 1"
         yield f"description = {_text(f'A first recipe for {self.profile.name}')}"
@@ -156,7 +157,8 @@ class _Lines:
         if known:
             yield f"# {known}."
         yield f"source = {_text(model.source)}"
-        yield f"# What its output means, as its last layer shows ({model.head}); say so where that is wrong."
+        seen = f"as its last layer shows ({model.head})" if model.head != "tensor" else "found when it is read"
+        yield f"# What its output means, {seen}; say so where that is wrong."
         yield 'head = "auto"'
         if None in model.size:
             yield "# The model leaves height and width open: CHECK. 224 x 224 is what ImageNet's networks are given."
