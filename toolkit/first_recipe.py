@@ -51,16 +51,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Images:
-    """Images as they were found. table: [data] as the recipe writes it; subsets: parts that the data itself names."""
+    """Images as they were found. table: [data] as the recipe writes it; subsets: parts the data names, their images."""
 
     table: Mapping[str, Any] = field(default_factory=dict)
     count: int = 0
     classes: int = 0
-    subsets: tuple[str, ...] = ()
+    subsets: Mapping[str, int] = field(default_factory=dict)
 
     def part(self, split: str) -> str | None:
-        """The data's own part for a split."""
-        return next((name for name in SUBSETS[split] if name in self.subsets), None)
+        """The data's own part for a split, where it leaves at least half of the images to the others."""
+        return next((name for name in SUBSETS[split] if 0 < 2 * self.subsets.get(name, 0) <= self.count), None)
 
 
 @dataclass(frozen=True)

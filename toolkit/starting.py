@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def _images(data: str, base: Path, model: Seen, allow_code: tuple[str, ...]) -> 
         output = TensorSpec("output", (None, model.outputs), "float32", model.head)
         fit.check_data(output, cast("Dataset", records))
     paths = {key[0]: _from(path, base) for key, path in paths_in(dataset) if key[0] in table} if dataset else {}
-    return Images({**table, **paths}, len(records), len(records.classes), tuple(sorted(set(records.subsets) - {""})))
+    return Images({**table, **paths}, len(records), len(records.classes), Counter(records.subsets))
 
 
 def _table(data: str) -> dict[str, Any]:
