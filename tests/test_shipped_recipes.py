@@ -90,4 +90,7 @@ def test_run_judges_answers_and_size_and_leaves_the_latency_of_its_device_open(
     assert manifest.outcome == "INCONCLUSIVE"
     sources = {row.source for row in manifest.measurements if row.device == device and row.name.startswith("latency")}
     assert "measured" not in sources
+    stand_in = [row for row in manifest.measurements if row.device == HERE and row.name == "latency_p50_ms"]
+    assert bool(stand_in) == (name != "mcu-int8")
+    assert not any("cores" in row.how for row in stand_in)  # a phone's eighth core is none of this machine's
     assert "not measured" in (tmp_path / "run" / "report.html").read_text()
