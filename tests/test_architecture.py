@@ -25,6 +25,7 @@ FLOORS = {
     "schema": 2,
     "budget": 3,
     "quantization": 2,
+    "codebook": 2,
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
     "core": 4,
