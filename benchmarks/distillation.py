@@ -43,7 +43,12 @@ WAYS: dict[str, dict[str, Any]] = {
     LABELS: {"alpha": 0.0},
     "teacher": {"alpha": 1.0},
     "teacher and labels": {"alpha": 0.8},
+    "mse": {"alpha": 1.0, "loss": "mse"},
+    "hints": {"alpha": 0.8, "hints": {}},
+    "attention": {"alpha": 0.8, "attention": {}},
+    "relational": {"alpha": 0.8, "relational": {}},
 }
+USUAL = (LABELS, "teacher", "teacher and labels")
 VIEWS = "flip_shift"
 MORE = 1.3  # of the lost accuracy, to what labels recover
 OVERHEAD = 1.1
@@ -368,7 +373,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--data", type=Path)
     ask.add_argument("--records", type=Path)
     ask.add_argument("--models", nargs="+", default=[models[0]], choices=models)
-    ask.add_argument("--ways", nargs="+", help=f"default: all of {', '.join(WAYS)}, and --also")
+    ask.add_argument("--ways", nargs="+", help=f"of {', '.join(WAYS)}; default: {', '.join(USUAL)}, --also")
     ask.add_argument("--also", action="append", default=[], metavar="NAME: TOML", help="a further way; ; parts keys")
     ask.add_argument("--cut", default=pruning.OURS, choices=list(pruning.WAYS), help="how channels are chosen")
     ask.add_argument("--removed", nargs="+", type=float, default=[0.7])
@@ -388,7 +393,7 @@ def arguments() -> argparse.Namespace:
     for text in args.also:
         name, _, keys = text.partition(":")
         args.options[name.strip()] = tomllib.loads(keys.replace(";", "\n"))
-    args.ways = args.ways or list(args.options)
+    args.ways = args.ways or [name for name in args.options if name in USUAL or name not in WAYS]
     if unknown := set(args.ways) - set(args.options):
         ask.error(f"--ways: no way is called {', '.join(sorted(unknown))}; there are {', '.join(args.options)}")
     return args
