@@ -23,7 +23,7 @@ import statistics
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,6 +36,7 @@ from qat_step import small_resnet
 from toolkit.core import Model, PassContext
 from toolkit.passes.distill import Distill
 from toolkit.passes.prune import Prune
+from toolkit.sources.keras import Keras
 
 LABELS = "labels"
 # what a way asks of `distill`; each has the rest at its defaults, or as the command line says
@@ -143,8 +144,9 @@ def run(work: pruning.Given, model: Model, before: tuple[Any, Any], asked: Asked
         "augment": VIEWS,
         "precision": args.precision,
     }
+    context = replace(pruning.context(work, asked.seed), load=Keras().load)  # of a way that names another teacher
     started = pruning.spent()
-    after = Distill(**{**given, **args.options[asked.way]}).run(model, pruning.context(work, asked.seed)).model
+    after = Distill(**{**given, **args.options[asked.way]}).run(model, context).model
     minutes = (pruning.spent() - started) / 120
     found = pruning.right(after, work.judged)
     return Run(
@@ -301,8 +303,6 @@ def overhead(name: str, args: argparse.Namespace) -> list[str]:
 
 
 def original(name: str, data: Path | None) -> Model:
-    from toolkit.sources.keras import Keras
-
     if data is not None:
         return Keras().load(data / "models" / f"{name}.keras")
     import tempfile

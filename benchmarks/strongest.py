@@ -43,6 +43,7 @@ from toolkit.exporters import tflite_file, tflite_scan
 from toolkit.exporters.tflite import TFLite
 from toolkit.recipe import Recipe, Step, Variant
 from toolkit.recipe_reader import load_recipe
+from toolkit.sources.keras import Keras
 
 FLOAT, TENSORFLOW = "float32", "TensorFlow int8"
 NONE = (0.0, 0.0, 0.0, 0, 0, "", "")  # of a file that is not made yet
@@ -133,6 +134,7 @@ def made(work: pruning.Given, seed: int, kept: float, args: argparse.Namespace) 
             work.model.signature.inputs[0].name,
             pruning.Split(calibration(work, seed, args.calibration), np.zeros(args.calibration, np.int64)),
         ),
+        load=Keras().load,  # another teacher, with --set passes.1.teacher=PATH
     )
     model, trunk = passed(work.model, recipe.passes, context, folder / "trunk")
     trained = 100 * float(pruning.right(model, work.judged).mean())
