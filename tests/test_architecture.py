@@ -26,6 +26,7 @@ FLOORS = {
     "budget": 3,
     "quantization": 2,
     "traits": 2,
+    "codebook": 2,
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
     "core": 4,

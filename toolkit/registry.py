@@ -17,6 +17,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "prune": "toolkit.passes.prune:Prune",
         "distill": "toolkit.passes.distill:Distill",
         "sparsify": "toolkit.passes.sparsify:Sparsify",
+        "cluster": "toolkit.passes.cluster:Cluster",
         "quantize": "toolkit.passes.quantize:Quantize",
         "qat": "toolkit.passes.qat:Qat",
     },
