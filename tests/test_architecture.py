@@ -57,6 +57,7 @@ FLOORS = {
     "pruning": 7,
     "runs": 7,
     "beside": 8,
+    "weighing": 8,
     "bundle": 8,
     "card": 8,
     "candidates": 8,
