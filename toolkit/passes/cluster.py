@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from toolkit.core import Codebook, Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes.distill import Distill, as_teacher, evaluation, kept_codebooks, still_zero, thawed
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,16 @@ class Cluster(Distill):
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(package, what to install) that training needs beyond every install's."""
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
+
+    @property
+    def makes(self) -> frozenset[Trait]:  # type: ignore[override]
+        """Shared values."""
+        return frozenset({"clustered", "trained"} if self.epochs else {"clustered"})
+
+    @property
+    def keeps(self) -> frozenset[Trait]:  # type: ignore[override]
+        """What it leaves as earlier passes made it: the zeros, and shared values of layers that it leaves alone."""
+        return SHAPE | ZEROS | ({"clustered"} if self.backend == "native" else set())
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]

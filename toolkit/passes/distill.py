@@ -16,6 +16,7 @@ from pydantic import Field
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.schema import Component
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ class Distill(Component):
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
     needs: ClassVar[tuple[str, ...]] = ("train",)
+    makes: ClassVar[frozenset[Trait]] = frozenset({"trained"})
+    keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS | {"fresh", "clustered"}
     called: ClassVar[str] = "distill"  # by recipes, and in what it says
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes.distill import Distill, as_teacher, evaluation, thawed
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,6 +103,14 @@ class Sparsify(Distill):
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(package, what to install) that training needs beyond every install's."""
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
+
+    keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS
+
+    @property
+    def makes(self) -> frozenset[Trait]:  # type: ignore[override]
+        """Zeros, in groups or blocks or anywhere."""
+        zeros: Trait = "sparse" if self.pattern == "unstructured" else "patterned"
+        return frozenset({zeros, "trained"} if self.epochs else {zeros})
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
