@@ -57,6 +57,8 @@ class Cluster(Distill):
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
         if self.backend == "tfmot" and not self.epochs:
             raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
+        if not self.epochs and self.assignment != "renewed":
+            raise ValueError("assignment is of no use with epochs = 0, which trains nothing; leave it out")
         return self
 
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
