@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from toolkit.checks.weights import Weight
 from toolkit.core import Artifact, Codebook, Measurement
 from toolkit.devices import DeviceProfile
+
+if TYPE_CHECKING:
+    from toolkit.core import Array
 
 ONE_BY_ONE = "the file stores each weight by itself, and the runtime computes with all of them"
 RULES = {
@@ -50,23 +54,30 @@ class Shared:
 
 
 def coded(weights: Sequence[Weight]) -> Coded:
-    """n x H(values) / 8 bytes for each weight, and its codebook; no more than it takes as it is."""
-    import numpy as np
-
+    """n x H(values) / 8 bytes for each weight, and its codebook: one for all of it or one for each output channel,
+    whichever is less, and no more than it takes as it is."""
     stored = bound = 0.0
     for weight in weights:
-        values, counts = np.unique(weight.values, return_counts=True)
         own = weight.values.size * weight.bits / 8
-        entropy = float(-(counts * np.log2(counts / weight.values.size)).sum())
         stored += own
-        bound += min(own, (entropy + len(values) * weight.bits) / 8)
+        bound += min(own, _bytes(weight.values, weight.bits), sum(_bytes(row, weight.bits) for row in weight.channels))
     return Coded(stored, bound)
+
+
+def _bytes(values: Array, bits: int) -> float:
+    """Of values by their entropy, and of their codebook."""
+    import numpy as np
+
+    different, counts = np.unique(values, return_counts=True)
+    entropy = float(-(counts * np.log2(counts / values.size)).sum())
+    return (entropy + len(different) * bits) / 8
 
 
 def measure_entropy(subject: str, weights: Sequence[Weight]) -> Measurement:
     """`entropy_bytes`: an estimated bound of what the weights take where they are sent entropy-coded."""
     found = coded(weights)
-    how = {"what": "estimated bound: of the weights alone, each coded by how often its values occur, and its codebook"}
+    what = "estimated bound: of the weights alone, coded by how often each value occurs in a layer or output channel"
+    how = {"what": f"{what}, and their codebooks"}
     stored = {"weights_bytes": round(found.stored)}
     return Measurement(subject, "entropy_bytes", round(found.coded), "bytes", "computed", how={**how, **stored})
 
