@@ -58,7 +58,7 @@ MODELS = {
 def test_recipe_can_be_planned_on_every_shipped_device(device: str, folder: Path) -> None:
     profile = load_device(device)
     for what, model in MODELS.items():
-        for images in (None, FEW, MANY) if model.head not in ("regression", "sigmoids") else (None,):
+        for images in (None, FEW, MANY) if what == "classes" else (MANY,):
             if not forms(model.kind, profile):
                 with pytest.raises(UnsupportedError, match="runs no file that can be made of this"):
                     first_recipe(model, profile, device, images)
@@ -126,8 +126,10 @@ def test_model_too_large_for_the_storage_is_cut_to_what_fits() -> None:
 def test_splits_follow_the_number_of_images_and_the_datas_own_parts() -> None:
     assert written(NET, "pixel-8", FEW)["data"]["splits"] == {"calibration": 15, "test": "rest"}
     assert written(NET, "pixel-8", MANY)["data"]["splits"] == {"selection": 0.1, "calibration": 200, "test": 0.2}
-    own = replace(MANY, subsets=("test", "train", "val"))
+    own = replace(MANY, subsets={"test": 300, "train": 1297, "val": 200})
     assert written(NET, "pixel-8", own)["data"]["splits"] == {"selection": "val", "calibration": 200, "test": "test"}
+    alone = replace(MANY, subsets={"test": 1797})  # nothing would be left to learn from
+    assert written(NET, "pixel-8", alone)["data"]["splits"]["test"] == 0.2
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Images:
-    """Images as they were found. table: [data] as the recipe writes it; subsets: parts that the data itself names."""
+    """Images as they were found. table: [data] as the recipe writes it; subsets: parts the data names, their images."""
 
     table: Mapping[str, Any] = field(default_factory=dict)
     count: int = 0
     classes: int = 0
-    subsets: tuple[str, ...] = ()
+    subsets: Mapping[str, int] = field(default_factory=dict)
 
     def part(self, split: str) -> str | None:
-        """The data's own part for a split."""
-        return next((name for name in SUBSETS[split] if name in self.subsets), None)
+        """The data's own part for a split, where it leaves at least half of the images to the others."""
+        return next((name for name in SUBSETS[split] if 0 < 2 * self.subsets.get(name, 0) <= self.count), None)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class _Lines:
 
     def _top(self) -> Iterator[str]:
         title = self.profile.title or self.profile.name
-        yield f"# {title}: {', '.join(self.able)} {'with' if self.trains else 'without'} training."
+        trained = ", and int8 of a model that is trained further" if self.trains and "int8" in self.able else ""
+        yield f"# {title}: {' and '.join(self._schemes())}, nothing trained{trained}."
         yield "# `edgekit plan` says what it would do, `edgekit run` does it; docs/recipes.md says more."
         yield "schema = 1"
         yield f"description = {_text(f'A first recipe for {self.profile.name}')}"
@@ -156,7 +157,8 @@ class _Lines:
         if known:
             yield f"# {known}."
         yield f"source = {_text(model.source)}"
-        yield f"# What its output means, as its last layer shows ({model.head}); say so where that is wrong."
+        seen = f"as its last layer shows ({model.head})" if model.head != "tensor" else "found when it is read"
+        yield f"# What its output means, {seen}; say so where that is wrong."
         yield 'head = "auto"'
         if None in model.size:
             yield "# The model leaves height and width open: CHECK. 224 x 224 is what ImageNet's networks are given."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from toolkit.inspection import inspect_file
 from toolkit.overrides import toml_value, with_data
 from toolkit.plan import Plan, make_plan, source_of
 from toolkit.recipe_reader import parse_recipe
-from toolkit.schema import Reader
+from toolkit.schema import Reader, paths_in
 
 SCALING = ("Rescaling", "Normalization")  # layers that bring pixels to what a network was trained on
 
@@ -131,8 +132,8 @@ def _images(data: str, base: Path, model: Seen, allow_code: tuple[str, ...]) -> 
     if model.head in fit.TARGETS:
         output = TensorSpec("output", (None, model.outputs), "float32", model.head)
         fit.check_data(output, cast("Dataset", records))
-    written = {**table, "path": _from(Path(table["path"]), base)} if "path" in table else table
-    return Images(written, len(records), len(records.classes), tuple(sorted(set(records.subsets) - {""})))
+    paths = {key[0]: _from(path, base) for key, path in paths_in(dataset) if key[0] in table} if dataset else {}
+    return Images({**table, **paths}, len(records), len(records.classes), Counter(records.subsets))
 
 
 def _table(data: str) -> dict[str, Any]:
