@@ -83,6 +83,16 @@ def check(student: Model, teachers: Sequence[Model], asked: hints.Beside) -> Non
     hints.match(student.graph, teachers[0].graph, asked)
 
 
+def check_apart(student: Model, hint: Hints | None, attention: Attention | None) -> None:
+    """Raise for layers that mean something else where BatchNormalization and activations are apart from weights."""
+    for part, table in (("hints", hint), ("attention", attention)):
+        for name in table.layers if table is not None and not isinstance(table.layers, str) else ():
+            if hasattr(student.graph.get_layer(name), "kernel"):
+                problem = f"{name!r} has weights, which are trained with what is behind them folded in or apart"
+                fix = 'name the activation or addition behind it, or leave it to "auto"'
+                raise InputError(f"{part}.layers", problem, fix)
+
+
 @contextmanager
 def named(called: str) -> Iterator[None]:
     """What is wrong with such a table, with the name of the pass in front."""
