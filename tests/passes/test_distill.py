@@ -317,12 +317,17 @@ def test_settings_that_say_nothing_are_refused(wrong: dict[str, Any], problem: s
 
 @pytest.mark.parametrize("part", ["hints", "attention", "relational"])
 def test_teachers_that_cannot_be_looked_into_are_refused_before_anything_is_read(original: Model, part: str) -> None:
-    elsewhere = replace(original, kind="onnx", graph=Path("net.onnx"))
+    elsewhere = replace(original, kind="savedmodel", graph=Path("net"))
     context = PassContext(original=original, train=Images(), load=lambda path: elsewhere)
-    with pytest.raises(UnsupportedError, match=rf"distill\.{part}: a teacher of kind onnx shows its outputs alone"):
-        Distill(teacher=Path("net.onnx"), **{part: {}}).run(net(), context)
-    with pytest.raises(UnsupportedError, match=rf"distill\.{part}: looks into one teacher, got 2"):
-        Distill(teacher=("original", "original"), **{part: {}}).run(net(), context)
+    with pytest.raises(
+        UnsupportedError, match=rf"distill\.{part}: a teacher of kind savedmodel shows its outputs alone"
+    ):
+        Distill(teacher=Path("net"), **{part: {}}).run(net(), context)
+    with pytest.raises(ValidationError, match="look into the layers of one teacher, got 2"):
+        Distill(teacher=("original", "original"), **{part: {}})
+    with pytest.raises(ValidationError, match=r"net\.onnx shows its outputs alone"):
+        Distill(teacher=Path("net.onnx"), **{part: {}})
+    assert Distill(teacher=Path("net.onnx"), relational={"on": "logits"}).relational is not None
 
 
 def test_layers_that_are_not_there_are_refused_by_the_key(original: Model) -> None:
