@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Codebook, Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes.distill import Distill, as_teacher, evaluation, kept_codebooks, still_zero, thawed
+from toolkit.passes import lessons
+from toolkit.passes.distill import Distill, evaluation, kept_codebooks, still_zero, thawed
 from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ class Cluster(Distill):
     """Name patterns (`*` and `?`) of layers that stay as they are."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 5
     """Passes over the train split; 0 shares the values at once and trains nothing (let `distill` follow)."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
-    """Adam's first step size; decays to 0 along a cosine. One value moves many weights: train gently."""
     backend: Literal["native", "tfmot"] = "native"
     """What trains: native is Edgekit's own; tfmot is tensorflow-model-optimization's cluster_weights."""
 
@@ -55,6 +54,9 @@ class Cluster(Distill):
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         if self.backend == "tfmot" and not self.epochs:
             raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
         if not self.epochs and self.assignment != "renewed":
@@ -150,7 +152,7 @@ class Cluster(Distill):
         """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_clusters
 
-        teacher, train = self._checked(model, context)
+        teachers, train = self._checked(model, context)
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_clusters.check(model.graph, how)
         held = self._images(train, model.signature.inputs[0].name, context)
@@ -160,7 +162,7 @@ class Cluster(Distill):
             held.rows,
             train.labels,
             how=how,
-            original=as_teacher(teacher),
+            original=self._taught_by(teachers, model),
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
