@@ -54,6 +54,7 @@ FLOORS = {
     "allowed": 7,
     "plan": 7,
     "pruning": 7,
+    "students": 7,
     "runs": 7,
     "beside": 8,
     "bundle": 8,

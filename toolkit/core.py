@@ -213,6 +213,7 @@ class PassContext:
 
     original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
     split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
+    application(name, weights, alpha): a trained network of keras.applications under its own preprocessing contract.
     Splits a recipe does not have are None. memory: kept between the passes of one run (a calibration serves them all).
     checkpoint: the file a training keeps its state in after each epoch, None to keep none; key: of that training.
     deliver(models, device): what they are as files, timed interleaved where a device is named that is within reach,
@@ -227,6 +228,7 @@ class PassContext:
     calibration: Dataset | None = None
     evaluate: Callable[[Model], float] | None = None
     load: Callable[[Path], Model] | None = None
+    application: Callable[[str, str, float | None], Model] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     key: str = ""

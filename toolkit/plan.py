@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import compat, kernels, pruning, registry
+from toolkit import compat, kernels, pruning, registry, students
 from toolkit.checks import fit, gate
 from toolkit.checks.installed import absent_here
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
@@ -107,6 +107,8 @@ def make_plan(recipe: Recipe) -> Plan:
     problems += _split_problems(recipe, stages)
     problems += _head_problems(recipe)
     problems += _repair_problems(recipe, stages)
+    problems += students.problems(stages)
+    notes += students.notes(stages)
     for stage in stages:
         if stage.kind == "pass":
             problems += [f"{stage.where}: {stage.use}.{each}" for each in pruning.problems(recipe, stage.component)]
