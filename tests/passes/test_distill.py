@@ -96,6 +96,9 @@ def test_distill_teaches_a_copy_and_tells_what_it_gained(original: Model) -> Non
     assert change.after == f"selection accuracy {accuracy(result.model):.2%}"
     best = max(result.curves["selection_accuracy"])
     assert accuracy(result.model) == best and "best on selection; 25 epochs of 3 steps; 60 images held" in change.reason
+    ends = {name: result.curves[f"{name}_loss"][-1] for name in ("teacher", "labels")}
+    whole = f"{sum(ends.values()):.3g} = teacher {ends['teacher']:.3g} + labels {ends['labels']:.3g}"
+    assert change.reason.endswith(f"; loss at the end {whole}")
     # a slow machine also tells of steps inside an epoch: "epoch 1 of 25, 33%, loss ..."
     epochs = [progress for progress in said if ", loss " in progress.text and "%, loss " not in progress.text]
     assert [progress.fraction for progress in epochs] == [number / 25 for number in range(1, 26)]
@@ -117,7 +120,7 @@ def test_distill_says_when_nothing_was_as_good(original: Model) -> None:
 def test_distill_without_selection_keeps_the_last_epoch_and_says_so(original: Model) -> None:
     result = Distill(epochs=1).run(net(), PassContext(original=original, train=Images()))
     assert "no selection split" in result.changes[0].after and "the last epoch is kept" in result.changes[0].reason
-    assert set(result.curves) == {"loss", "learning_rate"}
+    assert set(result.curves) == {"loss", "teacher_loss", "labels_loss", "learning_rate"}
 
 
 def test_distill_follows_the_seed_of_the_run(original: Model) -> None:

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
-from toolkit.passes.distill import BATCH, Distill, as_teacher, evaluation, kept, still_zero, thawed
+from toolkit.passes import lessons
+from toolkit.passes.distill import BATCH, Distill, evaluation, kept, still_zero, thawed
 from toolkit.quantization import RangeMethod, TensorRange
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Qat(Distill):
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Qat:
         wanted = {"flavour": "asymmetric", "granularity": "per_channel", "augment": "none", "patience": 0}
+        wanted |= dict.fromkeys(lessons.KEYS)
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
@@ -104,9 +106,10 @@ class Qat(Distill):
 
         if model.quant.scheme != "float32":
             raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "quantize once")
-        teacher, train = self._checked(model, context)
+        teachers, train = self._checked(model, context)
+        taught_by = self._taught_by(teachers, model)
         if self.backend == "tfmot":
-            return self._by_tfmot(model, teacher, train, context)
+            return self._by_tfmot(model, taught_by, train, context)
         prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
@@ -116,26 +119,27 @@ class Qat(Distill):
         how = Rounding(self.flavour, self.granularity, steps if self.ranges == "moving" else 0, steps, norms)
         ranges = _start(model, prepared.graph, held.rows, "minmax" if self.ranges == "moving" else "mse")
         start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(held.rows)}, how)
-        teaching, taught_by = replace(self._teaching(model, context), frozen=_still(start)), as_teacher(teacher)
-        result = fit(
-            rounding_graph(start, ranges, how),
-            taught_by,
-            held.rows,
-            train.labels,
-            how=teaching,
-            evaluate=_judge(model, taught_by, context, teaching),
-            watch=self._watch(model, context),
-            checkpoint=kept(context),
-        )
+        teaching = replace(self._teaching(model, context), frozen=_still(start))
+        with lessons.named(self.called):
+            result = fit(
+                rounding_graph(start, ranges, how),
+                taught_by,
+                held.rows,
+                train.labels,
+                how=teaching,
+                evaluate=_judge(model, taught_by, context, teaching),
+                watch=self._watch(model, context),
+                checkpoint=kept(context),
+            )
         found = learned(start, result.model, how)
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
-        rewrites = (*_rewritten(prepared), *self._rounded(found.graph))
+        rewrites = (*lessons.compared(result.matches), *_rewritten(prepared), *self._rounded(found.graph))
         zeros = still_zero(model, found.graph)
         changes = (self._summary(result, train, held.where), *thawed(model.graph), *zeros, *rewrites)
         after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics)
         return PassResult(after, changes, result.curves)
 
-    def _by_tfmot(self, model: Model, teacher: Model, train: Dataset, context: PassContext) -> PassResult:
+    def _by_tfmot(self, model: Model, teacher: Teacher, train: Dataset, context: PassContext) -> PassResult:
         """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_qat
         from toolkit.engine.prepare import prepare
@@ -152,7 +156,7 @@ class Qat(Distill):
             held.rows,
             train.labels,
             how=how,
-            original=as_teacher(teacher),
+            original=teacher,
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )

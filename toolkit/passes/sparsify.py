@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes.distill import Distill, as_teacher, evaluation, thawed
+from toolkit.passes import lessons
+from toolkit.passes.distill import Distill, evaluation, thawed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +92,8 @@ class Sparsify(Distill):
 
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
-        wanted = {"scope": "layer", "augment": "none", "patience": 0, "precision": "float32"}
+        wanted: dict[str, Any] = {"scope": "layer", "augment": "none", "patience": 0, "precision": "float32"}
+        wanted |= dict.fromkeys(lessons.KEYS)
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
@@ -144,7 +146,7 @@ class Sparsify(Distill):
         """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_sparsity
 
-        teacher, train = self._checked(model, context)
+        teachers, train = self._checked(model, context)
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_sparsity.check(model.graph, how)
         held = self._images(train, model.signature.inputs[0].name, context)
@@ -154,7 +156,7 @@ class Sparsify(Distill):
             held.rows,
             train.labels,
             how=how,
-            original=as_teacher(teacher),
+            original=self._taught_by(teachers, model),
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
