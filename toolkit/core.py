@@ -20,6 +20,7 @@ from toolkit.quantization import STATIC as STATIC  # noqa: PLC0414  (part of thi
 from toolkit.quantization import QuantSpec as QuantSpec  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Statistics as Statistics  # noqa: PLC0414  (part of this page)
+from toolkit.traits import Trait as Trait  # noqa: PLC0414  (part of this page)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -252,6 +253,8 @@ class Pass(Protocol):
 
     takes: ClassVar[tuple[str, ...]]  # kinds of graph
     needs: ClassVar[tuple[str, ...]]  # splits it cannot do without: "train", "calibration", ...
+    makes: ClassVar[frozenset[Trait]]  # of the model, which a later pass may undo
+    keeps: ClassVar[frozenset[Trait]]  # of what earlier passes made
 
     def run(self, model: Model, context: PassContext) -> PassResult: ...
 

@@ -121,10 +121,11 @@ def _open(
     if resume and earlier:
         target = runs.Run(resume, earlier)
         target.update(**fresh)
+        target.keep_recipe(recipe.text, recipe.bases)
         return target
     started = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = runs.Manifest(name=recipe.name, started=started, **fresh)  # type: ignore[arg-type]
-    return runs.Run.create(out or runs.new_folder(recipe.name), manifest, recipe.text)
+    return runs.Run.create(out or runs.new_folder(recipe.name), manifest, recipe.text, recipe.bases)
 
 
 class _Pipeline:

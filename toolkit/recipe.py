@@ -101,6 +101,11 @@ class Recipe:
     repair: RepairSection | None = None
     card: CardSection | None = None
 
+    @property
+    def bases(self) -> tuple[tuple[str, bytes], ...]:
+        """Name and bytes of each file that it extends, the nearest first, for the run's copies."""
+        return tuple((Path(base.name).name, base.text) for base in self.document.bases)
+
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""
         return self.document.where(key)

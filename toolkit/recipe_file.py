@@ -115,6 +115,8 @@ class CardSection(Component):
 class RecipeFile(Component):
     """A recipe as it is written."""
 
+    extends: str = ""
+    """A shipped recipe's name, or a path relative to this file: its keys hold where this file has none."""
     name: Name = ""
     """Name of its runs; the file's own name by default."""
     description: str = ""

@@ -17,6 +17,7 @@ from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress, 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import lessons
 from toolkit.schema import Component
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,8 @@ class Distill(Component):
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
     needs: ClassVar[tuple[str, ...]] = ("train",)
+    makes: ClassVar[frozenset[Trait]] = frozenset({"trained"})
+    keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS | {"fresh", "clustered"}
     called: ClassVar[str] = "distill"  # by recipes, and in what it says
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10

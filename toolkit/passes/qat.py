@@ -16,6 +16,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.passes import lessons
 from toolkit.passes.distill import BATCH, Distill, evaluation, kept, still_zero, thawed
 from toolkit.quantization import RangeMethod, TensorRange
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ class Qat(Distill):
     """Trains the model with int8 rounding in place; the float original teaches. Keeps the best epoch on selection: by
     the distance to the teacher where it alone teaches, else by the score."""
 
+    makes: ClassVar[frozenset[Trait]] = frozenset({"trained", "quantized"})
     called: ClassVar[str] = "qat"
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -88,6 +90,11 @@ class Qat(Distill):
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(package, what to install) that training needs beyond every install's."""
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
+
+    @property
+    def keeps(self) -> frozenset[Trait]:  # type: ignore[override]
+        """What it leaves as earlier passes made it; it starts from weights that were trained."""
+        return SHAPE | ZEROS | {"clustered"} if self.backend == "native" else SHAPE
 
     @property
     def quant(self) -> QuantSpec:

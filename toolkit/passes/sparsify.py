@@ -15,6 +15,7 @@ from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, Quan
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import lessons
 from toolkit.passes.distill import Distill, evaluation, thawed
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,6 +105,14 @@ class Sparsify(Distill):
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(package, what to install) that training needs beyond every install's."""
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
+
+    keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS
+
+    @property
+    def makes(self) -> frozenset[Trait]:  # type: ignore[override]
+        """Zeros, in groups or blocks or anywhere."""
+        zeros: Trait = "sparse" if self.pattern == "unstructured" else "patterned"
+        return frozenset({zeros, "trained"} if self.epochs else {zeros})
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -16,6 +16,7 @@ from toolkit.core import LayerChange, Model, PassContext, PassResult
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import prune_changes
 from toolkit.schema import Component
+from toolkit.traits import SHAPE, Trait
 
 if TYPE_CHECKING:
     from toolkit.engine.backbone import Head
@@ -73,9 +74,15 @@ class Student(Component):
         return self
 
     @property
-    def untrained(self) -> bool:
-        """Whether what comes out answers by chance until something trains it: all but a file with its own weights."""
-        return self.source is None or self.weights == "random"
+    def makes(self) -> frozenset[Trait]:
+        """Weights that nothing has trained, but for a file with its own."""
+        return frozenset() if self.source is not None and self.weights != "random" else frozenset({"fresh"})
+
+    @property
+    def keeps(self) -> frozenset[Trait]:
+        """What it leaves as earlier passes made it: a cut and a training, where the weights are the model's own."""
+        changed = self.width is not None or self.depth is not None
+        return SHAPE if changed and self.weights != "random" else frozenset()
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """The smaller network under the model's own contract.
