@@ -23,20 +23,31 @@ def load_splits(
     allow_code: Collection[str] = (),
     chosen: Chosen | None = None,
 ) -> Splits:
-    """Train, selection, calibration and test, drawn the same way for the same seed.
+    """Train, selection, calibration and test, drawn the same way for the same seed, and images without labels.
 
     allow_code: modules a dataset may run code of. chosen: what an earlier call chose, so that no image is looked at
     again. Raises InputError for an empty, unreadable or mislabelled dataset, or counts it cannot give.
     """
     from toolkit.datasets.splits import make_splits, open_splits
+    from toolkit.datasets.unlabelled import without_labels
 
     if spec.records is None:
         raise InputError("recipe", "data.path is not given", "give --data PATH")
     main = load_records(spec.records.component, allow_code)
     held_out = load_records(spec.held_out.component, allow_code) if spec.held_out else None
+    more = without_labels(load_records(spec.unlabelled.component, allow_code)) if spec.unlabelled else None
     if chosen is not None:
-        return open_splits(main, held_out, chosen, preprocessing, input_name=input_name)
-    return make_splits(main, held_out, spec.splits, preprocessing, seed, input_name=input_name, census=spec.census)
+        return open_splits(main, held_out, chosen, preprocessing, input_name=input_name, unlabelled=more)
+    return make_splits(
+        main,
+        held_out,
+        spec.splits,
+        preprocessing,
+        seed,
+        input_name=input_name,
+        census=spec.census,
+        unlabelled=more,
+    )
 
 
 def load_records(dataset: Any, allow_code: Collection[str] = ()) -> Records:

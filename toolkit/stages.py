@@ -103,6 +103,7 @@ class Stages:
             seed=seed,
             original=self._model(original),
             train=splits.train,
+            unlabelled=splits.unlabelled,
             selection=splits.selection,
             calibration=splits.calibration,
             evaluate=self._score(self._model(original)) if splits.selection else None,
