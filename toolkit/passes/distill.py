@@ -88,7 +88,15 @@ class Distill(Component):
         if self.teacher_weights and len(self.teacher_weights) != len(self._teachers):
             counts = f"{len(self._teachers)} teachers, {len(self.teacher_weights)} weights"
             raise ValueError(f"teacher_weights has a weight for each of several teachers, got {counts}")
+        if self._beside_looks_inside:
+            lessons.check_teachers(self._teachers)
         return self
+
+    @property
+    def _beside_looks_inside(self) -> bool:
+        """`Beside.looks_inside`, without the engine."""
+        inside = self.relational is not None and self.relational.on == "features"
+        return self.hints is not None or self.attention is not None or inside
 
     @property
     def _teachers(self) -> tuple[OwnTeacher, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -68,19 +69,38 @@ def beside(hint: Hints | None, attention: Attention | None, relational: Relation
     )
 
 
+def check_teachers(teachers: Sequence[str | Path]) -> None:
+    """Raise ValueError for teachers that show their outputs alone, as far as their names tell."""
+    fix = 'leave out hints and attention, and set relational.on = "logits", or name one Keras teacher'
+    if len(teachers) > 1:
+        raise ValueError(
+            f"hints, attention and relational look into the layers of one teacher, got {len(teachers)}; {fix}"
+        )
+    if Path(teachers[0]).suffix.lower() in (".onnx", ".tflite"):
+        raise ValueError(f"{teachers[0]} shows its outputs alone; {fix}")
+
+
 def check(student: Model, teachers: Sequence[Model], asked: hints.Beside) -> None:
     """Raise, before anything is read or trained, for layers that are not there or cannot be compared."""
     from toolkit.engine import hints
 
     if not asked.looks_inside:
         return
-    part = next(key for key in KEYS if getattr(asked, key))
-    fix = 'set relational.on = "logits"' if part == "relational" else "leave it out, or name one Keras teacher"
-    if len(teachers) > 1:
-        raise UnsupportedError(part, f"looks into one teacher, got {len(teachers)}", fix)
     if teachers[0].kind != "keras":
+        part = next(key for key in KEYS if getattr(asked, key))
+        fix = 'set relational.on = "logits"' if part == "relational" else "leave it out, or name one Keras teacher"
         raise UnsupportedError(part, f"a teacher of kind {teachers[0].kind} shows its outputs alone", fix)
     hints.match(student.graph, teachers[0].graph, asked)
+
+
+def check_apart(student: Model, hint: Hints | None, attention: Attention | None) -> None:
+    """Raise for layers that mean something else where BatchNormalization and activations are apart from weights."""
+    for part, table in (("hints", hint), ("attention", attention)):
+        for name in table.layers if table is not None and not isinstance(table.layers, str) else ():
+            if hasattr(student.graph.get_layer(name), "kernel"):
+                problem = f"{name!r} has weights, which are trained with what is behind them folded in or apart"
+                fix = 'name the activation or addition behind it, or leave it to "auto"'
+                raise InputError(f"{part}.layers", problem, fix)
 
 
 @contextmanager

@@ -71,7 +71,9 @@ class Qat(Distill):
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Qat:
         wanted = {"flavour": "asymmetric", "granularity": "per_channel", "augment": "none", "patience": 0}
-        wanted |= dict.fromkeys(lessons.KEYS)
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
@@ -117,6 +119,8 @@ class Qat(Distill):
         taught_by = self._taught_by(teachers, model)
         if self.backend == "tfmot":
             return self._by_tfmot(model, taught_by, train, context)
+        with lessons.named(self.called):
+            lessons.check_apart(model, self.hints, self.attention)
         prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
