@@ -104,6 +104,18 @@ def test_labels_of_another_dataset_are_not_looked_at(folder: Path) -> None:
         assert (resolved["use"], resolved["path"]) == ("npz", str(folder / "more.npz"))
 
 
+def test_images_kept_in_another_form_are_recognized_by_their_pixels(folder: Path) -> None:
+    """The labelled images are JPEG files, the others the pixels of three of them and of a new one."""
+    data = load_splits(_plain(folder).data, Preprocessing(size=(8, 8)), seed=0)
+    judged = next(data.test.batches(8)).inputs["image"][:3].astype(np.uint8)
+    new = np.asarray(noise(300, (8, 8)))[None]
+    np.savez(folder / "more.npz", images=np.concatenate([judged, new, new]), labels=np.zeros(5, np.int64))
+    found = splits(recipe(folder, '"more.npz"'))
+    assert len(found.unlabelled) == 1
+    np.testing.assert_array_equal(next(found.unlabelled.batches(1)).inputs["image"], new)
+    assert len(next(left for left in found.left_out if left.reason == "equal").names) == 4
+
+
 def test_resolved_recipe_reads_as_the_same(folder: Path) -> None:
     made = recipe(folder, '"loose"')
     assert made.data.resolved()["unlabelled"] == {"use": "images", "path": str(folder / "loose")}

@@ -154,7 +154,7 @@ def make_splits(
     drawn = {name: text for name, (_, _, text) in taken.items()}
     digests: dict[str, Sequence[bytes]] = {pool.side: pool.census.digests for pool in pools}
     if unlabelled is not None:
-        found = fresh(unlabelled, {digest for known in digests.values() for digest in known}, census)
+        found = fresh(unlabelled, [(pool.records, pool.census.digests) for pool in pools], census)
         left = (*left, *_left_of(unlabelled, found))
         sides[UNLABELLED], places[UNLABELLED] = unlabelled, (UNLABELLED, found.indexes)
         drawn[UNLABELLED] = f"{UNLABELLED}: {len(found.indexes)} of {len(unlabelled)}"

@@ -1,13 +1,15 @@
 """Images without labels, for a teacher to teach on: a folder of them, or any dataset, whose labels are not looked at.
 
-None of them is an image of the labelled data: what is equal to one of those, byte for byte, or to another of them, is
-left out. So no image that judges is ever trained on.
+None of them is an image of the labelled data: what is equal to one of those, or to another of them, is left out. So no
+image that judges is ever trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from toolkit.core import Records
 from toolkit.datasets.census import CensusSpec, take_census
 from toolkit.datasets.folder import found_in, note_on
 from toolkit.datasets.images import decode, read_bytes
+from toolkit.datasets.stream import cpu_count
 from toolkit.errors import InputError
 from toolkit.schema import Component
 
@@ -74,14 +77,21 @@ def without_labels(records: Records) -> Records:
     return replace(records, labels=none, task="values", classes=(), subsets=("",) * count, groups=())
 
 
-def fresh(records: Records, known: Collection[bytes], census: CensusSpec | None) -> Fresh:
-    """Those that can be read and are equal to none of `known` (digests), nor to one before them.
+def fresh(records: Records, others: Sequence[tuple[Records, Sequence[bytes]]], census: CensusSpec | None) -> Fresh:
+    """Those that can be read and are equal to none of `others` (with their digests), nor to one before them.
 
-    Raises InputError where nothing is left, or too many cannot be read.
+    Files are equal byte for byte; where one side's images are arrays, pixel for pixel. Raises InputError where nothing
+    is left, or too many cannot be read.
     """
     found = take_census(records, range(len(records)), census)
-    seen, chosen, equal = set(known) - {b""}, [], []
-    for index, digest in enumerate(found.digests):
+    digests: Sequence[bytes] = found.digests
+    if not all(one.encoded for one in (records, *(one for one, _ in others))):
+        digests = _of_pixels(records, digests)
+        others = [(one, _of_pixels(one, known)) for one, known in others]
+    seen = {digest for _, known in others for digest in known} - {b""}
+    chosen: list[int] = []
+    equal: list[str] = []
+    for index, digest in enumerate(digests):
         if index in found.corrupt:
             continue
         if digest in seen:
@@ -93,3 +103,15 @@ def fresh(records: Records, known: Collection[bytes], census: CensusSpec | None)
         problem = f"none of its {len(records)} images is new: all are equal to images of the data"
         raise InputError(records.source, problem, "leave data.unlabelled out")
     return Fresh(tuple(chosen), found.digests, tuple(equal), found.named(records))
+
+
+def _of_pixels(records: Records, known: Sequence[bytes]) -> list[bytes]:
+    """sha256 of each image as an array; b"" where `known`, that of its content, is empty."""
+    import numpy as np
+
+    def digest(index: int) -> bytes:
+        image = np.ascontiguousarray(records.read(index))
+        return hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()
+
+    with ThreadPoolExecutor(cpu_count()) as threads:
+        return list(threads.map(lambda index: digest(index) if known[index] else b"", range(len(records))))
