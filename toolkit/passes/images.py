@@ -15,7 +15,7 @@ BATCH = 256  # images decoded together
 
 @dataclass(frozen=True)
 class Seen:
-    """rows: all images, float32. labels: of each; NO_CLASS or NaN where none is known. own: how many the train split has.
+    """rows: all images, float32. labels: of each; NO_CLASS or NaN where none is known. own: how many train has.
 
     where: they are held, in words.
     """
