@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from toolkit.engine import feature_loss
 from toolkit.engine.graph import Call, Edge, Graph, walk
-from toolkit.engine.heads import activation_name
+from toolkit.engine.heads import activation_name, is_noise
 from toolkit.errors import InputError, UnsupportedError
 
 Part = Literal["hints", "attention", "relational"]
@@ -116,11 +116,13 @@ def match(student: Any, teacher: Any, asked: Beside) -> tuple[Match, ...]:
 
 
 def penultimate(graph: Graph) -> Place:
-    """What the last layer with weights reads."""
+    """What the last layer with weights reads, before any dropout: noise says nothing of how images lie."""
     call = graph.calls[graph.outputs[0].call]
     while not hasattr(call.layer, "kernel") and call.inputs:
         call = graph.calls[call.inputs[0].call]
     edge = call.inputs[0] if call.inputs else None
+    while edge is not None and is_noise(graph.calls[edge.call].layer):
+        edge = graph.calls[edge.call].inputs[0]
     if edge is None or not graph.calls[edge.call].inputs:
         problem = "a network has no layer in front of the one that decides"
         raise UnsupportedError("relational.on 'features'", problem, 'set on = "logits"')

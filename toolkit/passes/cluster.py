@@ -155,18 +155,18 @@ class Cluster(Distill):
         teachers, train = self._checked(model, context)
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_clusters.check(model.graph, how)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         watch.begin(0)
         result = tfmot_clusters.train_with_tfmot(
             model.graph,
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
             original=self._taught_by(teachers, model),
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *still_zero(model, result.model))
+        changes = (self._summary(result, seen), *thawed(model.graph), *still_zero(model, result.model))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _row(self, before: Any, after: Any) -> LayerChange:

@@ -45,7 +45,7 @@ class Relational(Component):
     """Images of a batch lying to each other as they do for the teacher (RKD, arXiv:1904.05068)."""
 
     on: Literal["features", "logits"] = "features"
-    """What lies: what the last layer with weights reads, or the logits (for a teacher that is no Keras model)."""
+    """What lies: what the last layer with weights reads (before dropout), or the logits, as files give them."""
     distance: Annotated[float, Field(ge=0, le=1e6)] = 25.0
     """Weight of their distances, in units of the mean one; 0 leaves them out."""
     angle: Annotated[float, Field(ge=0, le=1e6)] = 50.0
