@@ -25,8 +25,8 @@ FLOORS = {
     "schema": 2,
     "budget": 3,
     "quantization": 2,
-    "traits": 2,
     "codebook": 2,
+    "traits": 2,
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
     "core": 4,
@@ -60,6 +60,7 @@ FLOORS = {
     "pruning": 7,
     "runs": 7,
     "beside": 8,
+    "weighing": 8,
     "bundle": 8,
     "card": 8,
     "candidates": 8,
