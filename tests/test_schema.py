@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from toolkit.documents import Document, key_lines
 from toolkit.errors import InputError
-from toolkit.schema import Component, FieldDoc, Reader, describe, summary, validate
+from toolkit.schema import Component, FieldDoc, Reader, describe, paths_in, relocated, summary, validate
 
 
 class Recover(Component):
@@ -67,6 +67,24 @@ def mistakes(text: str) -> list[str]:
 def test_validate_gives_the_typed_object() -> None:
     found = validate(Cut, document('schema = 1\nsparsity = 0.5\nsize = [8, 9]\nrecover.epochs = 2\nfile = "a/b"\n'))
     assert found == Cut(sparsity=0.5, size=(8, 9), recover=Recover(epochs=2), file=Path("a/b"))
+
+
+class Several(Component):
+    """Files, alone or in an array."""
+
+    files: Literal["own"] | Path | tuple[Literal["own"] | Path, ...] = "own"
+    """Names."""
+    inner: Cut | None = None
+    """More."""
+
+
+def test_paths_are_found_and_moved_in_arrays_and_tables_too() -> None:
+    one = Several(files=("own", Path("a"), Path("b")), inner=Cut(sparsity=0.5, file=Path("c")))
+    assert dict(paths_in(one)) == {("files", 1): Path("a"), ("files", 2): Path("b"), ("inner", "file"): Path("c")}
+    moved = relocated(one, Path("/base").joinpath)
+    assert moved.files == ("own", Path("/base/a"), Path("/base/b"))
+    assert moved.inner == Cut(sparsity=0.5, file=Path("/base/c"))
+    assert relocated(Several(), Path("/base").joinpath) == Several()
 
 
 def test_validate_names_all_mistakes_at_once_in_the_files_order() -> None:

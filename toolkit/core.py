@@ -215,22 +215,26 @@ class Delivered:
 class PassContext:
     """What a pass may use from above it.
 
-    original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
-    split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
-    Splits a recipe does not have are None. memory: kept between the passes of one run (a calibration serves them all).
-    checkpoint: the file a training keeps its state in after each epoch, None to keep none; key: of that training.
-    deliver(models, device): what they are as files, timed interleaved where a device is named that is within reach,
-    estimated elsewhere. multiple: of channels that the kernels of the recipe's devices compute together.
-    cache: folder for what is dear to find out and stays true, None to keep none.
+    original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection split,
+    larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
+    application(name, weights, alpha): a trained network of keras.applications under its own preprocessing contract.
+    Splits a recipe does not have are None. unlabelled: more images to train on, by a teacher alone. memory: kept
+    between the passes of one run (a calibration serves them all). checkpoint: the file a training keeps its state in
+    after each epoch, None to keep none; key: of that training. deliver(models, device): what they are as files, timed
+    interleaved where a device is named that is within reach, estimated elsewhere. multiple: of channels that the
+    kernels of the recipe's devices compute together. cache: folder for what is dear to find out and stays true, None
+    to keep none.
     """
 
     seed: int = 0
     original: Model | None = None
     train: Dataset | None = None
+    unlabelled: Dataset | None = None
     selection: Dataset | None = None
     calibration: Dataset | None = None
     evaluate: Callable[[Model], float] | None = None
     load: Callable[[Path], Model] | None = None
+    application: Callable[[str, str, float | None], Model] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     key: str = ""

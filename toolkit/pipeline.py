@@ -286,7 +286,8 @@ class _Pipeline:
     def _stage(self, stage: Stage) -> None:
         parameters = stage.component.model_dump(mode="json")
         files = {".".join(map(str, key)): runs.content_sha256(path) for key, path in paths_in(stage.component)}
-        uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
+        more = ("unlabelled",) if "unlabelled" in self.fingerprints else ()
+        uses = ("train", "selection", "calibration", *more) if stage.kind == "pass" else ("calibration",)
         data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme not in STATIC:
             data = {}

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import compat, kernels, ordering, pruning, registry
+from toolkit import compat, data, kernels, ordering, pruning, registry
 from toolkit.checks import fit, gate
 from toolkit.checks.installed import absent_here
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
@@ -106,6 +106,7 @@ def make_plan(recipe: Recipe) -> Plan:
     problems += ordering.problems(stages)
     problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
+    problems += data.unlabelled_problems(recipe, [(x.where, x.component) for x in stages if x.kind == "pass"])
     problems += _head_problems(recipe)
     problems += _repair_problems(recipe, stages)
     for stage in stages:

@@ -16,6 +16,7 @@ from toolkit.core import Budget, MeasureSpec
 from toolkit.datasets.census import CensusSpec
 from toolkit.datasets.preprocess import PreprocessSpec
 from toolkit.datasets.splits import SplitSpec
+from toolkit.datasets.unlabelled import LOOSE, Loose
 from toolkit.devices import DeviceProfile, find, load_device, reached, registered, safe_name, shipped
 from toolkit.documents import Document, Key, dotted, read_toml
 from toolkit.errors import InputError
@@ -203,6 +204,7 @@ class _Loader:
         held_out = None
         if table.get("held_out") is not None:
             held_out = self._records(("data", "held_out"), table["held_out"])
+        unlabelled = self._unlabelled(table["unlabelled"]) if table.get("unlabelled") is not None else None
         splits = self.reader.read(SplitSpec, _without_train(table.get("splits", {})), ("data", "splits"))
         preprocess = self.reader.read(PreprocessSpec, table.get("preprocess", {}), ("data", "preprocess"))
         expected = {key: table[key] for key in CensusSpec.model_fields if key in table}
@@ -212,7 +214,23 @@ class _Loader:
             return None
         if table:
             self._check_rest(splits, table.get("held_out") is not None)
-        return DataSpec(records, preprocess, splits, held_out, census)
+        return DataSpec(records, preprocess, splits, held_out, census, unlabelled)
+
+    def _unlabelled(self, given: Any) -> Step | None:
+        """Images without labels: a folder of them, by its path, or any dataset, whose labels are not looked at."""
+        key: Key = ("data", "unlabelled")
+        table = {"path": given} if isinstance(given, str) else given
+        if not isinstance(table, dict):
+            self.reader.wrong(key, f"must be a path or a table, got {shown(given)}", "give a folder of images")
+            return None
+        written = key if isinstance(given, str) else (*key, "path")
+        path = self._path(table["path"], written) if _is_text(table, "path") else None
+        use = table.get("use") or (LOOSE if path and dataset_kind(path) in ("folder", None) else None)
+        if use != LOOSE:
+            return self._records(key, {**table, "path": str(path)} if path else table)
+        parameters = {name: value for name, value in table.items() if name != "use"}
+        component = self.reader.read(Loose, {**parameters, **({"path": str(path)} if path else {})}, key, also=("use",))
+        return None if component is None else Step(LOOSE, component, key)
 
     def _check_rest(self, splits: SplitSpec, held_out: bool) -> None:
         """Two splits of the same images cannot both be what is left."""

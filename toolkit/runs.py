@@ -96,7 +96,7 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class LeftOutRecord:
-    """Images that no split got. reason: "unreadable" (names say why), or "elsewhere" (equal or grouped images)."""
+    """Images that no split got. reason: "unreadable" (names say why), "elsewhere" or "equal" (see LeftOut)."""
 
     source: str
     reason: str

@@ -41,6 +41,8 @@ def paths_in(component: BaseModel, key: Key = ()) -> Iterator[tuple[Key, Path]]:
             yield (*key, name), value
         elif isinstance(value, BaseModel):
             yield from paths_in(value, (*key, name))
+        elif isinstance(value, tuple):
+            yield from (((*key, name, i), item) for i, item in enumerate(value) if isinstance(item, Path))
 
 
 def relocated(component: C, place: Callable[[Path], Path]) -> C:
@@ -51,6 +53,8 @@ def relocated(component: C, place: Callable[[Path], Path]) -> C:
             update[name] = place(value)
         elif isinstance(value, BaseModel) and any(paths_in(value)):
             update[name] = relocated(value, place)
+        elif isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
+            update[name] = tuple(place(item) if isinstance(item, Path) else item for item in value)
     return component.model_copy(update=update) if update else component
 
 

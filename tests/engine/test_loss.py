@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from toolkit.engine.loss import Target, as_logits, balanced, from_labels, from_teacher, raw, total
+from toolkit.engine.loss import Target, agreed, as_logits, balanced, from_labels, from_teacher, parts, raw, total
 
 
 def softmax(logits: Any) -> Any:
@@ -148,3 +149,73 @@ def test_teacher_and_labels_share_the_loss_of_a_regression() -> None:
 def test_labels_alone_say_nothing_of_an_embedding() -> None:
     with pytest.raises(ValueError, match="no loss from labels"):
         from_labels(tf.zeros((1, 2)), tf.constant([0]), "embedding", Target())
+
+
+# ---------------------------------------------------------------- logits by squared error, several teachers
+
+KINDS = [("logits", "kl"), ("logits", "mse"), ("label_logits", "kl"), ("label_logits", "mse"), ("regression", "kl")]
+
+
+def test_kl_is_that_of_keras() -> None:
+    student, teacher = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    """Given as an object: by its name, the default, Keras 3.15 takes it of the logits themselves."""
+    theirs = keras.distillation.LogitsDistillation(temperature=3.0, loss=keras.losses.KLDivergence())
+    wanted = theirs.compute_loss(teacher, student)
+    found = from_teacher(tf.constant(student), tf.constant(teacher), "logits", Target(3.0))
+    assert float(tf.reduce_mean(found)) == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_squared_error_of_logits_by_hand() -> None:
+    """(3, 1) and (0, 2) are (1, -1) and (-1, 1) about their means: 4 for each class."""
+    given = tf.constant([[3.0, 1.0]]), tf.constant([[0.0, 2.0]])
+    np.testing.assert_allclose(from_teacher(*given, "logits", Target(divergence="mse")), [4.0])
+    np.testing.assert_allclose(from_teacher(*given, "label_logits", Target(divergence="mse")), [(9 + 1) / 2])
+
+
+def test_hot_kl_is_half_the_squared_error_of_logits() -> None:
+    """Hinton et al. 2015, section 2.1."""
+    student, teacher = (tf.constant(rows, tf.float32) for rows in np.random.default_rng(0).normal(size=(2, 5, 4)))
+    hot = from_teacher(student, teacher, "logits", Target(temperature=100.0))
+    np.testing.assert_allclose(hot, from_teacher(student, teacher, "logits", Target(divergence="mse")) / 2, rtol=0.05)
+
+
+def test_teacher_that_gives_probabilities_asks_the_same_by_squared_error() -> None:
+    student, logits = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    target = Target(divergence="mse")
+    one = from_teacher(tf.constant(student), tf.constant(logits), "logits", target)
+    two = from_teacher(tf.constant(student), raw(tf.constant(softmax(logits)), "softmax"), "logits", target)
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("head", "divergence"), KINDS)
+def test_several_teachers_pull_like_the_weighted_sum_of_their_losses(head: str, divergence: str) -> None:
+    rng = np.random.default_rng(0)
+    student = tf.Variable(rng.normal(size=(5, 3)), dtype=tf.float32)
+    teachers = [tf.constant(rows, tf.float32) for rows in rng.normal(0, 3, size=(3, 5, 3))]
+    weights, target = (0.5, 0.3, 0.2), Target(2.0, 1.0, divergence=divergence)
+    with tf.GradientTape(persistent=True) as tape:
+        losses = [tf.reduce_mean(from_teacher(student, rows, head, target)) for rows in teachers]
+        apart = tf.add_n([weight * loss for weight, loss in zip(weights, losses, strict=True)])
+        together = tf.reduce_mean(from_teacher(student, agreed(teachers, weights, head, target), head, target))
+    one, two = (tape.gradient(value, student) for value in (apart, together))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+    assert float(together) < float(apart)
+
+
+def test_agreement_by_hand() -> None:
+    """(3/4, 1/4) and (1/4, 3/4), the first three times as weighty: (5/8, 3/8)."""
+    rows = [tf.constant([[math.log(3), 0.0]]), tf.constant([[0.0, math.log(3)]])]
+    found = tf.nn.softmax(agreed(rows, (0.75, 0.25), "logits", Target(temperature=1.0)))
+    np.testing.assert_allclose(found, [[5 / 8, 3 / 8]], rtol=1e-6)
+    found = tf.sigmoid(agreed(rows, (0.75, 0.25), "label_logits", Target(temperature=1.0)))
+    np.testing.assert_allclose(found, [[0.75 * 0.75 + 0.25 * 0.5, 0.75 * 0.5 + 0.25 * 0.75]], rtol=1e-6)
+    directions = [tf.constant([[2.0, 0.0]]), tf.constant([[0.0, 7.0]])]
+    np.testing.assert_allclose(agreed(directions, (0.5, 0.5), "embedding", Target()), [[0.5, 0.5]], rtol=1e-6)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    given = (tf.constant([[1.0, 0.0]]), tf.constant([[0.0, 2.0]]), tf.constant([1]))
+    found = parts(*given, head="logits", target=Target(alpha=0.3))
+    assert set(found) == {"teacher", "labels"}
+    assert sum(map(float, found.values())) == pytest.approx(float(distillation(*given, temperature=4.0, alpha=0.3)))
+    assert set(parts(*given, head="logits", target=Target(alpha=1.0))) == {"teacher"}

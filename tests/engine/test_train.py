@@ -136,7 +136,7 @@ def test_known_answers_of_the_teacher_change_nothing(
 ) -> None:
     how = Teaching(epochs=2, batch_size=32)
     known = fit(student, teacher, *data, how=how)
-    monkeypatch.setattr("toolkit.engine.step.MOST_ANSWERS", 0)
+    monkeypatch.setattr("toolkit.engine.asking.MOST_ANSWERS", 0)
     asked = fit(student, teacher, *data, how=how)
     assert known.curves["loss"] == pytest.approx(asked.curves["loss"], rel=1e-3)
 

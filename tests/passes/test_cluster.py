@@ -140,6 +140,20 @@ def test_clustered_model_is_the_same_after_rest(result: Any, tmp_path: Path) -> 
     assert all(np.array_equal(one, kernels(again)[name]) for name, one in kernels(result.model).items())
 
 
+def test_the_model_as_it_came_is_not_the_best_epoch(original: Model, context: PassContext) -> None:
+    """Whatever scores best has shared weights."""
+    more = replace(context, evaluate=lambda model: float(len(np.unique(kernels(model)["conv"]))))
+    found = Cluster(clusters=4, epochs=1, batch_size=16).run(original, more)
+    assert values(found.model)["conv"] == 4
+    line = next(change for change in found.changes if change.layer == "the model")
+    assert "epoch 1 is kept" in line.reason and line.before == "selection accuracy 14400.00%"
+
+
+def test_clustering_computes_in_16_bits_where_it_is_asked_to(original: Model, context: PassContext) -> None:
+    found = Cluster(clusters=4, epochs=1, batch_size=16, precision="float16").run(original, context).model
+    assert values(found) == dict.fromkeys(NAMES, 4)
+
+
 def test_distill_moves_the_values_and_leaves_who_shares_them(result: Any, context: PassContext) -> None:
     after = Distill(epochs=1, batch_size=16).run(result.model, context)
     for name, kernel in kernels(result.model).items():
@@ -208,6 +222,7 @@ def test_cluster_goes_on_from_its_checkpoint(
         ({"clusters": 4, "backend": "tfmot", "augment": "shift"}, "has augment 'none' only"),
         ({"clusters": 4, "backend": "tfmot", "assignment": "fixed"}, "has assignment 'renewed' only"),
         ({"clusters": 4, "backend": "tfmot", "epochs": 0}, "backend 'tfmot' trains"),
+        ({"clusters": 4, "assignment": "fixed", "epochs": 0}, "assignment is of no use with epochs = 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -96,6 +97,9 @@ def test_distill_teaches_a_copy_and_tells_what_it_gained(original: Model) -> Non
     assert change.after == f"selection accuracy {accuracy(result.model):.2%}"
     best = max(result.curves["selection_accuracy"])
     assert accuracy(result.model) == best and "best on selection; 25 epochs of 3 steps; 60 images held" in change.reason
+    ends = {name: result.curves[f"{name}_loss"][-1] for name in ("teacher", "labels")}
+    whole = f"{sum(ends.values()):.3g} = teacher {ends['teacher']:.3g} + labels {ends['labels']:.3g}"
+    assert change.reason.endswith(f"; loss at the end {whole}")
     # a slow machine also tells of steps inside an epoch: "epoch 1 of 25, 33%, loss ..."
     epochs = [progress for progress in said if ", loss " in progress.text and "%, loss " not in progress.text]
     assert [progress.fraction for progress in epochs] == [number / 25 for number in range(1, 26)]
@@ -117,7 +121,7 @@ def test_distill_says_when_nothing_was_as_good(original: Model) -> None:
 def test_distill_without_selection_keeps_the_last_epoch_and_says_so(original: Model) -> None:
     result = Distill(epochs=1).run(net(), PassContext(original=original, train=Images()))
     assert "no selection split" in result.changes[0].after and "the last epoch is kept" in result.changes[0].reason
-    assert set(result.curves) == {"loss", "learning_rate"}
+    assert set(result.curves) == {"loss", "teacher_loss", "labels_loss", "learning_rate"}
 
 
 def test_distill_follows_the_seed_of_the_run(original: Model) -> None:
@@ -245,3 +249,88 @@ def test_heads_and_labels_that_do_not_fit_are_refused(student: Model, data: Imag
 def test_teacher_alone_needs_no_labels_of_its_kind() -> None:
     result = Distill(epochs=1, alpha=1.0).run(headed("sigmoids"), PassContext(original=headed("sigmoids"), train=LIT))
     assert len(result.curves["loss"]) == 1
+
+
+# ---------------------------------------------------------------- what is inside, several teachers
+
+
+def test_lessons_are_told_layer_by_layer_and_as_curves(original: Model) -> None:
+    student, context = net(), PassContext(original=original, train=Images())
+    result = Distill.model_validate({"epochs": 2, "hints": {}, "attention": {}, "relational": {"angle": 0}}).run(
+        student, context
+    )
+    own, theirs = student.graph.layers[-2].name, original.graph.layers[-2].name
+    assert [(change.layer, change.after) for change in result.changes[1:]] == [
+        ("conv", "hints of the teacher's 'conv' (4x4, 8 -> 12 channels by a projection that is dropped)"),
+        ("conv", "attention of the teacher's 'conv' (4x4, 8 channels)"),
+        (own, f"relations of the teacher's {theirs!r} (8 channels)"),
+    ]
+    parts = {"teacher_loss", "labels_loss", "hints_loss", "attention_loss", "distances_loss"}
+    assert set(result.curves) == {"loss", "learning_rate", *parts}
+    assert result.model.graph.count_params() == net().graph.count_params()
+
+
+def test_several_teachers_are_read_and_weighted(original: Model) -> None:
+    """One of them says little: the student ends up nearly as of the original alone."""
+    other, asked = net(width=5), list[Any]()
+    context = PassContext(original=original, train=Images(), load=lambda path: asked.append(path) or other)
+    how = {"epochs": 2, "batch_size": 20, "alpha": 1.0}
+    both = Distill(teacher=("original", "other.onnx"), teacher_weights=(1e6, 1), **how).run(net(), context)
+    alone = Distill(**how).run(net(), context)
+    even = Distill(teacher=("original", "other.onnx"), **how).run(net(), context)
+    assert asked == [Path("other.onnx")] * 2
+    assert both.curves["loss"] == pytest.approx(alone.curves["loss"], rel=1e-3)
+    assert even.curves["loss"] != pytest.approx(alone.curves["loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("loss", ["kl", "mse"])
+def test_squared_error_of_logits_teaches_as_well(original: Model, loss: Any) -> None:
+    context = PassContext(original=original, train=Images())
+    taught = Distill(epochs=25, batch_size=20, learning_rate=0.03, alpha=1.0, loss=loss).run(net(), context).model
+    assert accuracy(taught) > 0.9
+
+
+def test_embedding_learns_values_not_directions_by_squared_error() -> None:
+    context = PassContext(original=headed("embedding", 12), train=Images())
+    student, images = headed("embedding"), next(Images().batches(60)).inputs["photo"]
+    found = Distill(epochs=1, batch_size=60, learning_rate=1e-9, loss="mse").run(student, context).curves["loss"]
+    assert context.original is not None
+    apart = np.asarray(student.graph(images)) - np.asarray(context.original.graph(images))
+    assert found == (pytest.approx((apart**2).mean(), rel=1e-4),)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"loss": "mse", "temperature": 2.0}, "temperature softens probabilities"),
+        ({"teacher": ["original", "a.keras"], "teacher_weights": [1.0]}, "got 2 teachers, 1 weights"),
+        ({"teacher": []}, "at least 1 item"),
+        ({"relational": {"distance": 0, "angle": 0}}, "distance and angle are both 0"),
+        ({"hints": {"layers": {}}}, "at least 1 item"),
+        ({"hints": {"weight": 0}}, "greater than 0"),
+    ],
+)
+def test_settings_that_say_nothing_are_refused(wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Distill.model_validate(wrong)
+
+
+@pytest.mark.parametrize("part", ["hints", "attention", "relational"])
+def test_teachers_that_cannot_be_looked_into_are_refused_before_anything_is_read(original: Model, part: str) -> None:
+    elsewhere = replace(original, kind="savedmodel", graph=Path("net"))
+    context = PassContext(original=original, train=Images(), load=lambda path: elsewhere)
+    with pytest.raises(
+        UnsupportedError, match=rf"distill\.{part}: a teacher of kind savedmodel shows its outputs alone"
+    ):
+        Distill(teacher=Path("net"), **{part: {}}).run(net(), context)
+    with pytest.raises(ValidationError, match="look into the layers of one teacher, got 2"):
+        Distill(teacher=("original", "original"), **{part: {}})
+    with pytest.raises(ValidationError, match=r"net\.onnx shows its outputs alone"):
+        Distill(teacher=Path("net.onnx"), **{part: {}})
+    assert Distill(teacher=Path("net.onnx"), relational={"on": "logits"}).relational is not None
+
+
+def test_layers_that_are_not_there_are_refused_by_the_key(original: Model) -> None:
+    context = PassContext(original=original, train=Images())
+    with pytest.raises(InputError, match=r"distill\.hints\.layers: the student has no layer 'nine'"):
+        Distill(hints={"layers": {"nine": "conv"}}).run(net(), context)

@@ -311,6 +311,15 @@ def test_prune_in_steps_cuts_and_trains_in_turn() -> None:
     assert result.model.signature == model.signature
 
 
+def test_prune_learns_features_of_the_original_in_each_step() -> None:
+    model = digits()
+    recover = {"epochs": 1, "batch_size": 32, "hints": {}, "relational": {"on": "logits", "angle": 0}}
+    context = PassContext(original=model, train=Images(64))
+    result = Prune.model_validate({"macs": 0.25, "steps": 2, "recover": recover}).run(model, context)
+    assert len(result.curves["hints_loss"]) == len(result.curves["distances_loss"]) == 2
+    assert all(line > 0 for line in result.curves["hints_loss"])
+
+
 class StopError(Exception):
     """Somebody pulled the plug."""
 

@@ -261,3 +261,37 @@ def test_qat_refuses_what_it_cannot_do(original: Model, result: Any) -> None:
     plain = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(image)))
     with pytest.raises(UnsupportedError, match="no BatchNormalization of this model stands behind weights"):
         Qat(batchnorm="corrected").run(replace(original, graph=plain), context)
+
+
+# ---------------------------------------------------------------- lessons beside the outputs
+
+
+def test_rounded_network_learns_features_of_the_float_teacher(original: Model) -> None:
+    context = PassContext(original=original, train=Images())
+    asked = {"hints": {"layers": {"relu": "relu"}}, "attention": {}, "relational": {}}
+    how = {"epochs": 4, "batch_size": 30, "learning_rate": 1e-3}
+    result = Qat.model_validate({**how, **asked}).run(original, context)
+    told = [change.after for change in result.changes if change.before == "taught through the outputs alone"]
+    assert told == [
+        "hints of the teacher's 'relu' (4x4, 8 channels)",
+        "attention of the teacher's 'relu' (4x4, 8 channels)",
+        "relations of the teacher's 'pool' (8 channels)",
+    ]
+    parts = [name for name in result.curves if name.endswith("_loss")]
+    assert parts == ["teacher_loss", "hints_loss", "attention_loss", "distances_loss", "angles_loss"]
+    assert result.model.statistics is not None and "relu" in result.model.statistics.ranges
+    assert [layer.name for layer in result.model.graph.layers] == [
+        layer.name for layer in Qat(epochs=1).run(original, context).model.graph.layers
+    ]
+    assert (answers(result.model.graph).argmax(1) == answers(original.graph).argmax(1)).mean() >= 0.97
+
+
+def test_layers_with_weights_and_tfmot_are_refused_for_lessons(original: Model) -> None:
+    context = PassContext(original=original, train=Images())
+    with pytest.raises(InputError, match=r"qat\.hints\.layers: 'conv' has weights.*or leave it to \"auto\""):
+        Qat.model_validate({"hints": {"layers": {"conv": "conv"}}}).run(original, context)
+    with pytest.raises(InputError, match=r"qat\.attention\.layers: the student has no layer 'bn'"):
+        Qat.model_validate({"attention": {"layers": {"bn": "bn"}}}).run(original, context)
+    for part in ("hints", "attention", "relational"):
+        with pytest.raises(ValidationError, match=f"teaches through the outputs alone; leave {part} out"):
+            Qat.model_validate({"backend": "tfmot", part: {}})

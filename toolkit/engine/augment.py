@@ -21,15 +21,25 @@ def shift(images: Any, seed: Any) -> Any:
     return moved
 
 
+def mirrored(count: Any, seed: Any) -> Any:
+    """Which images `flip` mirrors: each with probability one half. (count,) of bool."""
+    return tf.random.stateless_uniform((count, 1, 1, 1), seed)[:, 0, 0, 0] < 0.5
+
+
 def flip(images: Any, seed: Any) -> Any:
-    """Each image mirrored left to right with probability one half."""
-    mirrored = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
-    return tf.where(mirrored, tf.reverse(images, axis=[2]), images)
+    """Some images mirrored left to right."""
+    turned = mirrored(tf.shape(images)[0], seed)[:, None, None, None]
+    return tf.where(turned, tf.reverse(images, axis=[2]), images)
 
 
 def view(images: Any, kind: str, seed: Any) -> Any:
-    """A random view; kind: "none", "shift" or "flip_shift"."""
+    """A random view; kind: "none", "flip", "shift" or "flip_shift"."""
+    moved = shift(images, seed) if kind in ("shift", "flip_shift") else images
+    return flip(moved, seed) if kind in ("flip", "flip_shift") else moved
+
+
+def both_views(images: Any, kind: str) -> tuple[Any, ...] | None:
+    """All views there are of whole arrays, the mirrored one last; None where they are too many to be looked at once."""
     if kind == "none":
-        return images
-    moved = shift(images, seed)
-    return flip(moved, seed) if kind == "flip_shift" else moved
+        return (images,)
+    return (images, images[:, :, ::-1]) if kind == "flip" else None

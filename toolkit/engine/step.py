@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -14,6 +14,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from toolkit.engine import augment, heads, loss, schedule, views
+from toolkit.engine.asking import Asked
+from toolkit.engine.hints import Lessons, Match
 from toolkit.engine.masking import Masks
 from toolkit.engine.teacher import Teacher, of_graph
 from toolkit.engine.teaching import Teaching
@@ -21,7 +23,6 @@ from toolkit.engine.weight_sharing import SharedWeights
 
 Array = NDArray[Any]
 Told = Callable[[int, float, float], None]  # epoch from 1, share done of it, mean loss so far
-MOST_ANSWERS = 256 * 2**20  # bytes of a teacher's answers kept; beyond, it answers again in every step
 SECOND = 1.0  # between two signs of life within an epoch
 
 
@@ -52,38 +53,51 @@ class Trainer:
         self.student = heads.learner(student, how.head, batches.steps, frozen=how.frozen, dtype=how.policy)
         if teacher is not None and not isinstance(teacher, Teacher):
             teacher = of_graph(teacher, how.head, how.policy)
-        self._teacher: Teacher | None = teacher if how.target.alpha > 0 else None
+        self._teacher: Teacher | None = teacher if how.asks_teacher else None
+        self._lessons = None
+        if self._teacher is not None and how.beside.any:
+            self._lessons = Lessons(self.student.graph, self._teacher.graph, how.beside, how.seed)
         self._views = views.network(how.views, tuple(student.inputs[0].shape[1:]), how.seed)
         self._batches, self._how = batches, how
         self._target = how.target if self._teacher else how.labels_only
         self.rates = schedule.rates(how.schedule, how.learning_rate, how.epochs, batches.steps)
         self._optimizer = _optimizer(how, self.rates)
         self._shared = SharedWeights(self.student.graph, how.sharing) if how.sharing else None
-        learn = self.student.graph.trainable_variables
+        learn = self._learning()
         self._optimizer.build(self._shared.instead(learn) if self._shared else learn)
         self._masks = Masks(self.student.graph, how.sparsity) if how.sparsity else None
-        self._answers = self._known_answers()
+        self._asked = Asked(self._teacher, self._lessons) if self._teacher else None
+        self._answers: tuple[Array, ...] = ()
+        if self._asked is not None and self._views is None:
+            self._answers = self._asked.known(batches.images, how.augment)
         self._step = tf.function(self._compute, autograph=False)
 
-    def epoch(self, number: int, told: Told) -> float:
-        """Mean loss of one pass over the images."""
-        total, last = tf.zeros(()), monotonic()
+    def epoch(self, number: int, told: Told) -> dict[str, float]:
+        """Mean loss of one pass over the images, and its parts where it has several: name -> value."""
+        sums: dict[str, Any] = {}
+        last = monotonic()
         done = (number - 1) * self._batches.steps
         for index, rows in enumerate(self._batches.rows(number)):
-            answers = self._answers[rows] if self._answers is not None else np.zeros(0, np.float32)
-            given = (self._batches.images[rows], self._batches.labels[rows], answers)
+            given = (self._batches.images[rows], self._batches.labels[rows])
+            answers = tuple(tf.constant(part[rows]) for part in self._answers)
             seeds = tf.constant([self._how.seed * 100_003 + number, index * 7], tf.int32)
             free = self._choose_masks(done + index + 1, is_last=index + 1 == self._batches.steps)
-            total += self._step(*map(tf.constant, given), seeds, tf.constant(free))
+            parts = self._step(*map(tf.constant, given), answers, seeds, tf.constant(free))
+            sums = {name: sums.get(name, 0.0) + value for name, value in parts.items()}
             if monotonic() - last > SECOND:
                 last = monotonic()
-                told(number, (index + 1) / self._batches.steps, float(total) / (index + 1))
-        return float(total) / self._batches.steps
+                told(number, (index + 1) / self._batches.steps, sum(map(float, sums.values())) / (index + 1))
+        return _named({name: float(value) / self._batches.steps for name, value in sums.items()})
 
     def rate(self, number: int) -> float:
         """Mean learning rate of an epoch."""
         steps = self._batches.steps
         return float(self.rates[(number - 1) * steps : number * steps].mean())
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The layers that are compared with the teacher's."""
+        return self._lessons.matches if self._lessons is not None else ()
 
     @property
     def settled(self) -> int:
@@ -115,36 +129,37 @@ class Trainer:
         seen = self._views.variables if self._views is not None else []
         masks = self._masks.variables if self._masks is not None else []
         shared = self._shared.variables if self._shared is not None else []
-        return [*self.student.graph.variables, *self._optimizer.variables, *seen, *masks, *shared]
+        beside = self._lessons.variables if self._lessons is not None else []
+        return [*self.student.graph.variables, *beside, *self._optimizer.variables, *seen, *masks, *shared]
 
-    def _known_answers(self) -> Array | None:
-        """The teacher's outputs, once for all epochs; None where views differ, or where they would fill the memory."""
-        if self._teacher is None or self._how.augment != "none" or self._views is not None:
-            return None
-        images = self._batches.images
-        if 4 * len(images) * self._teacher.columns > MOST_ANSWERS:
-            return None
-        return self._teacher.answers(images)
+    def _learning(self) -> list[Any]:
+        """What the optimizer changes."""
+        beside = self._lessons.variables if self._lessons is not None else []
+        return [*self.student.graph.trainable_variables, *beside]
 
-    def _compute(self, images: Any, labels: Any, answers: Any, seeds: Any, free: Any) -> Any:
-        """The loss of a batch, before the step that follows it.
+    def _compute(self, images: Any, labels: Any, answers: Any, seeds: Any, free: Any) -> dict[str, Any]:
+        """The parts of a batch's loss, before the step that follows it.
 
         answers: the teacher's, where they are known. free: leave weights unmasked.
         """
-        model = self.student.graph
+        graph = self.student.graph
         seen = augment.view(images, self._how.augment, seeds)
         if self._views is not None:
             seen = self._views(seen, training=True)
-        taught = None
-        if self._teacher is not None:
-            outputs = answers if self._answers is not None else self._teacher.look(seen)
-            taught = loss.raw(outputs, self._teacher.head)
+        taught, noted = None, []
+        if self._asked is not None:
+            outputs, *noted = self._asked.chosen(answers, seeds) if self._answers else self._asked.look(seen)
+            taught = loss.raw(outputs, self._asked.head)
         with tf.GradientTape() as tape:
-            rows = loss.raw(_first(model(seen, training=True)), self.student.head)
-            value = loss.total(rows, taught, labels, head=self.student.head, target=self._target)
-            whole = tf.add_n([value, *model.losses]) if model.losses else value  # the layers' own regularizers
+            model = self._lessons.student if self._lessons is not None else graph
+            output, *features = keras.tree.flatten(model(seen, training=True))
+            rows = loss.raw(output, self.student.head)
+            parts = loss.parts(rows, taught, labels, head=self.student.head, target=self._target)
+            if self._lessons is not None:
+                parts |= self._lessons.parts(features, noted, rows, taught)
+            whole = tf.add_n([*parts.values(), *graph.losses])  # with the layers' own regularizers
             whole = self._optimizer.scale_loss(whole)
-        variables = model.trainable_variables
+        variables = self._learning()
         gradients = tape.gradient(whole, variables)
         if self._shared is not None:
             variables, gradients = self._shared.instead(variables), self._shared.gradients(variables, gradients)
@@ -153,7 +168,7 @@ class Trainer:
             self._shared.lay_on()
         if self._masks is not None:
             self._masks.lay_on(free)
-        return value
+        return parts
 
 
 @contextmanager
@@ -182,5 +197,7 @@ def _optimizer(how: Teaching, rates: schedule.Rates) -> Any:
     return keras.optimizers.LossScaleOptimizer(found) if how.precision == "float16" else found
 
 
-def _first(outputs: Any) -> Any:
-    return keras.tree.flatten(outputs)[0]
+def _named(parts: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch's curves are called."""
+    own = {f"{name}_loss": value for name, value in parts.items()} if len(parts) > 1 else {}
+    return {"loss": sum(parts.values()), **own}

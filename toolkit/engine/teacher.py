@@ -7,7 +7,7 @@ from the step where views of the images differ from step to step; else once for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,15 @@ Batches = Callable[[], Iterable[Mapping[str, Array]]]  # the same images at each
 class Teacher:
     """head: what the outputs are (see `loss.as_logits`). columns: values of one answer.
 
-    look: a batch of images (tensor) to outputs (tensor). answers: whole arrays, or memory maps, to outputs.
+    look: a batch of images (tensor) to outputs (tensor). answers: whole arrays, or memory maps, to outputs. graph: of a
+    Keras teacher, whose first output `look` gives.
     """
 
     head: str
     columns: int
     look: Callable[[Any], Any]
     answers: Callable[[Array], Array]
+    graph: Any | None = None
 
 
 def of_graph(graph: Any, head: str, dtype: str | None = None) -> Teacher:
@@ -47,7 +49,7 @@ def of_graph(graph: Any, head: str, dtype: str | None = None) -> Teacher:
     def answers(images: Array) -> Array:
         return predict_arrays(model, {model.inputs[0].name: images})[0]
 
-    return Teacher(learner.head, math.prod(model.outputs[0].shape[1:]), look, answers)
+    return Teacher(learner.head, math.prod(model.outputs[0].shape[1:]), look, answers, model)
 
 
 def of_network(network: foreign.Network, head: str, columns: int) -> Teacher:
@@ -61,6 +63,28 @@ def of_network(network: foreign.Network, head: str, columns: int) -> Teacher:
         outputs = tf.numpy_function(lambda rows: answers(np.asarray(rows)), [images], tf.float32)
         outputs.set_shape((None, columns))
         return outputs
+
+    return Teacher(head, columns, look, answers)
+
+
+def together(teachers: Sequence[Teacher], weights: Sequence[float], target: loss.Target) -> Teacher:
+    """Several with heads of one kind as one, that gives what they agree on (`loss.agreed`). weights: any positive."""
+    shares = [weight / sum(weights) for weight in weights]
+    head = teachers[0].head
+    if head in loss.DECISIONS:
+        head, columns = "logits", max(2, teachers[0].columns)
+    else:
+        head, columns = loss.RAW_LABELS if head in loss.LABELS else head, teachers[0].columns
+
+    def agreed(outputs: Iterable[Any]) -> Any:
+        rows = [loss.raw(own, one.head) for own, one in zip(outputs, teachers, strict=True)]
+        return loss.agreed(rows, shares, head, target)
+
+    def look(images: Any) -> Any:
+        return agreed(one.look(images) for one in teachers)
+
+    def answers(images: Array) -> Array:
+        return np.asarray(agreed(one.answers(images) for one in teachers))
 
     return Teacher(head, columns, look, answers)
 

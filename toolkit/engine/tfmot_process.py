@@ -40,7 +40,7 @@ def check(model: Any, how: Teaching, where: str) -> None:
     if ends != (1, 1):
         raise UnsupportedError(where, f"needs one input and one output, got {ends[0]} and {ends[1]}")
     asked = {"augment": how.augment != "none", "views": how.views != Views(), "precision": how.precision != "float32"}
-    asked |= {"frozen": bool(how.frozen), "patience": how.patience > 0}
+    asked |= {"frozen": bool(how.frozen), "patience": how.patience > 0, "lessons beside the outputs": how.beside.any}
     if wrong := [name for name, is_asked in asked.items() if is_asked]:
         raise UnsupportedError(where, f"does not know {', '.join(wrong)}", "leave that out")
     if importlib.util.find_spec("tensorflow_model_optimization") is None:
@@ -59,7 +59,7 @@ def write_job(  # what a training is made of
 ) -> None:
     """Everything the process needs. facts: "task", and what that task asks beside `how`."""
     plain = asdict(how)
-    for name in ("views", "frozen"):  # at their defaults, see `check`
+    for name in ("views", "frozen", "beside"):  # at their defaults, see `check`
         del plain[name]
     (folder / "job.json").write_text(json.dumps({"how": plain, **facts}))
     model.save(folder / "model.keras")

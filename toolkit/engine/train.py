@@ -1,15 +1,15 @@
 """The one training loop: from labels, from a teacher or from both; seeded, the best epoch kept, able to go on.
 
 Not by keras.distillation.Distiller: it takes a model's outputs for logits, which softmax outputs are not, asks the
-teacher in every step, and knows no views and no best epoch. Not by Model.fit: its state cannot be taken up after an
-epoch so that the same bits come out.
+teacher in every step, compares layers of one width only, and knows no views and no best epoch. Not by Model.fit: its
+state cannot be taken up after an epoch so that the same bits come out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.engine import checkpoint as keeping
-from toolkit.engine import heads
+from toolkit.engine import heads, loss
 from toolkit.engine.checkpoint import Checkpoint, State
+from toolkit.engine.hints import Match
 from toolkit.engine.loss import DECISIONS
 from toolkit.engine.step import Batches, Trainer, repeatable
 from toolkit.engine.surgery import rebuild
@@ -46,7 +47,8 @@ class Watch:
 class TrainResult:
     """A new model. curves: name -> value for each epoch. best_epoch: whose weights it has; 0 is the model as it came.
 
-    before: the score of the model as it came, None where nothing evaluates. steps: of one epoch.
+    before: the score of the model as it came, None where nothing evaluates. steps: of one epoch. matches: the layers
+    that were compared with the teacher's.
     """
 
     model: Any
@@ -54,6 +56,7 @@ class TrainResult:
     before: float | None = None
     steps: int = 0
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    matches: tuple[Match, ...] = ()
 
 
 def fit(
@@ -71,41 +74,43 @@ def fit(
 
     teacher: a flat Keras model with the student's head, or a `Teacher`; without one, on labels alone. images: (n, ...)
     float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns) numbers, as the
-    head has it. evaluate: a score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of
-    equals, and the model as it came if none is as good; without it the last epoch. With a schedule of zeros, only
-    epochs that have all of them count. checkpoint: where to keep the state after each epoch, and to go on from, if one
-    of this training is there; what comes out is then the same. Raises
-    InputError for labels the student has no output for, and when the loss stops being a number.
+    head has it; NO_CLASS or NaN for an image without a label, from which the teacher's part is learned alone.
+    evaluate: a score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of equals, and
+    the model as it came if none is as good; without it the last epoch. With a schedule of zeros, only epochs that have
+    all of them count. checkpoint: where to keep the state after each epoch, and to go on from, if one of this training
+    is there; what comes out is then the same. Raises InputError for labels the student has no output for, and when the
+    loss stops being a number.
     """
     if teacher is None or how.target.alpha < 1:
-        _check_labels(student, labels, how)
+        known = loss.labelled(labels)
+        _check_labels(student, labels[known], how)
+        how = replace(how, target=replace(how.target, partly=not known.all()))
     keras.utils.set_random_seed(how.seed)
     result = rebuild(student, {})
     batches = Batches(images, labels, min(how.batch_size, len(labels)), how.seed)
     trainer = Trainer(student, teacher, batches, how)
     best = _Best(evaluate, how, trainer.settled)
-    losses = _taken_up(checkpoint, trainer, best)
-    watch.begin(len(losses))
-    if losses:
+    told = _taken_up(checkpoint, trainer, best)
+    watch.begin(len(told))
+    if told:
         heads.copy_weights(trainer.student.graph, result)
     else:
         best.see(0, result)
-    for number in range(len(losses) + 1, how.epochs + 1):
+    for number in range(len(told) + 1, how.epochs + 1):
         if best.is_enough(number - 1):
             break
         with repeatable():
-            value = trainer.epoch(number, watch.step)
-        losses.append(_finite(value, number, how))
+            told.append(_finite(trainer.epoch(number, watch.step), number, how))
         heads.copy_weights(trainer.student.graph, result)
         score = best.see(number, result)
         if checkpoint is not None:
-            keeping.write(checkpoint, _state(trainer, best, losses))
-        watch.epoch(number, losses[-1], score)
+            keeping.write(checkpoint, _state(trainer, best, told))
+        watch.epoch(number, told[-1]["loss"], score)
     if best.weights is not None:
         result.set_weights(best.weights)
     _check_weights(result, how)
     before = best.scores[0] if evaluate else None
-    return TrainResult(result, best.epoch, before, batches.steps, _curves(losses, best, trainer, how))
+    return TrainResult(result, best.epoch, before, batches.steps, _curves(told, best, trainer, how), trainer.matches)
 
 
 class _Best:
@@ -142,31 +147,33 @@ class _Best:
         return number - self._first - worths.index(max(worths)) >= patience
 
 
-def _state(trainer: Trainer, best: _Best, losses: list[float]) -> State:
+def _state(trainer: Trainer, best: _Best, told: list[dict[str, float]]) -> State:
     arrays = {"trainer": trainer.state(), "best": best.weights or []}
-    return State(arrays, {"losses": losses, "scores": best.scores, "epoch": best.epoch})
+    return State(arrays, {"epochs": told, "scores": best.scores, "epoch": best.epoch})
 
 
-def _taken_up(checkpoint: Checkpoint | None, trainer: Trainer, best: _Best) -> list[float]:
+def _taken_up(checkpoint: Checkpoint | None, trainer: Trainer, best: _Best) -> list[dict[str, float]]:
     """The losses of the epochs that a checkpoint has, everything else put back where it was."""
     state = keeping.read(checkpoint) if checkpoint is not None else None
-    if state is None:
+    if state is None or "epochs" not in state.facts:  # written before a loss had parts
         return []
     trainer.restore(state.arrays["trainer"])
     best.weights = list(state.arrays["best"]) or None
     best.scores, best.epoch = list(state.facts["scores"]), int(state.facts["epoch"])
-    return list(state.facts["losses"])
+    return list(state.facts["epochs"])
 
 
-def _curves(losses: list[float], best: _Best, trainer: Trainer, how: Teaching) -> dict[str, tuple[float, ...]]:
-    found = {"loss": tuple(losses)}
+def _curves(told: list[dict[str, float]], best: _Best, trainer: Trainer, how: Teaching) -> dict[str, tuple[float, ...]]:
+    found = {name: tuple(epoch[name] for epoch in told) for name in (told[0] if told else ("loss",))}
     if best.scores:
         found[how.judgement] = tuple(best.scores[1:])
-    return {**found, "learning_rate": tuple(trainer.rate(number) for number in range(1, len(losses) + 1))}
+    return {**found, "learning_rate": tuple(trainer.rate(number) for number in range(1, len(told) + 1))}
 
 
 def _check_labels(model: Any, labels: Array, how: Teaching) -> None:
     """Raise InputError for labels the outputs have no place for."""
+    if not len(labels):
+        raise InputError("training", "no image has a label", "set alpha = 1 to learn from the teacher alone")
     columns = math.prod(size or 1 for size in model.outputs[0].shape[1:])
     if how.head in DECISIONS:
         classes = 2 if columns == 1 else columns
@@ -178,10 +185,10 @@ def _check_labels(model: Any, labels: Array, how: Teaching) -> None:
         raise InputError("training", problem, "give a value for each output")
 
 
-def _finite(value: float, number: int, how: Teaching) -> float:
-    if not math.isfinite(value):
-        raise InputError("training", f"the loss is {value} in epoch {number}", _slower(how))
-    return value
+def _finite(told: dict[str, float], number: int, how: Teaching) -> dict[str, float]:
+    if not math.isfinite(told["loss"]):
+        raise InputError("training", f"the loss is {told['loss']} in epoch {number}", _slower(how))
+    return told
 
 
 def _check_weights(model: Any, how: Teaching) -> None:

@@ -13,7 +13,9 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Codebook, Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes.distill import Distill, as_teacher, evaluation, kept_codebooks, still_zero, thawed
+from toolkit.passes import lessons
+from toolkit.passes.distill import Distill, evaluation, kept_codebooks, still_zero, thawed
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +45,6 @@ class Cluster(Distill):
     """Name patterns (`*` and `?`) of layers that stay as they are."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 5
     """Passes over the train split; 0 shares the values at once and trains nothing (let `distill` follow)."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
-    """Adam's first step size; decays to 0 along a cosine. One value moves many weights: train gently."""
     backend: Literal["native", "tfmot"] = "native"
     """What trains: native is Edgekit's own; tfmot is tensorflow-model-optimization's cluster_weights."""
 
@@ -54,13 +54,28 @@ class Cluster(Distill):
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         if self.backend == "tfmot" and not self.epochs:
             raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
+        if not self.epochs and self.assignment != "renewed":
+            raise ValueError("assignment is of no use with epochs = 0, which trains nothing; leave it out")
         return self
 
     def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(package, what to install) that training needs beyond every install's."""
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
+
+    @property
+    def makes(self) -> frozenset[Trait]:  # type: ignore[override]
+        """Shared values."""
+        return frozenset({"clustered", "trained"} if self.epochs else {"clustered"})
+
+    @property
+    def keeps(self) -> frozenset[Trait]:  # type: ignore[override]
+        """What it leaves as earlier passes made it: the zeros, and shared values of layers that it leaves alone."""
+        return SHAPE | ZEROS | ({"clustered"} if self.backend == "native" else set())
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -137,21 +152,21 @@ class Cluster(Distill):
         """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_clusters
 
-        teacher, train = self._checked(model, context)
+        teachers, train = self._checked(model, context)
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_clusters.check(model.graph, how)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         watch.begin(0)
         result = tfmot_clusters.train_with_tfmot(
             model.graph,
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
-            original=as_teacher(teacher),
+            original=self._taught_by(teachers, model),
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *still_zero(model, result.model))
+        changes = (self._summary(result, seen), *thawed(model.graph), *still_zero(model, result.model))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _row(self, before: Any, after: Any) -> LayerChange:

@@ -1,20 +1,21 @@
 """Knowledge distillation: the original teaches what is left of it (Hinton, Vinyals, Dean 2015, arXiv:1503.02531).
 
-On logits where the head decides (softmax, sigmoid, several sigmoids), on the values of a regression, on the direction
-of an embedding. Teacher and student see the same view of each image ("a good teacher is patient and consistent", Beyer
-et al. 2022, arXiv:2106.05237).
+By outputs, and by what is inside if asked (`lessons`). On logits where the head decides (softmax, sigmoid, several
+sigmoids), on the values of a regression, on the direction of an embedding. Teacher and student see the same view of
+each image ("a good teacher is patient and consistent", Beyer et al. 2022, arXiv:2106.05237).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.passes import images, lessons
 from toolkit.schema import Component
 from toolkit.traits import SHAPE, ZEROS, Trait
 
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
     from toolkit.core import Dataset
     from toolkit.engine.checkpoint import Checkpoint
     from toolkit.engine.clusters import Sharing
-    from toolkit.engine.hold import Held
+    from toolkit.engine.hints import Beside
+    from toolkit.engine.loss import Target
     from toolkit.engine.sparsity import Sparsity
     from toolkit.engine.teacher import Teacher
     from toolkit.engine.teaching import Teaching
     from toolkit.engine.train import TrainResult, Watch
+    from toolkit.passes.images import Seen
 
 APART = "with a codebook for each output channel, which were scaled apart"
-BATCH = 256  # images decoded together
 KEPT_LINES = 10  # of progress, in a log
 DECIDING = ("logits", "softmax", "sigmoid")
+OwnTeacher = Literal["original"] | Path
 TASKS = {"sigmoids": "labels", "regression": "values"}  # head -> what its labels are; an embedding needs none
 
 
@@ -52,19 +55,55 @@ class Distill(Component):
     """Images in one step."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     """Adam's first step size; decays to 0 along a cosine."""
+    loss: Literal["kl", "mse"] = "kl"
+    """Between the logits of both: kl of softened probabilities, or the mean squared difference. Embeddings: kl stands
+    for the angle; regressions: either is the squared error."""
     temperature: Annotated[float, Field(ge=1, le=100)] = 4.0
     """Softens both models' probabilities, so that the teacher's second thoughts count."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Weight of the teacher's part of the loss; the labels have the rest. An embedding has the teacher alone."""
-    teacher: Literal["original"] | Path = "original"
-    """Who teaches: the model as it was read, or the path of another trained one, of any kind, for the same images."""
-    augment: Literal["none", "shift", "flip_shift"] = "none"
-    """Random views of the images; flip_shift also mirrors them, which is wrong for digits and text."""
+    teacher: OwnTeacher | Annotated[tuple[OwnTeacher, ...], Field(min_length=1, max_length=16)] = "original"
+    """Who teaches: the model as it was read, or the path of another trained one, of any kind, for the same images; or
+    several of them, ["original", "large.onnx"]."""
+    teacher_weights: Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(max_length=16)] = ()
+    """The say each of several teachers has; left out, all the same."""
+    hints: lessons.Hints | None = None
+    """Intermediate features like the teacher's: { } or { layers = { student_layer = "teacher_layer" } }."""
+    attention: lessons.Attention | None = None
+    """Looking where the teacher looks: { } or { layers = { student_layer = "teacher_layer" } }."""
+    relational: lessons.Relational | None = None
+    """Images lying to each other as they do for the teacher: { }, { on = "logits" }, { angle = 0 }."""
+    augment: Literal["none", "flip", "shift", "flip_shift"] = "none"
+    """Random views of the images; flip and flip_shift mirror them, which is wrong for digits and text."""
+    unlabelled: bool = True
+    """Learn from the teacher on the images of data.unlabelled too, where there are some."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Epochs that are no better on selection before it stops; 0 goes through all."""
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     """What teacher and student compute in (float16: a GPU; bfloat16: processors with instructions for it, too); the
     weights stay float32, and so does the model that comes out."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        usual = Distill.model_fields["temperature"].default
+        if self.loss == "mse" and self.temperature != usual:  # a resolved recipe has every field
+            raise ValueError("temperature softens probabilities: it says nothing to loss = 'mse'; leave it out")
+        if self.teacher_weights and len(self.teacher_weights) != len(self._teachers):
+            counts = f"{len(self._teachers)} teachers, {len(self.teacher_weights)} weights"
+            raise ValueError(f"teacher_weights has a weight for each of several teachers, got {counts}")
+        if self._beside_looks_inside:
+            lessons.check_teachers(self._teachers)
+        return self
+
+    @property
+    def _beside_looks_inside(self) -> bool:
+        """`Beside.looks_inside`, without the engine."""
+        inside = self.relational is not None and self.relational.on == "features"
+        return self.hints is not None or self.attention is not None or inside
+
+    @property
+    def _teachers(self) -> tuple[OwnTeacher, ...]:
+        return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """A trained copy.
@@ -75,27 +114,28 @@ class Distill(Component):
         """
         from toolkit.engine.train import fit
 
-        teacher, train = self._checked(model, context)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        teachers, train = self._checked(model, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         how = self._teaching(model, context)
         result = fit(
             model.graph,
-            as_teacher(teacher, how.policy),
-            held.rows,
-            train.labels,
+            self._taught_by(teachers, model),
+            seen.rows,
+            seen.labels,
             how=how,
             evaluate=evaluation(model, context),
             watch=self._watch(model, context),
             checkpoint=kept(context),
         )
         kept_so = (*still_zero(model, result.model), *still_shared(model, result.model))
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *kept_so)
+        changes = (self._summary(result, seen), *thawed(model.graph), *kept_so)
+        changes = (*changes, *lessons.compared(result.matches))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
-    def _checked(self, model: Model, context: PassContext) -> tuple[Model, Dataset]:
-        """Teacher and train split, when this model and this recipe can be distilled."""
+    def _checked(self, model: Model, context: PassContext) -> tuple[tuple[Model, ...], Dataset]:
+        """Teachers and train split, when this model and this recipe can be distilled."""
         train = context.train
-        teacher = self._who_teaches(context)
+        teachers = tuple(self._who_teaches(name, context) for name in self._teachers)
         if train is None:
             raise InputError(self.called, "there is no train split", "set data.splits.train")
         if self.patience and context.evaluate is None:
@@ -109,9 +149,31 @@ class Distill(Component):
         if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
             problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
             raise UnsupportedError(f"{self.called}.augment {self.augment!r}", problem, 'set augment = "none"')
-        self._check_same_images(model, teacher)
-        self._check_outputs(model, teacher, train)
-        return teacher, train
+        if self._more(context) is not None and self.no_unlabelled:
+            key, problem = self.no_unlabelled
+            raise UnsupportedError(f"{self.called}.{key}", problem, "set unlabelled = false")
+        for teacher in teachers:
+            self._check_same_images(model, teacher)
+            self._check_outputs(model, teacher, train)
+        with lessons.named(self.called):
+            lessons.check(model, teachers, self._beside)
+        return teachers, train
+
+    @property
+    def _beside(self) -> Beside:
+        return lessons.beside(self.hints, self.attention, self.relational)
+
+    def _taught_by(self, teachers: tuple[Model, ...], model: Model) -> Teacher:
+        """The teachers as one whom the training engine asks."""
+        from toolkit.engine.teacher import together
+        from toolkit.engine.teaching import policy_of
+
+        found = [as_teacher(teacher, policy_of(self.precision)) for teacher in teachers]
+        return found[0] if len(found) == 1 else together(found, self._shares, self._target(model))
+
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        return self.teacher_weights or (1.0,) * len(self._teachers)
 
     def _check_same_images(self, student: Model, teacher: Model) -> None:
         """Raise where teacher and student do not take images of one size."""
@@ -141,37 +203,58 @@ class Distill(Component):
         if train.task == wanted and data and data != ours:
             raise InputError(self.called, f"the model has {ours} {what}, the data has {data}")
 
-    def _who_teaches(self, context: PassContext) -> Model:
-        """The original, or the other model that `teacher` names."""
-        if self.teacher == "original":
+    def _who_teaches(self, name: OwnTeacher, context: PassContext) -> Model:
+        """The original, or the other model of that path."""
+        if name == "original":
             if context.original is None:
                 raise InputError(self.called, "there is no original to teach", "run it from a recipe")
             return context.original
         if context.load is None:
             raise InputError(f"{self.called}.teacher", "nothing here can read a model file", "run it from a recipe")
-        teacher = context.load(Path(self.teacher))
+        teacher = context.load(Path(name))
         if len(teacher.signature.inputs) != 1:
             problem = f"the teacher needs one input, got {len(teacher.signature.inputs)} inputs"
-            raise UnsupportedError(str(self.teacher), problem)
+            raise UnsupportedError(str(name), problem)
         return teacher
 
-    def _images(self, train: Dataset, name: str, context: PassContext) -> Held:
-        from toolkit.engine.hold import hold
+    def _images(self, train: Dataset, name: str, context: PassContext) -> Seen:
+        more = " and the images without labels" if self._more(context) is not None else ""
+        context.emit(Progress(f"  {self.called}: reading the train split{more}"))
+        return images.read(train, self._more(context), name)
 
-        context.emit(Progress(f"  {self.called}: reading the train split"))
-        return hold((batch.inputs[name] for batch in train.batches(BATCH)), len(train))
+    def _more(self, context: PassContext) -> Dataset | None:
+        """The images without labels that it learns from, too."""
+        return context.unlabelled if self.unlabelled else None
 
-    def _teaching(self, model: Model, context: PassContext) -> Teaching:
+    def _count(self, context: PassContext) -> int:
+        """How many images it learns from."""
+        return len(context.train or ()) + len(self._more(context) or ())
+
+    @property
+    def no_unlabelled(self) -> tuple[str, str] | None:
+        """Why it cannot learn from images without labels (a key, what is wrong with it); None where it can."""
+        if getattr(self, "backend", "native") == "tfmot":
+            return "backend 'tfmot'", "learns from labelled images alone"
+        if self.alpha == 0 and not any(getattr(self, key) for key in lessons.KEYS):
+            return "alpha = 0", "learns from labels alone, and data.unlabelled has none"
+        return None
+
+    def _target(self, model: Model) -> Target:
         from toolkit.engine.loss import Target
-        from toolkit.engine.teaching import Teaching
 
         alpha = 1.0 if model.head == "embedding" else self.alpha
+        closeness = "squared" if self.loss == "mse" else "cosine"
+        return Target(temperature=self.temperature, alpha=alpha, closeness=closeness, divergence=self.loss)
+
+    def _teaching(self, model: Model, context: PassContext) -> Teaching:
+        from toolkit.engine.teaching import Teaching
+
         own = self.model_dump(include={"epochs", "batch_size", "learning_rate", "augment", "patience", "precision"})
-        target = Target(temperature=self.temperature, alpha=alpha)
         return Teaching(
             **own,
             head=model.head,
-            target=target,
+            target=self._target(model),
+            beside=self._beside,
             judged_by=self._judged_by(model, context),
             sparsity=kept_zeros(model),
             sharing=kept_codebooks(model),
@@ -202,10 +285,10 @@ class Distill(Component):
 
         return Watch(pace.begin, epoch, step)
 
-    def _summary(self, result: TrainResult, train: Dataset, where: str) -> LayerChange:
+    def _summary(self, result: TrainResult, seen: Seen) -> LayerChange:
         """The line about the whole model."""
         epochs = len(result.curves["loss"])
-        work = f"{epochs} epochs of {result.steps} steps; {len(train):,} images held {where}"
+        work = f"{epochs} epochs of {result.steps} steps; {seen.words}{_last(result)}"
         if result.before is None:
             unknown = "accuracy not evaluated (no selection split)"
             return LayerChange("the model", unknown, unknown, f"the last epoch is kept; {work}")
@@ -217,6 +300,14 @@ class Distill(Component):
         shown = (f"{scores[i]:.2%}" if share else f"{scores[i]:.4g}" for i in (0, result.best_epoch))
         before, after = (f"{name.replace('_', ' ')} {text}" for text in shown)
         return LayerChange("the model", before, after, f"{kept}; {work}")
+
+
+def _last(result: TrainResult) -> str:
+    """The parts of the loss in the last epoch, where it has several."""
+    parts = {name.removesuffix("_loss"): line[-1] for name, line in result.curves.items() if name.endswith("_loss")}
+    parts.pop("selection", None)
+    words = " + ".join(f"{name} {value:.3g}" for name, value in parts.items())
+    return f"; loss at the end {result.curves['loss'][-1]:.3g} = {words}" if parts else ""
 
 
 def kept_zeros(model: Model) -> Sparsity | None:

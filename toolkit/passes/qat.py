@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
-from toolkit.passes.distill import BATCH, Distill, as_teacher, evaluation, kept, still_shared, still_zero, thawed
+from toolkit.passes import images, lessons
+from toolkit.passes.distill import Distill, evaluation, kept, still_shared, still_zero, thawed
 from toolkit.quantization import RangeMethod, TensorRange
 from toolkit.traits import SHAPE, ZEROS, Trait
 
@@ -70,6 +71,9 @@ class Qat(Distill):
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Qat:
         wanted = {"flavour": "asymmetric", "granularity": "per_channel", "augment": "none", "patience": 0}
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
@@ -112,39 +116,43 @@ class Qat(Distill):
 
         if model.quant.scheme != "float32":
             raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "quantize once")
-        teacher, train = self._checked(model, context)
+        teachers, train = self._checked(model, context)
+        taught_by = self._taught_by(teachers, model)
         if self.backend == "tfmot":
-            return self._by_tfmot(model, teacher, train, context)
+            return self._by_tfmot(model, taught_by, train, context)
+        with lessons.named(self.called):
+            lessons.check_apart(model, self.hints, self.attention)
         prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         norms = self._norms(model.graph)
-        steps = self._moving_steps(len(train))
+        steps = self._moving_steps(len(seen.rows))
         how = Rounding(self.flavour, self.granularity, steps if self.ranges == "moving" else 0, steps, norms)
-        ranges = _start(model, prepared.graph, held.rows, "minmax" if self.ranges == "moving" else "mse")
-        start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(held.rows)}, how)
-        teaching, taught_by = replace(self._teaching(model, context), frozen=_still(start)), as_teacher(teacher)
-        result = fit(
-            rounding_graph(start, ranges, how),
-            taught_by,
-            held.rows,
-            train.labels,
-            how=teaching,
-            evaluate=_judge(model, taught_by, context, teaching),
-            watch=self._watch(model, context),
-            checkpoint=kept(context),
-        )
+        ranges = _start(model, prepared.graph, seen.own_rows, "minmax" if self.ranges == "moving" else "mse")
+        start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(seen.own_rows)}, how)
+        teaching = replace(self._teaching(model, context), frozen=_still(start))
+        with lessons.named(self.called):
+            result = fit(
+                rounding_graph(start, ranges, how),
+                taught_by,
+                seen.rows,
+                seen.labels,
+                how=teaching,
+                evaluate=_judge(model, taught_by, context, teaching),
+                watch=self._watch(model, context),
+                checkpoint=kept(context),
+            )
         found = learned(start, result.model, how)
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
-        rewrites = (*_rewritten(prepared), *self._rounded(found.graph))
+        rewrites = (*lessons.compared(result.matches), *_rewritten(prepared), *self._rounded(found.graph))
         kept_so = (*still_zero(model, found.graph), *still_shared(model, found.graph))
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *kept_so, *rewrites)
+        changes = (self._summary(result, seen), *thawed(model.graph), *kept_so, *rewrites)
         clustered = still(found.graph, model.clustered)
         after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics, clustered=clustered)
         return PassResult(after, changes, result.curves)
 
-    def _by_tfmot(self, model: Model, teacher: Model, train: Dataset, context: PassContext) -> PassResult:
+    def _by_tfmot(self, model: Model, teacher: Teacher, train: Dataset, context: PassContext) -> PassResult:
         """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_qat
         from toolkit.engine.prepare import prepare
@@ -157,14 +165,14 @@ class Qat(Distill):
             raise UnsupportedError(f"{self.called}.backend 'tfmot'", problem, 'set backend = "native"')
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_qat.check(model.graph, how)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         watch.begin(0)
         found, result = tfmot_qat.train_with_tfmot(
             model.graph,
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
-            original=as_teacher(teacher),
+            original=teacher,
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
@@ -175,7 +183,7 @@ class Qat(Distill):
         why = "TFMOT has one scale for all its channels, or left it in float"
         again = (LayerChange(name, "TFMOT's weights", "rounded once more", why) for name in found.regridded)
         rewrites = _rewritten(prepare(model.graph))
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites, *again)
+        changes = (self._summary(result, seen), *thawed(model.graph), *rewrites, *again)
         after = replace(
             model, graph=found.graph, quant=self.quant, statistics=Statistics(ranges, len(train), train.fingerprint)
         )
@@ -196,9 +204,9 @@ class Qat(Distill):
             raise UnsupportedError(f"{self.called}.batchnorm 'corrected'", problem, 'set batchnorm = "frozen"')
         return found
 
-    def _moving_steps(self, images: int) -> int:
+    def _moving_steps(self, count: int) -> int:
         """Steps of training in which ranges move."""
-        return round(self.freeze_after * self.epochs * (images // min(self.batch_size, images)))
+        return round(self.freeze_after * self.epochs * (count // min(self.batch_size, count)))
 
     def _rounded(self, graph: Any) -> tuple[LayerChange, ...]:
         """A line for each layer whose weights are on their grid now."""
@@ -240,7 +248,7 @@ def _judge(model: Model, teacher: Teacher, context: PassContext, how: Teaching) 
         return evaluation(model, context)
     return distance(
         teacher,
-        lambda: (batch.inputs for batch in selection.batches(BATCH)),
+        lambda: (batch.inputs for batch in selection.batches(images.BATCH)),
         head=model.head,
         target=how.target,
     )

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes.distill import Distill, as_teacher, evaluation, thawed
+from toolkit.passes import lessons
+from toolkit.passes.distill import Distill, evaluation, thawed
 from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ class Sparsify(Distill):
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
         wanted = {"scope": "layer", "augment": "none", "patience": 0, "precision": "float32"}
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
@@ -156,21 +160,21 @@ class Sparsify(Distill):
         """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_sparsity
 
-        teacher, train = self._checked(model, context)
+        teachers, train = self._checked(model, context)
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_sparsity.check(model.graph, how)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         watch.begin(0)
         result = tfmot_sparsity.train_with_tfmot(
             model.graph,
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
-            original=as_teacher(teacher),
+            original=self._taught_by(teachers, model),
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
-        changes = (self._summary(result, train, held.where), *thawed(model.graph))
+        changes = (self._summary(result, seen), *thawed(model.graph))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _layers(self, model: Model) -> tuple[tuple[str, ...], Mapping[str, str]]:
@@ -208,8 +212,8 @@ class Sparsify(Distill):
         return Sparsity(layers, pattern, schedule, self.scope, held)
 
     def _teaching(self, model: Model, context: PassContext) -> Teaching:
-        images = len(context.train or ())
-        steps = self.epochs * (images // max(1, min(self.batch_size, images)))
+        count = self._count(context)
+        steps = self.epochs * (count // max(1, min(self.batch_size, count)))
         return replace(super()._teaching(model, context), sparsity=self.zeros_of(model, steps))
 
     def _at_once(self, model: Model, context: PassContext) -> PassResult:

@@ -296,6 +296,7 @@ def waterfall_bar(scale: Scale, value: float | None, before: float | None, *, be
 
 
 CURVE_WIDTH, CURVE_HEIGHT = 300.0, 170.0
+CURVE_STYLES = 8  # colours and dashes of the page's style: a loss has up to 6 parts
 
 
 def curves(lines: Mapping[str, Sequence[float]], *, title: str, show: Callable[[float], str]) -> Markup:
@@ -327,14 +328,14 @@ def _curve(line: Sequence[float], x_scale: Scale, y_scale: Scale, place: int) ->
             continue
         path += f"{pen}{x_scale(epoch):.1f} {y_scale(value):.1f}"
         pen, last = "L", (x_scale(epoch), y_scale(value))
-    style = f"curve c{place % 4}"
-    dot = tag("circle", cx=last[0], cy=last[1], r=2.6, class_=f"dot c{place % 4}") if last else None
+    style = f"curve c{place % CURVE_STYLES}"
+    dot = tag("circle", cx=last[0], cy=last[1], r=2.6, class_=f"dot c{place % CURVE_STYLES}") if last else None
     return join(tag("path", d=path, class_=style) if path else None, dot)
 
 
 def curve_key(place: int) -> Markup:
     """The stroke of line number `place`, for a legend."""
-    line = tag("line", x1=0.0, x2=22.0, y1=5.0, y2=5.0, class_=f"curve c{place % 4}")
+    line = tag("line", x1=0.0, x2=22.0, y1=5.0, y2=5.0, class_=f"curve c{place % CURVE_STYLES}")
     return tag("svg", line, viewbox="0 0 22 10", class_="stroke", aria_hidden="true")
 
 

@@ -132,8 +132,10 @@ figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .key{width:16px;height:16px}.stroke{width:22px;height:10px}
 .curve{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1);stroke-dasharray:6 3}.c2{stroke:var(--c2);stroke-dasharray:2 2}
-.c3{stroke:var(--c3);stroke-dasharray:8 3 2 3}
+.c3{stroke:var(--c3);stroke-dasharray:8 3 2 3}.c4{stroke:var(--c0);stroke-dasharray:1 4}.c5{stroke:var(--c1)}
+.c6{stroke:var(--c2);stroke-dasharray:6 3}.c7{stroke:var(--c3)}
 .dot{stroke:none}.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}
+.dot.c4{fill:var(--c0)}.dot.c5{fill:var(--c1)}.dot.c6{fill:var(--c2)}.dot.c7{fill:var(--c3)}
 
 .caption{font-size:14px;font-weight:500}
 .caption+.scroll{margin-top:6px}
