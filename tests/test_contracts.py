@@ -17,6 +17,7 @@ from toolkit.schema import Component, describe
 # The smallest settings each pass can run with; a new pass needs a line here
 PASSES: dict[str, dict[str, Any]] = {
     "prune": {"sparsity": 0.5, "round_to": 4},
+    "student": {"width": 0.5, "round_to": 4},
     "distill": {"epochs": 1},
     "sparsify": {"sparsity": 0.5, "epochs": 1},
     "quantize": {"scheme": "int8"},

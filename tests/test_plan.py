@@ -280,3 +280,40 @@ def tensorrt_board(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, ver
     path = Path(device(folder, name, version=version))
     path.write_text(path.read_text().replace('use = "onnxruntime"', 'use = "tensorrt"'))
     return str(path)
+
+
+UNLABELLED = DATA.replace("[data]\n", '[data]\nunlabelled = "more"\n')
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        '[[passes]]\nuse = "distill"\n',
+        '[[passes]]\nuse = "prune"\nsparsity = 0.5\nrecover = { epochs = 1 }\n',
+        '[[passes]]\nuse = "distill"\nalpha = 0.0\nunlabelled = false\n[[passes]]\nuse = "qat"\n',
+    ],
+)
+def test_images_without_labels_are_planned_where_a_teacher_teaches(passes: str) -> None:
+    assert not plan(_exported(UNLABELLED + passes)).problems
+
+
+def _exported(text: str) -> str:
+    return 'export = ["tflite"]\n' + text
+
+
+@pytest.mark.parametrize(
+    ("passes", "problem"),
+    [
+        ("", "data.unlabelled: no pass learns from a teacher on them. Fix: add a distill pass, or leave them out"),
+        ('[[passes]]\nuse = "distill"\nunlabelled = false\n', "data.unlabelled: no pass learns"),
+        ('[[passes]]\nuse = "prune"\nsparsity = 0.5\n', "data.unlabelled: no pass learns"),
+        ('[[passes]]\nuse = "sparsify"\nsparsity = 0.5\nepochs = 0\n', "data.unlabelled: no pass learns"),
+        (
+            '[[passes]]\nuse = "prune"\nsparsity = 0.5\nrecover = { alpha = 0.0 }\n',
+            "prune.recover.alpha = 0: learns from labels alone, and data.unlabelled has none. Fix: set unlabelled",
+        ),
+    ],
+)
+def test_images_without_labels_that_nothing_learns_from_are_refused(passes: str, problem: str) -> None:
+    (found,) = plan(_exported(UNLABELLED + passes)).problems
+    assert problem in found

@@ -40,11 +40,13 @@ def mistakes(folder: Path, text: str) -> list[str]:
         ),
         (
             SHORT + 'passes = ["xyzzy"]\n',
-            "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of distill, prune, qat, quantize, sparsify.",
+            "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of "
+            "distill, prune, qat, quantize, sparsify, student.",
         ),
         (
             SHORT + "passes = [{ sparsity = 0.5 }]\n",
-            "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of distill, prune, qat, quantize, sparsify.",
+            "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of "
+            "distill, prune, qat, quantize, sparsify, student.",
         ),
         (
             SHORT + 'passes = ["prune"]\n',
@@ -121,7 +123,7 @@ def mistakes(folder: Path, text: str) -> list[str]:
         (
             SHORT + '[data]\nuse = "digits"\nfolder = 3\n[data.splits]\ntest = 0.5\n',
             "r.toml:5: data.folder: no such key. Fix: use one of held_out, max_corrupt, preprocess, "
-            "splits, use, verify.",
+            "splits, unlabelled, use, verify.",
         ),
         (
             SHORT + '[data]\nuse = "digits"\n[data.preprocess]\nscale = [1, "a"]\n[data.splits]\ntest = 0.5\n',

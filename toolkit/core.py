@@ -20,6 +20,7 @@ from toolkit.quantization import STATIC as STATIC  # noqa: PLC0414  (part of thi
 from toolkit.quantization import QuantSpec as QuantSpec  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Statistics as Statistics  # noqa: PLC0414  (part of this page)
+from toolkit.traits import Trait as Trait  # noqa: PLC0414  (part of this page)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -211,22 +212,26 @@ class Delivered:
 class PassContext:
     """What a pass may use from above it.
 
-    original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection
-    split, larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
-    Splits a recipe does not have are None. memory: kept between the passes of one run (a calibration serves them all).
-    checkpoint: the file a training keeps its state in after each epoch, None to keep none; key: of that training.
-    deliver(models, device): what they are as files, timed interleaved where a device is named that is within reach,
-    estimated elsewhere. multiple: of channels that the kernels of the recipe's devices compute together.
-    cache: folder for what is dear to find out and stays true, None to keep none.
+    original: the model as it was read (the default teacher). evaluate(model): its head's score on the selection split,
+    larger is better (top-1 for classes). load(path): another trained model, of any kind, checked as a source is.
+    application(name, weights, alpha): a trained network of keras.applications under its own preprocessing contract.
+    Splits a recipe does not have are None. unlabelled: more images to train on, by a teacher alone. memory: kept
+    between the passes of one run (a calibration serves them all). checkpoint: the file a training keeps its state in
+    after each epoch, None to keep none; key: of that training. deliver(models, device): what they are as files, timed
+    interleaved where a device is named that is within reach, estimated elsewhere. multiple: of channels that the
+    kernels of the recipe's devices compute together. cache: folder for what is dear to find out and stays true, None
+    to keep none.
     """
 
     seed: int = 0
     original: Model | None = None
     train: Dataset | None = None
+    unlabelled: Dataset | None = None
     selection: Dataset | None = None
     calibration: Dataset | None = None
     evaluate: Callable[[Model], float] | None = None
     load: Callable[[Path], Model] | None = None
+    application: Callable[[str, str, float | None], Model] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     key: str = ""
@@ -250,6 +255,8 @@ class Pass(Protocol):
 
     takes: ClassVar[tuple[str, ...]]  # kinds of graph
     needs: ClassVar[tuple[str, ...]]  # splits it cannot do without: "train", "calibration", ...
+    makes: ClassVar[frozenset[Trait]]  # of the model, which a later pass may undo
+    keeps: ClassVar[frozenset[Trait]]  # of what earlier passes made
 
     def run(self, model: Model, context: PassContext) -> PassResult: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from toolkit.errors import InputError
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Chosen, Splits
-    from toolkit.recipe import DataSpec
+    from toolkit.recipe import DataSpec, Recipe
 
 
 def load_splits(
@@ -23,26 +23,51 @@ def load_splits(
     allow_code: Collection[str] = (),
     chosen: Chosen | None = None,
 ) -> Splits:
-    """Train, selection, calibration and test, drawn the same way for the same seed.
+    """Train, selection, calibration and test, drawn the same way for the same seed, and images without labels.
 
     allow_code: modules a dataset may run code of. chosen: what an earlier call chose, so that no image is looked at
     again. Raises InputError for an empty, unreadable or mislabelled dataset, or counts it cannot give.
     """
     from toolkit.datasets.splits import make_splits, open_splits
+    from toolkit.datasets.unlabelled import without_labels
 
     if spec.records is None:
         raise InputError("recipe", "data.path is not given", "give --data PATH")
     main = load_records(spec.records.component, allow_code)
     held_out = load_records(spec.held_out.component, allow_code) if spec.held_out else None
+    more = without_labels(load_records(spec.unlabelled.component, allow_code)) if spec.unlabelled else None
     if chosen is not None:
-        return open_splits(main, held_out, chosen, preprocessing, input_name=input_name)
-    return make_splits(main, held_out, spec.splits, preprocessing, seed, input_name=input_name, census=spec.census)
+        return open_splits(main, held_out, chosen, preprocessing, input_name=input_name, unlabelled=more)
+    return make_splits(
+        main,
+        held_out,
+        spec.splits,
+        preprocessing,
+        seed,
+        input_name=input_name,
+        census=spec.census,
+        unlabelled=more,
+    )
 
 
 def load_records(dataset: Any, allow_code: Collection[str] = ()) -> Records:
     """A dataset's records. Only those that say so are told which modules they may run code of."""
     found: Records = dataset.load(allow_code) if getattr(dataset, "runs_code", False) else dataset.load()
     return found
+
+
+def unlabelled_problems(recipe: Recipe, passes: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Why images without labels would not be learned from. passes: (where it stands, component) of each."""
+    if recipe.data.unlabelled is None:
+        return
+    trainings: list[tuple[str, Any]] = [(where, x) for where, c in passes for x in (c, getattr(c, "recover", None))]
+    learning = [(where, one) for where, one in trainings if getattr(one, "unlabelled", False) and one.epochs]
+    for where, one in learning:
+        if one.no_unlabelled:
+            yield f"{where}: {one.called}.{': '.join(one.no_unlabelled)}. Fix: set unlabelled = false"
+    if not learning:
+        problem = "no pass learns from a teacher on them"
+        yield f"{recipe.where('data', 'unlabelled')}: {problem}. Fix: add a distill pass, or leave them out"
 
 
 def check_classes(model: Sequence[str], data: Sequence[str]) -> None:

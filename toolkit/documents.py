@@ -35,7 +35,8 @@ class Document:
     """A TOML file as read, and where each of its keys stands.
 
     name: the file as messages name it. lines: key path -> line. options: key path -> the command-line option that
-    set it, which messages then name instead of the file.
+    set it, which messages then name instead of the file. bases: the files that it extends, the nearest first;
+    origins: key path -> the file that its line is of.
     """
 
     name: str
@@ -43,18 +44,37 @@ class Document:
     text: bytes = b""
     lines: Mapping[Key, int] = field(default_factory=dict)
     options: Mapping[Key, str] = field(default_factory=dict)
+    origins: Mapping[Key, str] = field(default_factory=dict)
+    bases: tuple[Document, ...] = ()
 
     def where(self, key: Key) -> str:
         """`file:line: key`, the line being that of the nearest key above which the file has."""
-        known = _nearest(key, self.options)
-        if known and len(known) >= len(_nearest(key, self.lines)):
-            rest = dotted(key[len(known) :])
-            return f"{self.options[known]}: {rest}" if rest else self.options[known]
-        return f"{self.name}:{self.line(key)}: {dotted(key)}".removesuffix(": ")
+        if option := self.given(key):
+            rest = dotted(key[len(_nearest(key, self.options)) :])
+            return f"{option}: {rest}" if rest else option
+        return f"{self.origin(key)}:{self.line(key)}: {dotted(key)}".removesuffix(": ")
 
     def line(self, key: Key) -> int:
         """Line of `key` or of the nearest table above it; 1 for a missing key at the top."""
         return self.lines.get(_nearest(key, self.lines), 1)
+
+    def origin(self, key: Key) -> str:
+        """The file that this line is of."""
+        return self.origins.get(_nearest(key, self.lines), self.name)
+
+    def place(self, key: Key) -> tuple[int, int]:
+        """What orders mistakes: this file's before those of the ones it extends, each in the file's order."""
+        names = [self.name, *(base.name for base in self.bases)]
+        return names.index(self.origin(key)), self.line(key)
+
+    def given(self, key: Key) -> str:
+        """The option that set `key` or a table around it, "" where the file has it."""
+        known = _nearest(key, self.options)
+        return self.options[known] if known and len(known) >= len(_nearest(key, self.lines)) else ""
+
+    def folder(self, key: Key) -> Path:
+        """Where a relative path at `key` starts from: the folder of the file that has it, or here for an option."""
+        return Path.cwd() if self.given(key) else Path(self.origin(key)).absolute().parent
 
     def with_option(self, key: Key, value: Any, option: str) -> Document:
         """A copy with `key` set to `value`, as the command line asks. Missing tables on the way are made."""

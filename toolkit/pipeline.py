@@ -121,10 +121,11 @@ def _open(
     if resume and earlier:
         target = runs.Run(resume, earlier)
         target.update(**fresh)
+        target.keep_recipe(recipe.text, recipe.bases)
         return target
     started = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = runs.Manifest(name=recipe.name, started=started, **fresh)  # type: ignore[arg-type]
-    return runs.Run.create(out or runs.new_folder(recipe.name), manifest, recipe.text)
+    return runs.Run.create(out or runs.new_folder(recipe.name), manifest, recipe.text, recipe.bases)
 
 
 class _Pipeline:
@@ -285,7 +286,8 @@ class _Pipeline:
     def _stage(self, stage: Stage) -> None:
         parameters = stage.component.model_dump(mode="json")
         files = {".".join(map(str, key)): runs.content_sha256(path) for key, path in paths_in(stage.component)}
-        uses = ("train", "selection", "calibration") if stage.kind == "pass" else ("calibration",)
+        more = ("unlabelled",) if "unlabelled" in self.fingerprints else ()
+        uses = ("train", "selection", "calibration", *more) if stage.kind == "pass" else ("calibration",)
         data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme not in STATIC:
             data = {}

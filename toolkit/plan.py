@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit import compat, kernels, pruning, registry
+from toolkit import compat, data, kernels, ordering, pruning, registry
 from toolkit.checks import fit, gate
 from toolkit.checks.installed import absent_here
 from toolkit.core import STATIC, Budget, Kind, MeasureSpec, QuantSpec
@@ -103,8 +103,10 @@ def make_plan(recipe: Recipe) -> Plan:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
     notes += expected.to_plan((check.device for check in checks), recipe.model.source)
+    problems += ordering.problems(stages)
     problems += _kind_problems(stages, kind)
     problems += _split_problems(recipe, stages)
+    problems += data.unlabelled_problems(recipe, [(x.where, x.component) for x in stages if x.kind == "pass"])
     problems += _head_problems(recipe)
     problems += _repair_problems(recipe, stages)
     for stage in stages:
@@ -125,12 +127,12 @@ def _stages(recipe: Recipe, problems: list[str], notes: list[str]) -> Iterator[S
     for use, step in _formats(recipe).items():
         yield from _exports(recipe, Variant(REFERENCE, (), (replace(step, use=use),)), original, problems, notes)
     last = original
-    for last in _passes(recipe.passes, original, variant="", number=1, recipe=recipe, problems=problems):
+    for last in _passes(recipe.passes, original, variant="", number=1, recipe=recipe):
         yield last
     for variant in recipe.variants:
         tip = last
         number = 1 + len(recipe.passes)
-        for tip in _passes(variant.passes, last, variant=variant.name, number=number, recipe=recipe, problems=problems):
+        for tip in _passes(variant.passes, last, variant=variant.name, number=number, recipe=recipe):
             yield tip
         yield from _exports(recipe, variant, tip, problems, notes)
 
@@ -147,14 +149,9 @@ def _original(recipe: Recipe, problems: list[str]) -> Stage:
     return Stage(REFERENCE, "source", name, component, "", "", QuantSpec(), recipe.where("model"))
 
 
-def _passes(
-    steps: tuple[Step, ...], parent: Stage, *, variant: str, number: int, recipe: Recipe, problems: list[str]
-) -> Iterator[Stage]:
+def _passes(steps: tuple[Step, ...], parent: Stage, *, variant: str, number: int, recipe: Recipe) -> Iterator[Stage]:
     for offset, step in enumerate(steps):
         where, prefix = recipe.where(*step.key), f"{variant}." if variant else ""
-        if parent.quant.scheme != "float32":
-            problem = f"{where}: {step.use} comes after quantize, which must be the last pass of its variant"
-            problems.append(problem)
         quant = getattr(step.component, "quant", parent.quant)
         name = f"{prefix}{number + offset:02d}-{step.use}"
         parent = Stage(name, "pass", step.use, step.component, parent.name, variant, quant, where)

@@ -37,13 +37,17 @@ class Step:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data. records: where images come from; held_out: where selection and test are drawn from instead."""
+    """The data. records: where images come from; held_out: where selection and test are drawn from instead.
+
+    unlabelled: where more images to train on come from.
+    """
 
     records: Step | None
     preprocess: PreprocessSpec
     splits: SplitSpec
     held_out: Step | None = None
     census: CensusSpec = CensusSpec()
+    unlabelled: Step | None = None
 
     def resolved(self) -> dict[str, Any]:
         """JSON-able, every default filled in."""
@@ -52,6 +56,7 @@ class DataSpec:
             "preprocess": self.preprocess.model_dump(mode="json"),
             "splits": self.splits.model_dump(mode="json"),
             "held_out": self.held_out.resolved() if self.held_out else None,
+            **({"unlabelled": self.unlabelled.resolved()} if self.unlabelled else {}),
             **self.census.model_dump(mode="json"),
         }
 
@@ -100,6 +105,11 @@ class Recipe:
     diagnosis: DiagnosisSection | None = None
     repair: RepairSection | None = None
     card: CardSection | None = None
+
+    @property
+    def bases(self) -> tuple[tuple[str, bytes], ...]:
+        """Name and bytes of each file that it extends, the nearest first, for the run's copies."""
+        return tuple((Path(base.name).name, base.text) for base in self.document.bases)
 
     def where(self, *key: str | int) -> str:
         """`file:line: key` for messages about one of its keys."""

@@ -14,7 +14,7 @@ from toolkit.training.section import TrainSection
 
 Table = str | dict[str, Any]  # {use = "tflite", ...}, or "tflite" for short
 # the other keys of [data] are the dataset's own
-DATA_KEYS = ("use", "preprocess", "splits", "held_out", "max_corrupt", "verify")
+DATA_KEYS = ("use", "preprocess", "splits", "held_out", "unlabelled", "max_corrupt", "verify")
 APPLICATIONS = "keras.applications."  # in front of a network's name, where [model] source is no file
 
 
@@ -115,6 +115,8 @@ class CardSection(Component):
 class RecipeFile(Component):
     """A recipe as it is written."""
 
+    extends: str = ""
+    """A shipped recipe's name, or a path relative to this file: its keys hold where this file has none."""
     name: Name = ""
     """Name of its runs; the file's own name by default."""
     description: str = ""
@@ -127,7 +129,7 @@ class RecipeFile(Component):
     """How to make the trained model, in place of `model.source`."""
     data: dict[str, Any] = Field(default_factory=dict)
     """The dataset (`use`, or a `path` that shows it, and its parameters), `preprocess`, `splits`, `held_out`,
-    `max_corrupt` and `verify`."""
+    `unlabelled`, `max_corrupt` and `verify`."""
     passes: tuple[Table, ...] = ()
     """The trunk: passes every variant shares."""
     variants: tuple[VariantSection, ...] = ()

@@ -16,13 +16,15 @@ from toolkit.core import Budget, MeasureSpec
 from toolkit.datasets.census import CensusSpec
 from toolkit.datasets.preprocess import PreprocessSpec
 from toolkit.datasets.splits import SplitSpec
+from toolkit.datasets.unlabelled import LOOSE, Loose
 from toolkit.devices import DeviceProfile, find, load_device, reached, registered, safe_name, shipped
 from toolkit.documents import Document, Key, dotted, read_toml
 from toolkit.errors import InputError
+from toolkit.extending import read_recipe
 from toolkit.overrides import dataset_kind, dataset_kinds, with_data, with_override
 from toolkit.recipe import DataSpec, Recipe, Step, Target, Variant
 from toolkit.recipe_file import APPLICATIONS, DATA_KEYS, ModelSection, RecipeFile, TargetSection
-from toolkit.schema import Component, Reader, relocated, shown
+from toolkit.schema import Component, Reader, paths_in, relocated, shown
 from toolkit.training.section import TrainSection
 
 RESERVED = "original"  # the model as it was read, in stages, artifacts and measurements
@@ -47,7 +49,7 @@ def load_recipe(
     places: ssh, adb, replay, record: where devices are, as `devices.reached` takes them.
     """
     path = find("recipes", name_or_path)
-    document = read_toml(path)
+    document = read_recipe(path)
     if model is not None:
         given = str(model) if str(model).startswith(APPLICATIONS) else str(Path(model).expanduser().absolute())
         document = document.with_option(("model", "source"), given, "--model")
@@ -92,6 +94,8 @@ class _Loader:
 
     def load(self, devices: Sequence[str]) -> Recipe:
         self.reader.version()
+        if "extends" in self.raw:  # those of files are merged by now
+            self.reader.wrong(("extends",), "says what a file extends, which cannot be set", "write it in a recipe")
         file = self.reader.read(RecipeFile, self.raw, also=("schema",))
         self._check_one_model(file)
         data = self._data()
@@ -148,7 +152,8 @@ class _Loader:
         also = DATA_KEYS if key == ("data",) else ("use",)
         component = self.reader.read(registry.load(family, use), parameters, key, also=also)
         if component is not None and family == "passes":
-            component = relocated(component, self._path)
+            places = {path: (*key, *inner) for inner, path in paths_in(component)}
+            component = relocated(component, lambda path: self._path(path, places[path]))
         return None if component is None else Step(use, component, key)
 
     def _variants(self) -> tuple[Variant, ...]:
@@ -199,6 +204,7 @@ class _Loader:
         held_out = None
         if table.get("held_out") is not None:
             held_out = self._records(("data", "held_out"), table["held_out"])
+        unlabelled = self._unlabelled(table["unlabelled"]) if table.get("unlabelled") is not None else None
         splits = self.reader.read(SplitSpec, _without_train(table.get("splits", {})), ("data", "splits"))
         preprocess = self.reader.read(PreprocessSpec, table.get("preprocess", {}), ("data", "preprocess"))
         expected = {key: table[key] for key in CensusSpec.model_fields if key in table}
@@ -208,7 +214,23 @@ class _Loader:
             return None
         if table:
             self._check_rest(splits, table.get("held_out") is not None)
-        return DataSpec(records, preprocess, splits, held_out, census)
+        return DataSpec(records, preprocess, splits, held_out, census, unlabelled)
+
+    def _unlabelled(self, given: Any) -> Step | None:
+        """Images without labels: a folder of them, by its path, or any dataset, whose labels are not looked at."""
+        key: Key = ("data", "unlabelled")
+        table = {"path": given} if isinstance(given, str) else given
+        if not isinstance(table, dict):
+            self.reader.wrong(key, f"must be a path or a table, got {shown(given)}", "give a folder of images")
+            return None
+        written = key if isinstance(given, str) else (*key, "path")
+        path = self._path(table["path"], written) if _is_text(table, "path") else None
+        use = table.get("use") or (LOOSE if path and dataset_kind(path) in ("folder", None) else None)
+        if use != LOOSE:
+            return self._records(key, {**table, "path": str(path)} if path else table)
+        parameters = {name: value for name, value in table.items() if name != "use"}
+        component = self.reader.read(Loose, {**parameters, **({"path": str(path)} if path else {})}, key, also=("use",))
+        return None if component is None else Step(LOOSE, component, key)
 
     def _check_rest(self, splits: SplitSpec, held_out: bool) -> None:
         """Two splits of the same images cannot both be what is left."""
@@ -226,7 +248,8 @@ class _Loader:
         if not table and key == ("data",):
             return None  # the command line may bring it
         path = table.get("path")
-        use = table.get("use") or (dataset_kind(self.base / path) if isinstance(path, str) else None)
+        place = self._path(path, (*key, "path")) if isinstance(path, str) else None
+        use = table.get("use") or (dataset_kind(place) if place else None)
         if use is None and path is None:
             self.reader.wrong((*key, "path"), "is missing, and nothing else says what dataset this is", "add `path`")
             return None
@@ -235,39 +258,40 @@ class _Loader:
                 (*key, "path"), f"cannot tell what kind of dataset this is, got {shown(path)}", dataset_kinds()
             )
             return None
-        return self._step("datasets", key, {**self._located(use, table), "use": use})
+        return self._step("datasets", key, {**self._located(use, table, key), "use": use})
 
-    def _located(self, use: Any, table: dict[str, Any]) -> dict[str, Any]:
-        """The dataset's parameters, its paths starting from the recipe's folder."""
+    def _located(self, use: Any, table: dict[str, Any], key: Key) -> dict[str, Any]:
+        """The dataset's parameters, its paths whole."""
         fields = registry.load("datasets", use).model_fields if registered("datasets", use) else {}
         paths = [name for name, field in fields.items() if "Path" in repr(field.annotation)]
-        return {**table, **{name: str(self._path(table[name])) for name in paths if _is_text(table, name)}}
+        return {
+            **table,
+            **{name: str(self._path(table[name], (*key, name))) for name in paths if _is_text(table, name)},
+        }
 
-    def _path(self, written: str | Path) -> Path:
-        return Path(os.path.normpath(self.base / Path(written).expanduser()))
+    def _path(self, written: str | Path, key: Key) -> Path:
+        """From the folder of the recipe, or of the one it extends that says so, or from here for the command line."""
+        elsewhere = self.document.given(key) or self.document.origin(key) != self.document.name
+        folder = self.document.folder(key) if elsewhere else self.base
+        return Path(os.path.normpath(folder / Path(written).expanduser()))
 
     def _located_model(self, model: ModelSection) -> ModelSection:
         """The section with its paths whole."""
         update: dict[str, Any] = {}
         if model.source is not None and not model.application:
-            update["source"] = self._path(model.source)
+            update["source"] = self._path(model.source, ("model", "source"))
         if model.classes_file is not None:
-            update["classes_file"] = self._path(model.classes_file)
+            update["classes_file"] = self._path(model.classes_file, ("model", "classes_file"))
         if model.weights is not None and model.weights != "imagenet":
-            update["weights"] = str(self._path(model.weights))
+            update["weights"] = str(self._path(model.weights, ("model", "weights")))
         return model.model_copy(update=update)
 
     def _located_train(self, train: TrainSection | None) -> TrainSection | None:
-        """The section with its paths whole: from the recipe's folder, or from here where `--set` gave one."""
+        """The section with its paths whole."""
         if train is None:
             return None
-        named = {train.backbone: ("train", "backbone"), train.weights: ("train", "weights")}
-
-        def path(text: str) -> Path:
-            option = named.get(text) in self.document.options
-            return Path(text).expanduser().absolute() if option else self._path(text)
-
-        return train.located(path)
+        named = {train.weights: ("train", "weights"), train.backbone: ("train", "backbone")}
+        return train.located(lambda text: self._path(text, named.get(text, ("train",))))
 
     def _check_one_model(self, file: RecipeFile | None) -> None:
         """A trained model is read or made, not both."""
@@ -320,13 +344,13 @@ class _Loader:
 
     def _located_device(self, key: Key, device: str) -> str:
         """The path of a profile's file, whole, so that it is found from anywhere; a shipped name as it is."""
-        path = Path(device).expanduser().absolute() if key[0] == "--device" else self._path(device)
+        path = Path(device).expanduser().absolute() if key[0] == "--device" else self._path(device, (*key, "device"))
         return str(path) if path.is_file() else device
 
     def _profile(self, key: Key, device: str) -> DeviceProfile | None:
         if key[0] == "--device":
             return load_device(device)
-        known, path = shipped("devices"), self._path(device)
+        known, path = shipped("devices"), self._path(device, (*key, "device"))
         if not path.is_file() and device not in known:
             self.reader.unknown((*key, "device"), device, "device profile", known)
             return None

@@ -15,6 +15,7 @@ from toolkit.errors import InputError, UnavailableError
 FAMILIES: dict[str, dict[str, str]] = {
     "passes": {
         "prune": "toolkit.passes.prune:Prune",
+        "student": "toolkit.passes.student:Student",
         "distill": "toolkit.passes.distill:Distill",
         "sparsify": "toolkit.passes.sparsify:Sparsify",
         "quantize": "toolkit.passes.quantize:Quantize",

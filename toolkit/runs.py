@@ -1,6 +1,6 @@
 """A run's directory and its manifest: the one record that report, compare and deploy read.
 
-    RUN/manifest.json  recipe.toml  log.txt  report.html  artifacts/  samples/
+    RUN/manifest.json  recipe.toml  extends/  log.txt  report.html  artifacts/  samples/
 
 The manifest is written by temporary file and `os.replace` after each stage, so that a crash leaves a valid one.
 """
@@ -96,7 +96,7 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class LeftOutRecord:
-    """Images that no split got. reason: "unreadable" (names say why), or "elsewhere" (equal or grouped images)."""
+    """Images that no split got. reason: "unreadable" (names say why), "elsewhere" or "equal" (see LeftOut)."""
 
     source: str
     reason: str
@@ -185,15 +185,15 @@ class Run:
         self.folder, self.manifest = folder, manifest
 
     @classmethod
-    def create(cls, folder: Path, manifest: Manifest, recipe_text: bytes) -> Run:
-        """A new directory; InputError if there is something in it already."""
+    def create(cls, folder: Path, manifest: Manifest, recipe: bytes, bases: Sequence[tuple[str, bytes]] = ()) -> Run:
+        """A new directory; InputError if there is something in it already. recipe, bases: as of `keep_recipe`."""
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(str(folder), "already exists and is not empty", "name a new folder, or --resume it")
         run = cls(folder, manifest)
         try:
             for part in ("artifacts", "samples"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "recipe.toml", recipe_text)
+            run.keep_recipe(recipe, bases)
         except OSError as error:
             raise UnavailableError(str(folder), f"cannot be written: {error.strerror}") from error
         run.update()
@@ -203,6 +203,14 @@ class Run:
         """Replace fields of the manifest and write it."""
         self.manifest = replace(self.manifest, **changes)
         write_atomically(self.folder / "manifest.json", dump(self.manifest))
+
+    def keep_recipe(self, recipe: bytes, bases: Sequence[tuple[str, bytes]]) -> None:
+        """Byte copies of the recipe's file and of those it extends (name, bytes), in the place of an earlier run's."""
+        write_atomically(self.folder / "recipe.toml", recipe)
+        shutil.rmtree(self.folder / "extends", ignore_errors=True)
+        for number, (name, text) in enumerate(bases, start=1):
+            (self.folder / "extends").mkdir(exist_ok=True)
+            write_atomically(self.folder / "extends" / f"{number}-{name}", text)
 
     def add_stage(self, stage: StageRecord) -> None:
         """Record a stage, in the place of an earlier one of the same name."""

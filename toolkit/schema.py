@@ -136,7 +136,7 @@ class Reader:
 
     def finish(self) -> None:
         """Raise one InputError with a line for each mistake, in the file's order, if there was any."""
-        mistakes = sorted(dict.fromkeys(self._mistakes), key=lambda mistake: self.document.line(mistake.key))
+        mistakes = sorted(dict.fromkeys(self._mistakes), key=lambda mistake: self.document.place(mistake.key))
         if not mistakes:
             return
         first = mistakes[0]

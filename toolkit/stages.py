@@ -103,10 +103,12 @@ class Stages:
             seed=seed,
             original=self._model(original),
             train=splits.train,
+            unlabelled=splits.unlabelled,
             selection=splits.selection,
             calibration=splits.calibration,
             evaluate=self._score(self._model(original)) if splits.selection else None,
             load=partial(_load_any, allow_code=self._allow_code),
+            application=_application,
             memory=self._memory,
             checkpoint=checkpoint,
             key=key,
@@ -259,6 +261,16 @@ def _load_any(path: Path, allow_code: tuple[str, ...] = ()) -> Model:
     options = {"allow_code": allow_code} if "allow_code" in source.model_fields else {}
     model: Model = source(**options).load(path)
     return model
+
+
+def _application(name: str, weights: str, alpha: float | None) -> Model:
+    """A trained network of keras.applications under the contract that its ImageNet weights were trained with."""
+    from toolkit.datasets.preprocess import PreprocessSpec
+    from toolkit.sources.applications import Applications, preset_of
+
+    model = Applications(weights=weights, alpha=alpha).load(name)
+    contract = PreprocessSpec.model_validate(preset_of(name)).resolve(model.signature.inputs[0].shape)
+    return replace(model, preprocessing=contract)
 
 
 def answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:

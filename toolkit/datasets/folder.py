@@ -53,11 +53,11 @@ class Folder(Component):
             read=lambda index: decode(read_bytes(f"{where}/{ids[index]}"), f"{where}/{ids[index]}"),
             content=lambda index: read_bytes(f"{where}/{ids[index]}"),
             encoded=True,
-            notes=_note(where, others),
+            notes=note_on(where, others),
         )
 
 
-def _note(where: str, others: Counter[str]) -> tuple[str, ...]:
+def note_on(where: str, others: Counter[str]) -> tuple[str, ...]:
     if not others:
         return ()
     kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items())[:5])
@@ -91,12 +91,18 @@ def _folders(path: Path) -> list[str]:
     return [entry.name for entry in _scan(path) if entry.is_dir()]
 
 
+def found_in(where: str, others: Counter[str]) -> Iterator[str]:
+    """Images anywhere below a folder, relative to it, in order of name; what is no image is counted."""
+    yield from _files(where, "", others)
+
+
 def _files(where: str, relative: str, others: Counter[str]) -> Iterator[str]:
     """Images below a class folder, relative to `where`, in order of name; what is no image is counted."""
+    before = f"{relative}/" if relative else ""
     for entry in _scan(f"{where}/{relative}"):
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(where, f"{relative}/{entry.name}", others)
+            yield from _files(where, f"{before}{entry.name}", others)
         elif entry.name.lower().endswith(SUFFIXES):
-            yield f"{relative}/{entry.name}"
+            yield f"{before}{entry.name}"
         else:
             others[os.path.splitext(entry.name)[1].lower()] += 1  # noqa: PTH122 - no Path for each file

@@ -8,7 +8,7 @@ that any prefix is a fair sample. Images of equal content, and those the data gr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from toolkit.core import Preprocessing, Records
 from toolkit.datasets.census import CensusSpec, checked, take_census
 from toolkit.datasets.groups import Place, Pool, draw, group, strata_of, torn
 from toolkit.datasets.stream import Split
+from toolkit.datasets.unlabelled import Fresh, fresh
 from toolkit.errors import InputError
 from toolkit.registry import suggest
 from toolkit.schema import Component
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Chosen", "Draw", "LeftOut", "Split", "SplitSpec", "Splits", "make_splits", "open_splits"]
 
 ENOUGH_CALIBRATION = 100  # images; fewer leave ranges to chance (LiteRT's guide asks for "around 100-500")
+UNLABELLED = "unlabelled"  # the side, and the split
 _DRAWING = ("train", "calibration", "selection", "test")  # the order in which parts of one kind are served
 
 
@@ -82,7 +84,8 @@ class SplitSpec(Component):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Records that no split got, and why: "unreadable" (names say more), or "elsewhere" (equal or grouped images)."""
+    """Records that no split got, and why: "unreadable" (names say more), "elsewhere" (equal or grouped images), or
+    "equal" (images without labels that the data or these have already)."""
 
     source: str
     reason: str
@@ -103,7 +106,10 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Splits:
-    """The splits of a run; one that was not asked for is None. warnings: what a user should know of them."""
+    """The splits of a run; one that was not asked for is None. warnings: what a user should know of them.
+
+    unlabelled: more images to train on, by a teacher alone.
+    """
 
     train: Split | None
     selection: Split | None
@@ -112,10 +118,12 @@ class Splits:
     warnings: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     chosen: Chosen | None = None
+    unlabelled: Split | None = None
 
     def present(self) -> tuple[Split, ...]:
         """The splits there are, in the order above."""
-        return tuple(split for split in (self.train, self.selection, self.calibration, self.test) if split is not None)
+        splits = (self.train, self.selection, self.calibration, self.test, self.unlabelled)
+        return tuple(split for split in splits if split is not None)
 
 
 def make_splits(
@@ -127,11 +135,13 @@ def make_splits(
     *,
     input_name: str = "image",
     census: CensusSpec | None = None,
+    unlabelled: Records | None = None,
 ) -> Splits:
     """Share out the records: selection and test from `held_out` where given, else all from `main`.
 
-    Draws from a subset come first, then whole subsets, then fractions and numbers (of what no subset took), then
-    "rest". Raises InputError for a split that asks for more than there is, for an empty test split, and for too many
+    unlabelled: images to train on without labels, as far as they are none of the others (datasets.unlabelled). Draws
+    from a subset come first, then whole subsets, then fractions and numbers (of what no subset took), then "rest".
+    Raises InputError for a split that asks for more than there is, for an empty test split, and for too many
     unreadable images.
     """
     asked, sides = _asked(spec, held_out is not None), {"main": checked(main)}
@@ -141,13 +151,26 @@ def make_splits(
     pools, left = _pools(sides, asked, census)
     taken = {name: item for pool in pools for name, item in _share_out(pool, asked[pool.side], seed).items()}
     places = {name: (side, indexes) for name, (side, indexes, _) in taken.items() if indexes}
+    drawn = {name: text for name, (_, _, text) in taken.items()}
+    digests: dict[str, Sequence[bytes]] = {pool.side: pool.census.digests for pool in pools}
+    if unlabelled is not None:
+        found = fresh(unlabelled, [(pool.records, pool.census.digests) for pool in pools], census)
+        left = (*left, *_left_of(unlabelled, found))
+        sides[UNLABELLED], places[UNLABELLED] = unlabelled, (UNLABELLED, found.indexes)
+        drawn[UNLABELLED] = f"{UNLABELLED}: {len(found.indexes)} of {len(unlabelled)}"
+        digests[UNLABELLED] = found.digests
     listing = {side: _listing(records) for side, records in sides.items()}
-    chosen = Chosen(places, {name: text for name, (_, _, text) in taken.items()}, listing)
-    digests = {pool.side: pool.census.digests for pool in pools}
     made = open_splits(
-        sides["main"], sides.get("held_out"), chosen, preprocessing, input_name=input_name, known=digests
+        sides["main"],
+        sides.get("held_out"),
+        Chosen(places, drawn, listing),
+        preprocessing,
+        input_name=input_name,
+        known=digests,
+        unlabelled=unlabelled,
     )
-    notes = (note for pool in pools for note in (*pool.records.notes, *_animated(pool.census.animated)))
+    notes = [note for pool in pools for note in (*pool.records.notes, *_animated(pool.census.animated))]
+    notes += unlabelled.notes if unlabelled is not None else ()
     return replace(
         made, warnings=(*notes, *_left_warnings(left), *_label_warnings(pools), *made.warnings), left_out=left
     )
@@ -161,9 +184,11 @@ def open_splits(
     *,
     input_name: str = "image",
     known: Mapping[str, Sequence[bytes]] | None = None,
+    unlabelled: Records | None = None,
 ) -> Splits:
     """The splits whose records are chosen already. known: each side's digests."""
-    sides = {"main": main} | ({"held_out": held_out} if held_out is not None else {})
+    others = {"held_out": held_out, UNLABELLED: unlabelled}
+    sides = {"main": main} | {side: records for side, records in others.items() if records is not None}
     made: dict[str, Split] = {}
     for side, records in sides.items():
         if known is None and _listing(records) != chosen.listing.get(side):
@@ -180,9 +205,26 @@ def open_splits(
         raise InputError(
             (held_out or main).source, "no images are left for the test split", "set splits.test, such as 0.2"
         )
+    _check_same_kind(made)
     warnings = (*_coverage_warnings(made), *_float_warning(made["test"]))
     train, selection, calibration = (made.get(name) for name in ("train", "selection", "calibration"))
-    return Splits(train, selection, calibration, made["test"], warnings, chosen=chosen)
+    more = made.get(UNLABELLED)
+    return Splits(train, selection, calibration, made["test"], warnings, chosen=chosen, unlabelled=more)
+
+
+def _left_of(records: Records, found: Fresh) -> Iterator[LeftOut]:
+    """Images without labels that are not trained on."""
+    for reason, names in (("unreadable", found.unreadable), ("equal", found.equal)):
+        if names:
+            yield LeftOut(records.source, reason, names)
+
+
+def _check_same_kind(made: Mapping[str, Split]) -> None:
+    """Raise where images without labels are pixels and the others inputs already, or the other way round."""
+    if UNLABELLED in made and made[UNLABELLED].is_float() != made["test"].is_float():
+        kinds = [("float arrays" if made[name].is_float() else "pixels") for name in (UNLABELLED, "test")]
+        problem = f"its images are {kinds[0]}, those of the data {kinds[1]}"
+        raise InputError(made[UNLABELLED].source, problem, "give both in one form")
 
 
 def _asked(spec: SplitSpec, held_out: bool) -> dict[str, dict[str, Any]]:
@@ -306,6 +348,7 @@ def _left_warnings(left: Sequence[LeftOut]) -> tuple[str, ...]:
     words = {
         "unreadable": "cannot be read and are left out",
         "elsewhere": "equal images of a split that judges, or are grouped with some, and are left out",
+        "equal": "without labels equal others or images of the data, and are left out",
     }
     return tuple(f"{item.source}: {len(item.names)} images {words[item.reason]} ({_some(item.names)})" for item in left)
 

@@ -40,7 +40,7 @@ class Target:
     divergence: between teacher and student, where they give logits: "kl", or "mse" without a temperature.
     smoothing: share of a label's certainty given to all classes alike. class_weights: one for each class (of each
     label, for several labels), () for equal ones. errors: of a regression, "squared" or "absolute". closeness: of
-    embeddings, "cosine" or "squared".
+    embeddings, "cosine" or "squared". partly: some images have no label (see `labelled`).
     """
 
     temperature: float = 4.0
@@ -50,6 +50,7 @@ class Target:
     errors: str = "squared"
     closeness: str = "cosine"
     divergence: str = "kl"
+    partly: bool = False
 
 
 def total(student: Any, teacher: Any, labels: Any, *, head: str, target: Target) -> Any:
@@ -66,8 +67,25 @@ def parts(student: Any, teacher: Any, labels: Any, *, head: str, target: Target)
     if target.alpha > 0:
         found["teacher"] = target.alpha * tf.reduce_mean(from_teacher(student, teacher, head, target))
     if target.alpha < 1:
-        found["labels"] = (1 - target.alpha) * tf.reduce_mean(from_labels(student, labels, head, target))
+        found["labels"] = (1 - target.alpha) * _mean_from_labels(student, labels, head, target)
     return found
+
+
+def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which images have a label: not a class below 0, and no value that is NaN."""
+    missing: NDArray[Any] = np.asarray(labels < 0 if labels.dtype.kind in "iu" else np.isnan(labels))
+    return np.asarray(~missing.reshape(len(labels), -1).any(axis=1))
+
+
+def _mean_from_labels(student: Any, labels: Any, head: str, target: Target) -> Any:
+    """Mean over the images that have a label, so that alpha is what it says; 0 for a batch without any."""
+    if not target.partly:
+        return tf.reduce_mean(from_labels(student, labels, head, target))
+    missing = labels < 0 if labels.dtype.is_integer else tf.math.is_nan(labels)
+    known = tf.logical_not(tf.reduce_any(tf.reshape(missing, (tf.shape(labels)[0], -1)), axis=1))
+    each = from_labels(student, tf.where(missing, tf.zeros_like(labels), labels), head, target)
+    count = tf.reduce_sum(tf.cast(known, tf.float32))
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(known, each, tf.zeros_like(each))), count)
 
 
 def from_labels(student: Any, labels: Any, head: str, target: Target) -> Any:

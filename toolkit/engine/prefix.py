@@ -44,6 +44,13 @@ def last_waist(graph: Graph, fits: Callable[[Call], bool]) -> Edge | None:
     return None
 
 
+def waists(graph: Graph) -> tuple[Call, ...]:
+    """Every call whose one output all of the first output is computed from, in order; the input is the first."""
+    needed = _ancestors(graph, graph.outputs[0].call)
+    calls = (call for call in graph.calls if call.index in needed and len(call.output_shapes) == 1)
+    return tuple(call for call in calls if _is_waist(graph, call, needed))
+
+
 def tensor_of(model: Any, graph: Graph, edge: Edge) -> Any:
     """The symbolic tensor that an edge is."""
     depths = model._nodes_by_depth  # in the order of graph.walk

@@ -55,12 +55,19 @@ def rebuild(
     return _copy(model, given, lambda layer: config_changes(layer) if isinstance(layer, keras.Layer) else {})
 
 
+def drawn_anew(model: Any, seed: int) -> Any:
+    """A copy with new weights from each layer's own initializers; Normalization keeps what it knows of the images."""
+    keras.utils.set_random_seed(seed)
+    return _copy(model, lambda layer: layer.get_weights() if isinstance(layer, layers.Normalization) else None)
+
+
 def _copy(
     model: Any,
-    weights: Callable[[Any], Sequence[Array]],
+    weights: Callable[[Any], Sequence[Array] | None],
     config_changes: Callable[[Any], Mapping[str, Any]] = lambda layer: {},
 ) -> Any:
-    """The model made anew. weights are asked for layer by layer, so that no second set of all of them is held.
+    """The model made anew. weights are asked for layer by layer, so that no second set of all of them is held; None
+    leaves a layer with those it was made with.
 
     config_changes is asked for the bare operations of the graph as well.
     """
@@ -68,17 +75,19 @@ def _copy(
     def again(layer: Any) -> Any:
         return type(layer).from_config({**layer.get_config(), **config_changes(layer)})
 
-    inputs = keras.tree.map_structure(_input, model.input)
+    inputs = keras.tree.map_structure(input_like, model.input)
     new = keras.models.clone_model(model, input_tensors=inputs, clone_function=again)
     for layer in model.layers:
         twin = new.get_layer(layer.name)
-        twin.set_weights(weights(layer))
+        given = weights(layer)
+        if given is not None:
+            twin.set_weights(given)
         if isinstance(twin, layers.Normalization):
             twin.finalize_state()  # it computes with constants made from its weights
     return new
 
 
-def _input(tensor: Any) -> Any:
+def input_like(tensor: Any) -> Any:
     """A new model input with the names of tensor and layer (clone_model would name the layer after the tensor)."""
     twin = keras.KerasTensor(tensor.shape, dtype=tensor.dtype, name=tensor.name)
     return keras.Input(tensor=twin, name=tensor._keras_history.operation.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.engine import checkpoint as keeping
-from toolkit.engine import heads
+from toolkit.engine import heads, loss
 from toolkit.engine.checkpoint import Checkpoint, State
 from toolkit.engine.hints import Match
 from toolkit.engine.loss import DECISIONS
@@ -74,14 +74,17 @@ def fit(
 
     teacher: a flat Keras model with the student's head, or a `Teacher`; without one, on labels alone. images: (n, ...)
     float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns) numbers, as the
-    head has it. evaluate: a score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of
-    equals, and the model as it came if none is as good; without it the last epoch. With a schedule of zeros, only
-    epochs that have all of them count. checkpoint: where to keep the state after each epoch, and to go on from, if one
-    of this training is there; what comes out is then the same. Raises
-    InputError for labels the student has no output for, and when the loss stops being a number.
+    head has it; -1 or NaN for an image without a label, from which the teacher's part is learned alone. evaluate: a
+    score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of equals, and the model as
+    it came if none is as good; without it the last epoch. With a schedule of zeros, only epochs that have all of them
+    count. checkpoint: where to keep the state after each epoch, and to go on from, if one of this training is there;
+    what comes out is then the same. Raises InputError for labels the student has no output for, and when the loss
+    stops being a number.
     """
     if teacher is None or how.target.alpha < 1:
-        _check_labels(student, labels, how)
+        known = loss.labelled(labels)
+        _check_labels(student, labels[known], how)
+        how = replace(how, target=replace(how.target, partly=not known.all()))
     keras.utils.set_random_seed(how.seed)
     result = rebuild(student, {})
     batches = Batches(images, labels, min(how.batch_size, len(labels)), how.seed)
@@ -169,6 +172,8 @@ def _curves(told: list[dict[str, float]], best: _Best, trainer: Trainer, how: Te
 
 def _check_labels(model: Any, labels: Array, how: Teaching) -> None:
     """Raise InputError for labels the outputs have no place for."""
+    if not len(labels):
+        raise InputError("training", "no image has a label", "set alpha = 1 to learn from the teacher alone")
     columns = math.prod(size or 1 for size in model.outputs[0].shape[1:])
     if how.head in DECISIONS:
         classes = 2 if columns == 1 else columns

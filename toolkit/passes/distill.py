@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 
 from toolkit.core import LayerChange, Model, PassContext, PassResult, Progress, TensorSpec
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes import lessons
+from toolkit.passes import images, lessons
 from toolkit.schema import Component
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
     from toolkit.core import Dataset
     from toolkit.engine.checkpoint import Checkpoint
     from toolkit.engine.hints import Beside
-    from toolkit.engine.hold import Held
     from toolkit.engine.loss import Target
     from toolkit.engine.sparsity import Sparsity
     from toolkit.engine.teacher import Teacher
     from toolkit.engine.teaching import Teaching
     from toolkit.engine.train import TrainResult, Watch
+    from toolkit.passes.images import Seen
 
-BATCH = 256  # images decoded together
 KEPT_LINES = 10  # of progress, in a log
 DECIDING = ("logits", "softmax", "sigmoid")
 OwnTeacher = Literal["original"] | Path
@@ -43,6 +43,8 @@ class Distill(Component):
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
     needs: ClassVar[tuple[str, ...]] = ("train",)
+    makes: ClassVar[frozenset[Trait]] = frozenset({"trained"})
+    keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS | {"fresh", "clustered"}
     called: ClassVar[str] = "distill"  # by recipes, and in what it says
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
@@ -71,6 +73,8 @@ class Distill(Component):
     """Images lying to each other as they do for the teacher: { }, { on = "logits" }, { angle = 0 }."""
     augment: Literal["none", "flip", "shift", "flip_shift"] = "none"
     """Random views of the images; flip and flip_shift mirror them, which is wrong for digits and text."""
+    unlabelled: bool = True
+    """Learn from the teacher on the images of data.unlabelled too, where there are some."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Epochs that are no better on selection before it stops; 0 goes through all."""
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -109,19 +113,19 @@ class Distill(Component):
         from toolkit.engine.train import fit
 
         teachers, train = self._checked(model, context)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         how = self._teaching(model, context)
         result = fit(
             model.graph,
             self._taught_by(teachers, model),
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
             evaluate=evaluation(model, context),
             watch=self._watch(model, context),
             checkpoint=kept(context),
         )
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *still_zero(model, result.model))
+        changes = (self._summary(result, seen), *thawed(model.graph), *still_zero(model, result.model))
         changes = (*changes, *lessons.compared(result.matches))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
@@ -142,6 +146,9 @@ class Distill(Component):
         if self.augment != "none" and len(model.graph.inputs[0].shape) != 4:
             problem = f"needs images, the model's input has shape {model.signature.inputs[0].shape}"
             raise UnsupportedError(f"{self.called}.augment {self.augment!r}", problem, 'set augment = "none"')
+        if self._more(context) is not None and self.no_unlabelled:
+            key, problem = self.no_unlabelled
+            raise UnsupportedError(f"{self.called}.{key}", problem, "set unlabelled = false")
         for teacher in teachers:
             self._check_same_images(model, teacher)
             self._check_outputs(model, teacher, train)
@@ -207,11 +214,27 @@ class Distill(Component):
             raise UnsupportedError(str(name), problem)
         return teacher
 
-    def _images(self, train: Dataset, name: str, context: PassContext) -> Held:
-        from toolkit.engine.hold import hold
+    def _images(self, train: Dataset, name: str, context: PassContext) -> Seen:
+        more = " and the images without labels" if self._more(context) is not None else ""
+        context.emit(Progress(f"  {self.called}: reading the train split{more}"))
+        return images.read(train, self._more(context), name)
 
-        context.emit(Progress(f"  {self.called}: reading the train split"))
-        return hold((batch.inputs[name] for batch in train.batches(BATCH)), len(train))
+    def _more(self, context: PassContext) -> Dataset | None:
+        """The images without labels that it learns from, too."""
+        return context.unlabelled if self.unlabelled else None
+
+    def _count(self, context: PassContext) -> int:
+        """How many images it learns from."""
+        return len(context.train or ()) + len(self._more(context) or ())
+
+    @property
+    def no_unlabelled(self) -> tuple[str, str] | None:
+        """Why it cannot learn from images without labels (a key, what is wrong with it); None where it can."""
+        if getattr(self, "backend", "native") == "tfmot":
+            return "backend 'tfmot'", "learns from labelled images alone"
+        if self.alpha == 0 and not any(getattr(self, key) for key in lessons.KEYS):
+            return "alpha = 0", "learns from labels alone, and data.unlabelled has none"
+        return None
 
     def _target(self, model: Model) -> Target:
         from toolkit.engine.loss import Target
@@ -258,10 +281,10 @@ class Distill(Component):
 
         return Watch(pace.begin, epoch, step)
 
-    def _summary(self, result: TrainResult, train: Dataset, where: str) -> LayerChange:
+    def _summary(self, result: TrainResult, seen: Seen) -> LayerChange:
         """The line about the whole model."""
         epochs = len(result.curves["loss"])
-        work = f"{epochs} epochs of {result.steps} steps; {len(train):,} images held {where}{_last(result)}"
+        work = f"{epochs} epochs of {result.steps} steps; {seen.words}{_last(result)}"
         if result.before is None:
             unknown = "accuracy not evaluated (no selection split)"
             return LayerChange("the model", unknown, unknown, f"the last epoch is kept; {work}")

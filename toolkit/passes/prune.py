@@ -22,6 +22,7 @@ from toolkit.passes.distill import DECIDING, TASKS, Distill
 from toolkit.passes.prune_choose import Choice, choose
 from toolkit.passes.prune_target import Cut, Target
 from toolkit.schema import Component
+from toolkit.traits import SHAPE, Trait
 
 if TYPE_CHECKING:
     from toolkit.core import Array, Dataset
@@ -55,6 +56,7 @@ class Prune(Component):
     """
 
     takes: ClassVar[tuple[str, ...]] = ("keras",)
+    makes: ClassVar[frozenset[Trait]] = frozenset({"narrow"})
 
     sparsity: Share | None = None
     """Share of the channels to remove: of each group, or with `ranking = "global"` of all."""
@@ -122,6 +124,11 @@ class Prune(Component):
     def needs(self) -> tuple[str, ...]:
         """Splits it cannot do without, as it is set."""
         return ("train",) if self.recover is not None else ()
+
+    @property
+    def keeps(self) -> frozenset[Trait]:
+        """What it leaves as earlier passes made it: single zeros, unless what is left is refitted."""
+        return SHAPE if self.reconstruct else SHAPE | {"sparse"}
 
     def lacking(self, splits: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         """(key, what is missing, fix) where it needs one of several splits and has none."""

@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
-from toolkit.passes import lessons
-from toolkit.passes.distill import BATCH, Distill, evaluation, kept, still_zero, thawed
+from toolkit.passes import images, lessons
+from toolkit.passes.distill import Distill, evaluation, kept, still_zero, thawed
 from toolkit.quantization import RangeMethod, TensorRange
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ class Qat(Distill):
     """Trains the model with int8 rounding in place; the float original teaches. Keeps the best epoch on selection: by
     the distance to the teacher where it alone teaches, else by the score."""
 
+    makes: ClassVar[frozenset[Trait]] = frozenset({"trained", "quantized"})
     called: ClassVar[str] = "qat"
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -92,6 +94,11 @@ class Qat(Distill):
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
 
     @property
+    def keeps(self) -> frozenset[Trait]:  # type: ignore[override]
+        """What it leaves as earlier passes made it; it starts from weights that were trained."""
+        return SHAPE | ZEROS | {"clustered"} if self.backend == "native" else SHAPE
+
+    @property
     def quant(self) -> QuantSpec:
         """What the exporters are asked for."""
         return QuantSpec("int8", self.granularity, self.io, self.flavour)
@@ -117,19 +124,19 @@ class Qat(Distill):
         prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         norms = self._norms(model.graph)
-        steps = self._moving_steps(len(train))
+        steps = self._moving_steps(len(seen.rows))
         how = Rounding(self.flavour, self.granularity, steps if self.ranges == "moving" else 0, steps, norms)
-        ranges = _start(model, prepared.graph, held.rows, "minmax" if self.ranges == "moving" else "mse")
-        start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(held.rows)}, how)
+        ranges = _start(model, prepared.graph, seen.own_rows, "minmax" if self.ranges == "moving" else "mse")
+        start = corrected(prepared.graph, ranges, {prepared.graph.inputs[0].name: _some(seen.own_rows)}, how)
         teaching = replace(self._teaching(model, context), frozen=_still(start))
         with lessons.named(self.called):
             result = fit(
                 rounding_graph(start, ranges, how),
                 taught_by,
-                held.rows,
-                train.labels,
+                seen.rows,
+                seen.labels,
                 how=teaching,
                 evaluate=_judge(model, taught_by, context, teaching),
                 watch=self._watch(model, context),
@@ -139,7 +146,7 @@ class Qat(Distill):
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
         rewrites = (*lessons.compared(result.matches), *_rewritten(prepared), *self._rounded(found.graph))
         zeros = still_zero(model, found.graph)
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *zeros, *rewrites)
+        changes = (self._summary(result, seen), *thawed(model.graph), *zeros, *rewrites)
         after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics)
         return PassResult(after, changes, result.curves)
 
@@ -153,12 +160,12 @@ class Qat(Distill):
             raise UnsupportedError(f"{self.called}.backend 'tfmot'", problem, 'set backend = "native"')
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_qat.check(model.graph, how)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         watch.begin(0)
         found, result = tfmot_qat.train_with_tfmot(
             model.graph,
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
             original=teacher,
             evaluate=evaluation(model, context),
@@ -171,7 +178,7 @@ class Qat(Distill):
         why = "TFMOT has one scale for all its channels, or left it in float"
         again = (LayerChange(name, "TFMOT's weights", "rounded once more", why) for name in found.regridded)
         rewrites = _rewritten(prepare(model.graph))
-        changes = (self._summary(result, train, held.where), *thawed(model.graph), *rewrites, *again)
+        changes = (self._summary(result, seen), *thawed(model.graph), *rewrites, *again)
         after = replace(
             model, graph=found.graph, quant=self.quant, statistics=Statistics(ranges, len(train), train.fingerprint)
         )
@@ -192,9 +199,9 @@ class Qat(Distill):
             raise UnsupportedError(f"{self.called}.batchnorm 'corrected'", problem, 'set batchnorm = "frozen"')
         return found
 
-    def _moving_steps(self, images: int) -> int:
+    def _moving_steps(self, count: int) -> int:
         """Steps of training in which ranges move."""
-        return round(self.freeze_after * self.epochs * (images // min(self.batch_size, images)))
+        return round(self.freeze_after * self.epochs * (count // min(self.batch_size, count)))
 
     def _rounded(self, graph: Any) -> tuple[LayerChange, ...]:
         """A line for each layer whose weights are on their grid now."""
@@ -236,7 +243,7 @@ def _judge(model: Model, teacher: Teacher, context: PassContext, how: Teaching) 
         return evaluation(model, context)
     return distance(
         teacher,
-        lambda: (batch.inputs for batch in selection.batches(BATCH)),
+        lambda: (batch.inputs for batch in selection.batches(images.BATCH)),
         head=model.head,
         target=how.target,
     )

@@ -15,6 +15,7 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import calibration
 from toolkit.registry import suggest
 from toolkit.schema import Component
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from toolkit.engine.prepare import Prepared
@@ -36,6 +37,7 @@ class Quantize(Component):
     """Sets how weights and activations are stored in the files, and calibrates where activations need ranges."""
 
     takes: ClassVar[tuple[str, ...]] = ("keras", "savedmodel", "tflite", "onnx")
+    makes: ClassVar[frozenset[Trait]] = frozenset({"quantized"})
 
     scheme: Literal["float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4"]
     """float16: weights in 16 bits. dynamic: int8 weights, activations quantized while running. int8, int16x8: int8
@@ -91,6 +93,11 @@ class Quantize(Component):
     def needs(self) -> tuple[str, ...]:
         """Splits it cannot do without."""
         return ("calibration",) if self.scheme in STATIC or {"adaround", "gptq"} & set(self.corrections) else ()
+
+    @property
+    def keeps(self) -> frozenset[Trait]:
+        """What it leaves as earlier passes made it: the zeros, and shared values where no weight is corrected."""
+        return SHAPE | ZEROS | ({"clustered"} if set(self.corrections) <= {"bias"} else set())
 
     @property
     def quant(self) -> QuantSpec:

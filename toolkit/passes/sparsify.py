@@ -15,6 +15,7 @@ from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, Quan
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import lessons
 from toolkit.passes.distill import Distill, evaluation, thawed
+from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +108,14 @@ class Sparsify(Distill):
         """(package, what to install) that training needs beyond every install's."""
         return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
 
+    keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS
+
+    @property
+    def makes(self) -> frozenset[Trait]:  # type: ignore[override]
+        """Zeros, in groups or blocks or anywhere."""
+        zeros: Trait = "sparse" if self.pattern == "unstructured" else "patterned"
+        return frozenset({zeros, "trained"} if self.epochs else {zeros})
+
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         """Splits it cannot do without."""
@@ -151,18 +160,18 @@ class Sparsify(Distill):
         teachers, train = self._checked(model, context)
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_sparsity.check(model.graph, how)
-        held = self._images(train, model.signature.inputs[0].name, context)
+        seen = self._images(train, model.signature.inputs[0].name, context)
         watch.begin(0)
         result = tfmot_sparsity.train_with_tfmot(
             model.graph,
-            held.rows,
-            train.labels,
+            seen.rows,
+            seen.labels,
             how=how,
             original=self._taught_by(teachers, model),
             evaluate=evaluation(model, context),
             told=lambda number, loss: watch.epoch(number, loss, None),
         )
-        changes = (self._summary(result, train, held.where), *thawed(model.graph))
+        changes = (self._summary(result, seen), *thawed(model.graph))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _layers(self, model: Model) -> tuple[tuple[str, ...], Mapping[str, str]]:
@@ -200,8 +209,8 @@ class Sparsify(Distill):
         return Sparsity(layers, pattern, schedule, self.scope, held)
 
     def _teaching(self, model: Model, context: PassContext) -> Teaching:
-        images = len(context.train or ())
-        steps = self.epochs * (images // max(1, min(self.batch_size, images)))
+        count = self._count(context)
+        steps = self.epochs * (count // max(1, min(self.batch_size, count)))
         return replace(super()._teaching(model, context), sparsity=self.zeros_of(model, steps))
 
     def _at_once(self, model: Model, context: PassContext) -> PassResult:

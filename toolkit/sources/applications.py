@@ -56,6 +56,8 @@ class Applications(Component):
     """What the output means; auto looks at its last activation."""
     input_shape: tuple[Side, Side] | None = None
     """Height and width in pixels; the network's own by default."""
+    alpha: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Width multiplier of a MobileNet; 1 by default."""
 
     def load(self, name: str) -> Model:
         """The network called `name` ("MobileNetV2") with its weights, flat. Raises InputError or UnavailableError."""
@@ -70,7 +72,8 @@ class Applications(Component):
 
     def _arguments(self) -> dict[str, Any]:
         shape = {"input_shape": (*self.input_shape, 3)} if self.input_shape else {}
-        return {**shape, **({"classes": self.classes} if self.classes else {})}
+        alpha = {"alpha": self.alpha} if self.alpha is not None else {}
+        return {**shape, **({"classes": self.classes} if self.classes else {}), **alpha}
 
     def _downloaded(self, where: str, build: Any) -> Any:
         try:
