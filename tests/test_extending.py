@@ -266,11 +266,14 @@ def test_file_that_extends_itself_is_refused(folder: Path) -> None:
         ("3", "r.toml:2: extends: must be text, got 3"),
         ('["base.toml"]', "r.toml:2: extends: must be text"),
         ('"."', "r.toml:2: extends: no such file"),
-        ('"device.toml"', "device.toml is no recipe: it has no `schema`. Fix: name a recipe"),
+        ('"device.toml"', "r.toml:2: extends: device.toml is a device profile. Fix: name a recipe"),
+        ('"old.toml"', "old.toml:1: schema: is missing"),
+        ('"new.toml"', "new.toml:1: schema: schema 2 is newer than this Edgekit"),
     ],
 )
 def test_what_cannot_be_extended_is_named(folder: Path, extends: str, message: str) -> None:
-    write(folder / "device.toml", 'arch = "any"\n')
+    for name, text in {"device": 'schema = 1\narch = "any"\n', "old": "seed = 1\n", "new": "schema = 2\n"}.items():
+        write(folder / f"{name}.toml", text)
     assert message in mistake(write(folder / "r.toml", f"schema = 1\nextends = {extends}\n"))
 
 

@@ -18,6 +18,7 @@ import click
 from toolkit import __version__
 from toolkit.cli_deploy import COMMANDS as DEPLOYING
 from toolkit.cli_device import device
+from toolkit.cli_init import init
 from toolkit.cli_options import (
     adb_option,
     code_option,
@@ -400,6 +401,7 @@ def completion(shell: str) -> None:
 for _command in DEPLOYING:
     cli.add_command(_command)
 cli.add_command(device)
+cli.add_command(init)
 
 
 def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:

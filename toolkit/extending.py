@@ -17,7 +17,7 @@ from toolkit.documents import Document, Key, read_toml
 from toolkit.errors import InputError
 from toolkit.overrides import dataset_kind
 from toolkit.recipe_file import DATA_KEYS
-from toolkit.schema import shown
+from toolkit.schema import Reader, shown
 
 OWN = ("extends", "name", "description")  # of one file alone
 
@@ -46,9 +46,11 @@ def _chain(path: Path) -> Iterator[Document]:
             raise InputError(where, f"the files extend each other in a circle: {circle}", "leave one `extends` out")
         seen[path.resolve()] = str(path)
         document = read_toml(path)
-        if "schema" not in document.data:
-            fix = "name a recipe" if "arch" in document.data else "add `schema = 1` to it"
-            raise InputError(where, f"{document.name} is no recipe: it has no `schema`", fix)
+        if "arch" in document.data:
+            raise InputError(where, f"{document.name} is a device profile", "name a recipe")
+        reader = Reader(document)
+        reader.version()  # of each file: merged, only that of the first is left
+        reader.finish()
         yield document
 
 
