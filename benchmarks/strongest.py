@@ -309,8 +309,8 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
         f"{judged:,} images judged; float32 {100 * whole.mean():.2f}%.",
         "",
         "| file | settings | seeds | MACs left | float before int8 % | % | points lost to float (95%) "
-        "| to TensorFlow's int8 | x faster | x smaller file | KiB | x smaller weights | x smaller gzip | minutes | on the frontier "
-        "| misses |",
+        "| to TensorFlow's int8 | x faster | x smaller file | KiB | x smaller weights | x smaller gzip | minutes "
+        "| on the frontier | misses |",
         "|---" * 16 + "|",
     ]
     for line in lines:
