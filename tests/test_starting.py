@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from toolkit import starting
+from toolkit import pipeline, starting
 from toolkit.cli import cli
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.plan import make_plan
@@ -138,3 +138,20 @@ def test_profile_of_ones_own_is_written_as_a_path(inspected: Any, tmp_path: Path
     recipe = tomllib.loads(starting.start(inspected(), str(profile)).text)
     assert recipe["targets"][0]["device"] == "boards/mine.toml"
     assert recipe["variants"][0]["export"] == ["onnx"]
+
+
+@pytest.mark.slow
+def test_written_recipe_runs(digits_model: Path, tmp_path: Path) -> None:
+    """All of it but the long part: one epoch instead of twenty, nothing timed."""
+    out = tmp_path / "first.toml"
+    starting.start(digits_model, "this-machine", data="digits", out=out)
+    quick = ["variants.small.passes.distill.epochs=1", "measure.processes=0", "data.preprocess={scale = 0.0625}"]
+    found = pipeline.run(out, overrides=quick, out=tmp_path / "run").manifest
+    assert found.status == "done"
+    sizes = {artifact.name: artifact.size_bytes for artifact in found.artifacts}
+    assert sizes["small.tflite"] < sizes["int8.tflite"] < sizes["original.tflite"]
+    macs = {m.subject: m.value for m in found.measurements if m.name == "macs"}
+    # 12 and 16 channels by steps of 8: of 12 x 8, 8 x 16 and 8 x 8 the first is nearest to half of 31,936
+    assert macs["small.tflite"] == 16 * 9 * 12 + 16 * 9 * 12 * 8 + 16 * 8 * 10
+    assert macs["int8.tflite"] == macs["original"] == 31_936
+    assert {verdict.gate for verdict in found.verdicts} == {"max_accuracy_drop"}

@@ -389,7 +389,8 @@ class Judge:
             for check in self.plan.checks:
                 runtime = here.runtime_for(*self._kind(check.artifact))
                 delegate = runtime.delegates[0] if runtime.delegates else "none"
-                local = Check(check.artifact, here, runtime.use, delegate, check.measure, check.budget)
+                measure = check.measure.model_copy(update={"cores": ()})  # those named are the device's own
+                local = Check(check.artifact, here, runtime.use, delegate, measure, check.budget)
                 known = found.setdefault(here.name, [])
                 if check.artifact not in [each.artifact for each in known]:
                     known.append(local)

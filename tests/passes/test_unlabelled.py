@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 from toolkit.core import Batch, Meaning, Model, PassContext, Preprocessing, Signature, TensorSpec
+from toolkit.engine.loss import NO_CLASS
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import images
 from toolkit.passes.distill import Distill
@@ -195,7 +196,7 @@ def test_other_heads_know_which_images_have_no_label(head: Meaning, task: str) -
 def test_images_are_held_in_order_with_what_is_known_of_each() -> None:
     seen = images.read(LABELLED, MORE, "photo")
     np.testing.assert_array_equal(seen.rows, np.concatenate([LABELLED.photos, MORE.photos]))
-    assert seen.labels.tolist() == [*LABELLED.labels, *[-1] * 24]
+    assert seen.labels.tolist() == [*LABELLED.labels, *[NO_CLASS] * 24]
     np.testing.assert_array_equal(seen.own_rows, LABELLED.photos)
     assert images.read(LABELLED, None, "photo").labels is not None
 
@@ -205,4 +206,4 @@ def test_training_without_any_label_is_refused() -> None:
     from toolkit.engine.train import fit
 
     with pytest.raises(InputError, match="no image has a label"):
-        fit(STUDENT.graph, None, LABELLED.photos, np.full(12, -1), how=Teaching(epochs=1))
+        fit(STUDENT.graph, None, LABELLED.photos, np.full(12, NO_CLASS), how=Teaching(epochs=1))

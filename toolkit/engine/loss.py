@@ -31,6 +31,7 @@ LEAST_SIGMOID = 1e-7
 DECISIONS = ("logits", "softmax", "sigmoid")  # heads that choose one class
 RAW_LABELS = "label_logits"  # several sigmoids whose activation was dropped for training
 LABELS = ("sigmoids", RAW_LABELS)
+NO_CLASS = -(2**31)  # in place of a class index, where none is known; no slip of an index by one makes it
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def parts(student: Any, teacher: Any, labels: Any, *, head: str, target: Target)
 
 
 def labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which images have a label: not a class below 0, and no value that is NaN."""
-    missing: NDArray[Any] = np.asarray(labels < 0 if labels.dtype.kind in "iu" else np.isnan(labels))
+    """Which images have a label: a class other than NO_CLASS, or values of which none is NaN."""
+    missing: NDArray[Any] = np.asarray(labels == NO_CLASS if labels.dtype.kind in "iu" else np.isnan(labels))
     return np.asarray(~missing.reshape(len(labels), -1).any(axis=1))
 
 
@@ -81,7 +82,7 @@ def _mean_from_labels(student: Any, labels: Any, head: str, target: Target) -> A
     """Mean over the images that have a label, so that alpha is what it says; 0 for a batch without any."""
     if not target.partly:
         return tf.reduce_mean(from_labels(student, labels, head, target))
-    missing = labels < 0 if labels.dtype.is_integer else tf.math.is_nan(labels)
+    missing = labels == NO_CLASS if labels.dtype.is_integer else tf.math.is_nan(labels)
     known = tf.logical_not(tf.reduce_any(tf.reshape(missing, (tf.shape(labels)[0], -1)), axis=1))
     each = from_labels(student, tf.where(missing, tf.zeros_like(labels), labels), head, target)
     count = tf.reduce_sum(tf.cast(known, tf.float32))

@@ -74,12 +74,12 @@ def fit(
 
     teacher: a flat Keras model with the student's head, or a `Teacher`; without one, on labels alone. images: (n, ...)
     float32, or a memory map of it; labels: (n,) class indexes, (n, labels) of 0 and 1, or (n, columns) numbers, as the
-    head has it; -1 or NaN for an image without a label, from which the teacher's part is learned alone. evaluate: a
-    score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of equals, and the model as
-    it came if none is as good; without it the last epoch. With a schedule of zeros, only epochs that have all of them
-    count. checkpoint: where to keep the state after each epoch, and to go on from, if one of this training is there;
-    what comes out is then the same. Raises InputError for labels the student has no output for, and when the loss
-    stops being a number.
+    head has it; NO_CLASS or NaN for an image without a label, from which the teacher's part is learned alone.
+    evaluate: a score or a loss (how.judged_by) on other images; the best epoch is kept, the later one of equals, and
+    the model as it came if none is as good; without it the last epoch. With a schedule of zeros, only epochs that have
+    all of them count. checkpoint: where to keep the state after each epoch, and to go on from, if one of this training
+    is there; what comes out is then the same. Raises InputError for labels the student has no output for, and when the
+    loss stops being a number.
     """
     if teacher is None or how.target.alpha < 1:
         known = loss.labelled(labels)

@@ -45,8 +45,6 @@ class Cluster(Distill):
     """Name patterns (`*` and `?`) of layers that stay as they are."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 5
     """Passes over the train split; 0 shares the values at once and trains nothing (let `distill` follow)."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
-    """Adam's first step size; decays to 0 along a cosine. One value moves many weights: train gently."""
     backend: Literal["native", "tfmot"] = "native"
     """What trains: native is Edgekit's own; tfmot is tensorflow-model-optimization's cluster_weights."""
 
@@ -59,6 +57,9 @@ class Cluster(Distill):
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         if self.backend == "tfmot" and not self.epochs:
             raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
         if not self.epochs and self.assignment != "renewed":

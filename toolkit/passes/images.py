@@ -15,7 +15,7 @@ BATCH = 256  # images decoded together
 
 @dataclass(frozen=True)
 class Seen:
-    """rows: all images, float32. labels: of each; -1 or NaN where none is known. own: how many the train split has.
+    """rows: all images, float32. labels: of each; NO_CLASS or NaN where none is known. own: how many train has.
 
     where: they are held, in words.
     """
@@ -56,8 +56,10 @@ def _padded(labels: Array, count: int) -> Array:
     """The labels, and behind them `count` that are unknown, as engine.loss has those."""
     import numpy as np
 
+    from toolkit.engine.loss import NO_CLASS
+
     if not count:
         return labels
     if labels.ndim == 1 and labels.dtype.kind in "iu":
-        return np.concatenate([labels.astype(np.int64), np.full(count, -1)])
+        return np.concatenate([labels.astype(np.int64), np.full(count, NO_CLASS)])
     return np.concatenate([labels.astype(np.float32), np.full((count, *labels.shape[1:]), np.nan, np.float32)])
