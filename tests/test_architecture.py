@@ -25,6 +25,7 @@ FLOORS = {
     "schema": 2,
     "budget": 3,
     "quantization": 2,
+    "codebook": 2,
     "traits": 2,
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
@@ -59,6 +60,7 @@ FLOORS = {
     "pruning": 7,
     "runs": 7,
     "beside": 8,
+    "weighing": 8,
     "bundle": 8,
     "card": 8,
     "candidates": 8,

@@ -20,6 +20,7 @@ PASSES: dict[str, dict[str, Any]] = {
     "student": {"width": 0.5, "round_to": 4},
     "distill": {"epochs": 1},
     "sparsify": {"sparsity": 0.5, "epochs": 1},
+    "cluster": {"clusters": 4, "epochs": 1},
     "quantize": {"scheme": "int8"},
     "qat": {"epochs": 1},
 }

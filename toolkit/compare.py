@@ -21,7 +21,9 @@ from toolkit.tensorrt.power import incomparable
 __all__ = ["Change", "Comparison", "Difference", "as_dict", "change_interval", "compare", "dotted", "markdown", "text"]
 
 Judgement = Literal["better", "worse", "same", "unclear", "changed", "not compared"]
-STEADY = frozenset({"size_bytes", "gzip_bytes", "zeros", "macs", "parameters", "arena_kib", "arena_bytes"})
+STEADY = frozenset(
+    {"size_bytes", "gzip_bytes", "entropy_bytes", "zeros", "clusters", "macs", "parameters", "arena_kib", "arena_bytes"}
+)
 """Quantities without chance in them: any difference is a change."""
 SAME_MACHINE = ("python",)
 """Facts of a host that may differ without its being another host."""

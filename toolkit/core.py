@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from toolkit.budget import Budget as Budget  # noqa: PLC0414  (part of this page)
 from toolkit.budget import MeasureSpec as MeasureSpec  # noqa: PLC0414  (part of this page)
+from toolkit.codebook import Codebook as Codebook  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import STATIC as STATIC  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import QuantSpec as QuantSpec  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of this page)
@@ -87,7 +88,8 @@ class Model:
 
     graph: for kind "keras" a flat functional keras.Model in inference form; for the others the pathlib.Path of the
     file (.onnx, .tflite) or folder (SavedModel), which nothing changes. sparse: layer -> pattern of the zeros in its
-    weight ("unstructured", "2:4", "4x1"), which passes keep and exporters may use.
+    weight ("unstructured", "2:4", "4x1"), which passes keep and exporters may use. clustered: layer -> how few values
+    its weight has, which passes keep.
     """
 
     kind: Kind
@@ -98,6 +100,7 @@ class Model:
     statistics: Statistics | None = None  # ranges for static quantization, of the graph in prepared form
     notes: tuple[str, ...] = ()  # of its source, in words: what it was carried from, how far its outputs are from that
     sparse: Mapping[str, str] = field(default_factory=dict)
+    clustered: Mapping[str, Codebook] = field(default_factory=dict)
 
     @property
     def head(self) -> Meaning:

@@ -22,8 +22,6 @@ from toolkit.checks.chance import chance_warning
 from toolkit.checks.evidence import Evidence
 from toolkit.checks.installed import installed
 from toolkit.checks.parity import beside_host, measure_parity
-from toolkit.checks.size import measure_size
-from toolkit.checks.zeros import is_sparse, measure_zeros, zeros_of
 from toolkit.core import (
     Artifact,
     Dataset,
@@ -39,7 +37,9 @@ from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import EdgekitError, UnavailableError, UnsupportedError
 from toolkit.executor import Executor
 from toolkit.plan import REFERENCE, Check, Plan
+from toolkit.sources.store import path_of
 from toolkit.together import on_each
+from toolkit.weighing import weighed
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -93,9 +93,8 @@ class Judge:
         for name, path in models.items():
             self._model(name, path, test)
         for artifact in artifacts.values():
-            self.run.add_measurements(measure_size(artifact.name, artifact.path))
+            self.run.add_measurements(self._weighed(artifact))
             self._inherit_macs(artifact)
-            self._zeros(artifact)
         for pixels in {artifact.pixels for artifact in artifacts.values()}:
             self._inputs.paths(pixels=pixels)  # before threads ask for them
         checks = self._by_device()
@@ -118,13 +117,10 @@ class Judge:
         self._estimates(artifacts)
         self._gate()
 
-    def _zeros(self, artifact: Artifact) -> None:
-        """Of a file with many zeros: what each device's runtime makes of them."""
-        found = zeros_of(artifact.path)
-        checks = [check for check in self.plan.checks if check.artifact == artifact.name] if is_sparse(found) else []
-        self.run.add_measurements(
-            [measure_zeros(artifact, found, check.device, check.runtime, check.delegate) for check in checks]
-        )
+    def _weighed(self, artifact: Artifact) -> list[Measurement]:
+        folder, stage = self.run.folder / "artifacts", self.plan.stage(artifact.name)
+        checks = [check for check in self.plan.checks if check.artifact == artifact.name]
+        return weighed(artifact, checks, path_of(folder, stage.parent, self.plan.kind))
 
     # ------------------------------------------------------------ answers
 
@@ -393,7 +389,8 @@ class Judge:
             for check in self.plan.checks:
                 runtime = here.runtime_for(*self._kind(check.artifact))
                 delegate = runtime.delegates[0] if runtime.delegates else "none"
-                local = Check(check.artifact, here, runtime.use, delegate, check.measure, check.budget)
+                measure = check.measure.model_copy(update={"cores": ()})  # those named are the device's own
+                local = Check(check.artifact, here, runtime.use, delegate, measure, check.budget)
                 known = found.setdefault(here.name, [])
                 if check.artifact not in [each.artifact for each in known]:
                     known.append(local)

@@ -18,6 +18,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "student": "toolkit.passes.student:Student",
         "distill": "toolkit.passes.distill:Distill",
         "sparsify": "toolkit.passes.sparsify:Sparsify",
+        "cluster": "toolkit.passes.cluster:Cluster",
         "quantize": "toolkit.passes.quantize:Quantize",
         "qat": "toolkit.passes.qat:Qat",
     },

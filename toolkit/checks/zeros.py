@@ -9,14 +9,12 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from toolkit.checks.weights import constant
 from toolkit.core import Artifact, Measurement
 from toolkit.devices import DeviceProfile
 from toolkit.exporters import onnx_file, onnx_scan, tflite_file, tflite_scan
-
-if TYPE_CHECKING:
-    from toolkit.core import Array
 
 WORTH = 0.25  # of the weights: rounding to 8 bits alone makes fewer
 ENOUGH = 2 / 3  # of the weights of 1x1 convolutions (XNNPACK, src/subgraph.c: num_zeroes * 3 > num_params * 2)
@@ -154,19 +152,12 @@ def _of_onnx(path: Path) -> Zeros:
     made = {name: node for node in file.nodes for name in node.output}
     arrays = []
     for node in file.nodes:
-        if node.op_type in onnx_scan.WEIGHTED and (array := _constant(file, made, node.input[1])) is not None:
+        if node.op_type in onnx_scan.WEIGHTED and (array := constant(file, made, node.input[1])) is not None:
             attributes = {each.name: each.i for each in node.attribute}
             axis = 1 if node.op_type == "Conv" or attributes.get("transB") else 0
             depthwise = attributes.get("group", 1) > 1 or node.op_type == "ConvTranspose"
             arrays.append((array, axis if array.ndim > 2 or axis else array.ndim - 2, depthwise))
     return _counted(arrays)
-
-
-def _constant(file: onnx_file.File, made: dict[str, Any], name: str) -> Array | None:
-    """A constant, through the Q/DQ pairs and casts before it."""
-    while (node := made.get(name)) is not None and node.op_type in (*onnx_scan.QUANTIZERS, "Cast"):
-        name = node.input[0]
-    return file.values(name)
 
 
 def _counted(arrays: list[tuple[Any, int, bool]], point: Any = ()) -> Zeros:

@@ -19,6 +19,7 @@ from toolkit.engine.hints import Lessons, Match
 from toolkit.engine.masking import Masks
 from toolkit.engine.teacher import Teacher, of_graph
 from toolkit.engine.teaching import Teaching
+from toolkit.engine.weight_sharing import SharedWeights
 
 Array = NDArray[Any]
 Told = Callable[[int, float, float], None]  # epoch from 1, share done of it, mean loss so far
@@ -61,7 +62,9 @@ class Trainer:
         self._target = how.target if self._teacher else how.labels_only
         self.rates = schedule.rates(how.schedule, how.learning_rate, how.epochs, batches.steps)
         self._optimizer = _optimizer(how, self.rates)
-        self._optimizer.build(self._learning())
+        self._shared = SharedWeights(self.student.graph, how.sharing) if how.sharing else None
+        learn = self._learning()
+        self._optimizer.build(self._shared.instead(learn) if self._shared else learn)
         self._masks = Masks(self.student.graph, how.sparsity) if how.sparsity else None
         self._asked = Asked(self._teacher, self._lessons) if self._teacher else None
         self._answers: tuple[Array, ...] = ()
@@ -98,8 +101,9 @@ class Trainer:
 
     @property
     def settled(self) -> int:
-        """The first epoch at whose end the masks are those that stay; 0 where they always are."""
-        return -(-self._masks.settled // self._batches.steps) if self._masks else 0
+        """The first epoch at whose end masks are those that stay, and weights are shared; 0 where they always are."""
+        masked = -(-self._masks.settled // self._batches.steps) if self._masks else 0
+        return max(masked, 1) if self._shared and self._shared.makes else masked
 
     def _choose_masks(self, step: int, *, is_last: bool) -> bool:
         """Choose masks where they are due; whether this step leaves weights free, for the next to choose from.
@@ -124,8 +128,9 @@ class Trainer:
     def _variables(self) -> list[Any]:
         seen = self._views.variables if self._views is not None else []
         masks = self._masks.variables if self._masks is not None else []
+        shared = self._shared.variables if self._shared is not None else []
         beside = self._lessons.variables if self._lessons is not None else []
-        return [*self.student.graph.variables, *beside, *self._optimizer.variables, *seen, *masks]
+        return [*self.student.graph.variables, *beside, *self._optimizer.variables, *seen, *masks, *shared]
 
     def _learning(self) -> list[Any]:
         """What the optimizer changes."""
@@ -155,7 +160,12 @@ class Trainer:
             whole = tf.add_n([*parts.values(), *graph.losses])  # with the layers' own regularizers
             whole = self._optimizer.scale_loss(whole)
         variables = self._learning()
-        self._optimizer.apply(tape.gradient(whole, variables), variables)
+        gradients = tape.gradient(whole, variables)
+        if self._shared is not None:
+            variables, gradients = self._shared.instead(variables), self._shared.gradients(variables, gradients)
+        self._optimizer.apply(gradients, variables)
+        if self._shared is not None:
+            self._shared.lay_on()
         if self._masks is not None:
             self._masks.lay_on(free)
         return parts

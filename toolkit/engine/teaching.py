@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from toolkit.engine.clusters import Sharing
 from toolkit.engine.hints import Beside
 from toolkit.engine.loss import DECISIONS, Target
 from toolkit.engine.schedule import Schedule
@@ -28,8 +29,8 @@ class Teaching:
     images, of both kinds. judged_by: what evaluates epochs, a score to be large or a loss to be small. patience: epochs
     without a better evaluation before stopping; 0 never stops early. frozen: layers that stay as they are and work as
     in inference. momentum: of sgd (Nesterov's); weight_decay: of adamw. precision: what is computed in, by Keras' mixed
-    policies (Micikevicius et al. 2017, arXiv:1710.03740); the weights stay float32. sparsity: zeros that are made, or
-    kept, as training goes on.
+    policies (Micikevicius et al. 2017, arXiv:1710.03740); the weights stay float32. sparsity, sharing: zeros, and
+    weights that share values, that are made, or kept, as training goes on.
     """
 
     epochs: int
@@ -49,6 +50,7 @@ class Teaching:
     patience: int = 0
     precision: Precision = "float32"
     sparsity: Sparsity | None = None
+    sharing: Sharing | None = None
     seed: int = 0
 
     @property

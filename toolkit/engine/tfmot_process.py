@@ -23,7 +23,9 @@ from keras import layers
 from numpy.typing import NDArray
 
 from toolkit.engine import loss, teacher
+from toolkit.engine.surgery import rebuild
 from toolkit.engine.teaching import Teaching
+from toolkit.engine.train import Evaluate, TrainResult
 from toolkit.engine.views import Views
 from toolkit.errors import InputError, StageError, UnavailableError, UnsupportedError
 
@@ -102,6 +104,40 @@ def trained(folder: Path, told: Callable[[int, float], None], where: str) -> tup
     if code:
         raise StageError(where, f"its process ended with code {code}: {' | '.join(map(str.strip, tail))}")
     return tuple(losses)
+
+
+def best(  # of a training's epochs
+    folder: Path,
+    model: Any,
+    losses: tuple[float, ...],
+    *,
+    how: Teaching,
+    evaluate: Evaluate | None,
+    steps: int,
+    first: int,
+) -> TrainResult:
+    """The epoch that scores best, from `first` on, the later one of equals; without a score the last."""
+    curves, number = {"loss": losses}, len(losses)
+    if evaluate is None:
+        return TrainResult(brought_back(model, folder / f"{number}.npz"), number, None, steps, curves)
+    scores = [float(evaluate(brought_back(model, folder / f"{number}.npz"))) for number in range(len(losses) + 1)]
+    counted = [number for number in range(first, len(scores)) if not np.isnan(scores[number])]
+    if not counted:
+        raise StageError("TFMOT", "no epoch that has what was asked for has a score that is a number")
+    number = max(counted, key=lambda number: (how.worth(scores[number]), number))
+    curves[how.judgement] = tuple(scores[1:])
+    return TrainResult(brought_back(model, folder / f"{number}.npz"), number, scores[0], steps, curves)
+
+
+def brought_back(model: Any, path: Path) -> Any:
+    """A Keras 3 model with the weights of an epoch's file."""
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    result = rebuild(model, {})
+    for layer in result.layers:
+        if layer.weights:
+            layer.set_weights(weights_of(layer, found))
+    return result
 
 
 def weights_of(layer: Any, arrays: Mapping[str, Array]) -> list[Array]:

@@ -12,15 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.engine import tfmot_process
 from toolkit.engine.sparsity import Sparsity, kernel_of
-from toolkit.engine.surgery import rebuild
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.train import Evaluate, TrainResult
-from toolkit.errors import StageError, UnsupportedError
+from toolkit.errors import UnsupportedError
 
 Array = NDArray[Any]
 WHERE = 'sparsify.backend "tfmot"'
@@ -81,36 +79,6 @@ def train_with_tfmot(
         facts = {"task": "sparsity"}
         tfmot_process.write_job(folder, model, images, labels, how=how, original=original, facts=facts)
         losses = tfmot_process.trained(folder, told, WHERE)
-        return _best(folder, model, losses, how=how, evaluate=evaluate, steps=len(images) // _batch(how, images))
-
-
-def brought_back(model: Any, path: Path) -> Any:
-    """A Keras 3 model with the weights of an epoch's file."""
-    with np.load(path) as arrays:
-        found = dict(arrays)
-    result = rebuild(model, {})
-    for layer in result.layers:
-        if layer.weights:
-            layer.set_weights(tfmot_process.weights_of(layer, found))
-    return result
-
-
-def _batch(how: Teaching, images: Array) -> int:
-    return min(how.batch_size, len(images))
-
-
-def _best(
-    folder: Path, model: Any, losses: tuple[float, ...], *, how: Teaching, evaluate: Evaluate | None, steps: int
-) -> TrainResult:
-    """The epoch that scores best of those with all zeros; without a score the last."""
-    settled = -(-how.sparsity.schedule.last // steps) if how.sparsity and how.sparsity.schedule else 0
-    curves, best = {"loss": losses}, len(losses)
-    if evaluate is None:
-        return TrainResult(brought_back(model, folder / f"{best}.npz"), best, None, steps, curves)
-    scores = [float(evaluate(brought_back(model, folder / f"{number}.npz"))) for number in range(len(losses) + 1)]
-    counted = [number for number in range(settled, len(scores)) if not np.isnan(scores[number])]
-    if not counted:
-        raise StageError(WHERE, "no epoch that has all its zeros has a score that is a number")
-    best = max(counted, key=lambda number: (how.worth(scores[number]), number))
-    curves[how.judgement] = tuple(scores[1:])
-    return TrainResult(brought_back(model, folder / f"{best}.npz"), best, scores[0], steps, curves)
+        steps = len(images) // min(how.batch_size, len(images))
+        settled = -(-how.sparsity.schedule.last // steps) if how.sparsity and how.sparsity.schedule else 0
+        return tfmot_process.best(folder, model, losses, how=how, evaluate=evaluate, steps=steps, first=settled)

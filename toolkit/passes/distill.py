@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from toolkit.core import Dataset
     from toolkit.engine.checkpoint import Checkpoint
+    from toolkit.engine.clusters import Sharing
     from toolkit.engine.hints import Beside
     from toolkit.engine.loss import Target
     from toolkit.engine.sparsity import Sparsity
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from toolkit.engine.train import TrainResult, Watch
     from toolkit.passes.images import Seen
 
+APART = "with a codebook for each output channel, which were scaled apart"
 KEPT_LINES = 10  # of progress, in a log
 DECIDING = ("logits", "softmax", "sigmoid")
 OwnTeacher = Literal["original"] | Path
@@ -125,7 +127,8 @@ class Distill(Component):
             watch=self._watch(model, context),
             checkpoint=kept(context),
         )
-        changes = (self._summary(result, seen), *thawed(model.graph), *still_zero(model, result.model))
+        kept_so = (*still_zero(model, result.model), *still_shared(model, result.model))
+        changes = (self._summary(result, seen), *thawed(model.graph), *kept_so)
         changes = (*changes, *lessons.compared(result.matches))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
@@ -254,6 +257,7 @@ class Distill(Component):
             beside=self._beside,
             judged_by=self._judged_by(model, context),
             sparsity=kept_zeros(model),
+            sharing=kept_codebooks(model),
             seed=context.seed,
         )
 
@@ -322,6 +326,29 @@ def still_zero(model: Model, graph: Any) -> tuple[LayerChange, ...]:
     before, after = (sum(row.zeros for row in zeros(x, tuple(model.sparse))) for x in (model.graph, graph))
     layers = f"{len(model.sparse)} sparse layers"
     return (LayerChange(layers, f"{before:,} zeros", f"{after:,} zeros", "what was zero stays zero"),)
+
+
+def kept_codebooks(model: Model) -> Sharing | None:
+    """Which weights training must leave with one value."""
+    from toolkit.engine.clusters import Sharing, kernels
+
+    if not model.clustered:
+        return None
+    return Sharing(held=dict(model.clustered), zeros=tuple(model.sparse), like=kernels(model.graph, model.clustered))
+
+
+def still_shared(model: Model, graph: Any) -> tuple[LayerChange, ...]:
+    """The line about the codebooks of a model that came with some, counted again."""
+    from toolkit.engine.clusters import still
+
+    if not model.clustered:
+        return ()
+    after = still(graph, model.clustered)
+    left = [name for name, codebook in after.items() if codebook == model.clustered[name]]
+    apart = [name for name in after if name not in left]
+    words = [f"{len(names)} {what}" for names, what in ((left, "as they were"), (apart, APART)) if names]
+    reason = "weights that share a value go on sharing it"
+    return (LayerChange(f"{len(model.clustered)} clustered layers", "few values", "; ".join(words) or "lost", reason),)
 
 
 def kept(context: PassContext) -> Checkpoint | None:

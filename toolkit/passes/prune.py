@@ -149,6 +149,8 @@ class Prune(Component):
         if (self.reconstruct and model.sparse) or set(model.sparse.values()) - {"unstructured"}:
             what = "refitting would fill its zeros" if self.reconstruct else "a cut would break its pattern of zeros"
             raise UnsupportedError("prune", f"the model is sparse: {what}", "prune first, then sparsify")
+        if model.clustered:
+            raise UnsupportedError("prune", "the model's weights are clustered already", "prune first, then cluster")
         context.emit(Progress("finding channel groups"))
         groups, rounding = self._protected(model.graph), self._rounding(context)
         work = _Work(model, model, groups, rounding, context)

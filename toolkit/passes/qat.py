@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec, Statistics
 from toolkit.errors import UnsupportedError
 from toolkit.passes import images, lessons
-from toolkit.passes.distill import Distill, evaluation, kept, still_zero, thawed
+from toolkit.passes.distill import Distill, evaluation, kept, still_shared, still_zero, thawed
 from toolkit.quantization import RangeMethod, TensorRange
 from toolkit.traits import SHAPE, ZEROS, Trait
 
@@ -109,6 +109,7 @@ class Qat(Distill):
         Raises as `distill` does, and UnsupportedError for a model that is quantized already, or has nothing to
         quantize.
         """
+        from toolkit.engine.clusters import still
         from toolkit.engine.prepare import WEIGHTED, prepare
         from toolkit.engine.qat import Rounding, corrected, learned, rounding_graph
         from toolkit.engine.train import fit
@@ -145,9 +146,10 @@ class Qat(Distill):
         found = learned(start, result.model, how)
         statistics = Statistics(_learned(found), len(train), train.fingerprint)
         rewrites = (*lessons.compared(result.matches), *_rewritten(prepared), *self._rounded(found.graph))
-        zeros = still_zero(model, found.graph)
-        changes = (self._summary(result, seen), *thawed(model.graph), *zeros, *rewrites)
-        after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics)
+        kept_so = (*still_zero(model, found.graph), *still_shared(model, found.graph))
+        changes = (self._summary(result, seen), *thawed(model.graph), *kept_so, *rewrites)
+        clustered = still(found.graph, model.clustered)
+        after = replace(model, graph=found.graph, quant=self.quant, statistics=statistics, clustered=clustered)
         return PassResult(after, changes, result.curves)
 
     def _by_tfmot(self, model: Model, teacher: Teacher, train: Dataset, context: PassContext) -> PassResult:
@@ -155,8 +157,11 @@ class Qat(Distill):
         from toolkit.engine import tfmot_qat
         from toolkit.engine.prepare import prepare
 
-        if model.sparse:
-            problem = f"it would fill the zeros of {len(model.sparse)} sparse layers"
+        if model.sparse or model.clustered:
+            lost = f"fill the zeros of {len(model.sparse)} sparse layers"
+            if model.clustered:
+                lost = f"part the shared weights of {len(model.clustered)} clustered layers"
+            problem = f"it would {lost}"
             raise UnsupportedError(f"{self.called}.backend 'tfmot'", problem, 'set backend = "native"')
         how, watch = self._teaching(model, context), self._watch(model, context)
         tfmot_qat.check(model.graph, how)

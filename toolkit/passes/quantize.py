@@ -139,6 +139,9 @@ class Quantize(Component):
 
         prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
         quant = replace(self.quant, layers=self._layers(model.graph, prepared))
+        if set(self.corrections) - {"bias"} and model.clustered:
+            problem = f"would part the shared weights of {len(model.clustered)} clustered layers"
+            raise UnsupportedError("quantize.corrections", problem, 'set corrections = ["bias"], or leave them out')
         if self.corrections:
             return self._corrected(model, prepared, context, quant)
         statistics, notes = self._found(model, prepared, context, quant)

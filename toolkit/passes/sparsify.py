@@ -137,6 +137,9 @@ class Sparsify(Distill):
 
         if model.quant.scheme != "float32":
             raise UnsupportedError(self.called, f"the model is {model.quant.scheme} already", "make zeros first")
+        if model.clustered:
+            problem = "the model's weights are clustered already"
+            raise UnsupportedError(self.called, problem, "make zeros first, then cluster, which keeps them")
         layers, whole = self._layers(model)
         others = {name: pattern for name, pattern in model.sparse.items() if name not in layers}
         result = self._made(replace(model, sparse=others), context)

@@ -16,7 +16,18 @@ from toolkit.report.overview import capital, number, section, table
 from toolkit.report.view import ORIGINAL, View
 
 NOT_METRICS = frozenset(
-    {"size_bytes", "gzip_bytes", "zeros", "macs", "parameters", "arena_kib", "arena_bytes", "peak_rss_kib"}
+    {
+        "size_bytes",
+        "gzip_bytes",
+        "entropy_bytes",
+        "zeros",
+        "clusters",
+        "macs",
+        "parameters",
+        "arena_kib",
+        "arena_bytes",
+        "peak_rss_kib",
+    }
 )
 OF_TARGETS = ("mae", "rmse")  # in the targets' own unit, which nothing names
 MOST_LINES = 4  # of one picture, as many as there are strokes to tell apart

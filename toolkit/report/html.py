@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, details, inside, overview, zeros
+from toolkit.report import answers, clusters, details, inside, overview, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -22,6 +22,7 @@ SECTIONS = (
     ("waterfall", "Stages", overview.waterfall),
     ("tradeoffs", "Charts", overview.tradeoffs),
     ("zeros", "Zeros", zeros.zeros),
+    ("clusters", "Shared weights", clusters.clusters),
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
     ("diagnosis", "Diagnosis", inside.diagnosis),

@@ -54,7 +54,7 @@ def rows(view: View) -> Iterator[Row]:
     for found in view.manifest.measurements:
         if found.name == "zeros" and found.subject in by_name:
             artifact = by_name[found.subject]
-            yield Row(artifact, found, _beside(view, artifact, found))
+            yield Row(artifact, found, beside(view, artifact, found))
 
 
 def lines(view: View) -> list[str]:
@@ -95,7 +95,7 @@ def _row(view: View, row: Row) -> Markup:
     )
 
 
-def _beside(view: View, artifact: ArtifactRecord, found: Measurement) -> Gain | None:
+def beside(view: View, artifact: ArtifactRecord, found: Measurement) -> Gain | None:
     """Its latency against a dense file's: of the same weights where it is packed itself, else of the original's."""
     after = view.find(artifact.name, LATENCY, found.device)
     for other in _dense(view, artifact, found):

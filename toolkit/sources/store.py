@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from toolkit.core import Kind, Model, Preprocessing, QuantSpec, Signature, Statistics
+from toolkit.core import Codebook, Kind, Model, Preprocessing, QuantSpec, Signature, Statistics
 from toolkit.errors import UnavailableError, UnsupportedError
 
 # what a stage's file is called; none of these names is an artifact's
@@ -95,6 +95,7 @@ def save_contract(model: Model, path: Path) -> None:
         "statistics": asdict(model.statistics) if model.statistics else None,
         "code": _code(model.graph),
         "sparse": dict(model.sparse),
+        "clustered": {name: asdict(codebook) for name, codebook in model.clustered.items()},
     }
     target = contract_path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -118,6 +119,7 @@ def read_contract(path: Path) -> Model:
         quant=TypeAdapter(QuantSpec).validate_python(data["quant"]),
         statistics=TypeAdapter(Statistics | None).validate_python(data["statistics"]),
         sparse=data.get("sparse", {}),
+        clustered=TypeAdapter(dict[str, Codebook]).validate_python(data.get("clustered", {})),
     )
 
 

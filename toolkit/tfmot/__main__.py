@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
 
     from toolkit.engine.carry_back import carry_back
     from toolkit.engine.teaching import Teaching
-    from toolkit.tfmot import qat, sparsity, training
+    from toolkit.tfmot import clusters, qat, sparsity, training
 
     job = json.loads((folder / "job.json").read_text())
     how = Teaching(**training.rebuilt(job["how"]))
@@ -32,7 +32,10 @@ def main(folder: Path) -> None:
     targets = dict(np.load(folder / "targets.npz"))
     try:
         old = carry_back(keras.models.load_model(folder / "model.keras", compile=False))
-        task = qat.Task(old, images[: job["observed"]]) if job["task"] == "qat" else sparsity.Task(old, how)
+        if job["task"] == "qat":
+            task: Any = qat.Task(old, images[: job["observed"]])
+        else:
+            task = clusters.Task(old, how) if job["task"] == "clusters" else sparsity.Task(old, how)
     except (RuntimeError, ValueError, UnsupportedError) as error:  # how the package says which layer it does not take
         say(refused=(str(error).strip().splitlines() or [type(error).__name__])[0])
         return

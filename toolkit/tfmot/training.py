@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.core import Array
+    from toolkit.engine.clusters import Sharing
     from toolkit.engine.sparsity import Sparsity
     from toolkit.engine.teaching import Teaching
 
@@ -18,7 +19,17 @@ def rebuilt(how: Mapping[str, Any]) -> dict[str, Any]:
 
     target = {**how["target"], "class_weights": tuple(how["target"]["class_weights"])}
     rest = {"target": Target(**target), "schedule": Schedule(**how["schedule"]), "sparsity": _zeros(how["sparsity"])}
-    return {**how, **rest}
+    return {**how, **rest, "sharing": _shared(how["sharing"])}
+
+
+def _shared(asked: Mapping[str, Any] | None) -> Sharing | None:
+    from toolkit.codebook import Codebook
+    from toolkit.engine.clusters import Sharing
+
+    if asked is None:
+        return None
+    made = {name: Codebook(**codebook) for name, codebook in asked["made"].items()}
+    return Sharing(made, start=asked["start"], zeros=tuple(asked["zeros"]), seed=asked["seed"])
 
 
 def _zeros(asked: Mapping[str, Any] | None) -> Sparsity | None:

@@ -1,0 +1,75 @@
+"""Files whose weights share values: how few there are, what that saves, and that latency stays what it was.
+
+The rule is that of the measurement `clusters`; the clock stands beside it, as for zeros (report/zeros.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit.report.markup import Markup, tag
+from toolkit.report.numbers import show
+from toolkit.report.overview import capital, number, section, table
+from toolkit.report.view import View
+from toolkit.report.zeros import LATENCY, MOST, Row, beside
+
+UNCHANGED = "latency unchanged"
+
+
+def rows(view: View) -> Iterator[Row]:
+    """Files of clustered models, as the manifest has them."""
+    by_name = {item.name: item for item in view.manifest.artifacts}
+    for found in view.manifest.measurements:
+        if found.name == "clusters" and found.subject in by_name:
+            artifact = by_name[found.subject]
+            yield Row(artifact, found, beside(view, artifact, found))
+
+
+def lines(view: View) -> list[str]:
+    """One line for each, for a terminal."""
+    found = []
+    for row in rows(view):
+        name, how = row.artifact.name, row.found.how
+        size, packed, bound = (_bytes(view, name, what) for what in ("size_bytes", "gzip_bytes", "entropy_bytes"))
+        sizes = f"{size}, gzip {packed}, its weights coded {bound} (estimated bound)"
+        values = f"at most {how.get('found', '')}, {how.get('in a layer', '')} in a layer"
+        found.append(f"clusters: {name} on {row.found.device}: {values}; {sizes}; {UNCHANGED}: {how.get('why', '')}")
+    more = len(found) - MOST
+    return [*found[:MOST], f"clusters: {more} more, in the report"] if more > 0 else found
+
+
+def clusters(view: View) -> Markup:
+    """A table of all."""
+    body = [_row(view, row) for row in rows(view)]
+    if not body:
+        said = tag("p", "No file is of a model whose weights share values.", class_="quiet")
+        return section("clusters", "Shared weights", said)
+    headings = ("File", "Device", "Shared", "Size", "Gzip", "Weights, coded", "By rule", "Latency p50", "Why")
+    lead = (
+        "How few values weights have, and what that saves. Weights, coded: an estimated bound, each value coded by how "
+        "often it occurs. Latency stays what it was: no runtime computes with codebooks."
+    )
+    return section("clusters", "Shared weights", table(headings, body, label="Shared weights"), lead=lead)
+
+
+def _row(view: View, row: Row) -> Markup:
+    name, how = row.artifact.name, row.found.how
+    stored = view.find(name, "entropy_bytes")
+    time = view.find(name, LATENCY, row.found.device)
+    note = f"stored in {show('size_bytes', float(stored.how.get('weights_bytes', 0)))}" if stored else ""
+    return tag(
+        "tr",
+        tag("th", name, tag("small", f"asked for {how.get('asked', '-')}"), scope="row", class_="name"),
+        tag("td", row.found.device, class_="n"),
+        number(show("clusters", row.found.value), row.found.value, note=f"at most {how.get('found', '-')}"),
+        *(number(_bytes(view, name, what)) for what in ("size_bytes", "gzip_bytes")),
+        number(_bytes(view, name, "entropy_bytes"), note=note),
+        tag("td", UNCHANGED),
+        number(show(LATENCY, time.value if time else None), note=row.speed),
+        tag("td", capital(str(how.get("why", ""))), tag("small", str(how.get("rule", "")))),
+    )
+
+
+def _bytes(view: View, name: str, what: str) -> str:
+    found = view.find(name, what)
+    return show(what, found.value if found else None)
