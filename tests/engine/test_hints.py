@@ -12,8 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from toolkit.codebook import Codebook
 from toolkit.engine import asking
 from toolkit.engine.checkpoint import Checkpoint
+from toolkit.engine.clusters import Sharing
 from toolkit.engine.graph import walk
 from toolkit.engine.hints import Attention, Beside, Hints, Lessons, Relational, match, penultimate, words
 from toolkit.engine.loss import Target
@@ -270,6 +272,25 @@ def test_stopped_training_with_projections_ends_bit_for_bit_as_one_that_was_not(
     assert equal(weights(taken_up.model), weights(whole.model)) and taken_up.curves == whole.curves
     other = fit(student, teacher, *data, how=replace(how, seed=1))
     assert not equal(weights(other.model), weights(whole.model))
+
+
+def test_shared_weights_learn_beside_projections_and_go_on_after_a_stop(
+    student: Any, teacher: Any, data: tuple[Any, Any], tmp_path: Path
+) -> None:
+    how = Teaching(epochs=2, batch_size=16, learning_rate=0.01, beside=ALL, sharing=Sharing({"three": Codebook(4)}))
+    place, curves = Checkpoint(tmp_path / "train.npz", "a"), []
+
+    def stop(number: int, loss: float, score: float | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(student, teacher, *data, how=how, watch=Watch(epoch=stop), checkpoint=place)
+    for kept in (place, None):
+        result = fit(student, teacher, *data, how=how, checkpoint=kept)
+        assert len(np.unique(result.model.get_layer("three").kernel)) <= 4
+        curves.append((result.curves, weights(result.model)))
+    assert curves[0][0] == curves[1][0] and equal(curves[0][1], curves[1][1])
+    assert curves[0][0]["hints_loss"][1] < curves[0][0]["hints_loss"][0]
 
 
 def test_several_teachers_agree_before_they_teach(student: Any, teacher: Any, data: tuple[Any, Any]) -> None:

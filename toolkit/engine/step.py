@@ -128,8 +128,8 @@ class Trainer:
     def _variables(self) -> list[Any]:
         seen = self._views.variables if self._views is not None else []
         masks = self._masks.variables if self._masks is not None else []
-        beside = self._lessons.variables if self._lessons is not None else []
         shared = self._shared.variables if self._shared is not None else []
+        beside = self._lessons.variables if self._lessons is not None else []
         return [*self.student.graph.variables, *beside, *self._optimizer.variables, *seen, *masks, *shared]
 
     def _learning(self) -> list[Any]:

@@ -35,7 +35,7 @@ class Cluster(Distill):
     """How many values the weights of a layer, or of each of its output channels, have at most; zeros of a sparse model
     stay, and zero is one of them."""
     per: Literal["layer", "channel"] = "layer"
-    """What has values of its own: a layer, whose file compresses best, or each output channel, which loses least."""
+    """What has values of its own: a layer, whose file compresses best, or each output channel."""
     start: Literal["kmeans", "linear", "density"] = "kmeans"
     """Values to begin with: k-means of the weights, evenly from the least to the largest, or with as many weights
     each."""
