@@ -51,10 +51,16 @@ def test_measurement_says_that_it_is_an_estimated_bound() -> None:
 def test_values_are_counted_in_each_output_channel_and_in_the_layer() -> None:
     few, many = weight([1, 1, 2, 2], [3, 3, 3, 4]), weight([1, 2, 3, 4])
     found = shared([few, many], 2)
-    assert (found.held, found.weights, found.in_channel, found.in_layer) == (1, 2, 2, 4)
+    assert (found.held, found.layers, found.in_channel, found.in_layer) == (1, 2, 2, 4)
     assert found.share == pytest.approx(8 / 12)
-    assert shared([few, many], 4).share == 1
+    assert shared([few, many], 3).share == pytest.approx(8 / 12)
     assert shared([many], 2).share == 0
+
+
+def test_channels_with_no_more_weights_than_values_say_nothing() -> None:
+    few = weight([1, 2, 3, 4], [5, 6, 7, 8])
+    assert shared([few], 4) == shared([], 4)
+    assert shared([few, weight([1, 1, 1, 2, 2])], 4).in_layer == 2
 
 
 def test_channels_lie_along_their_axis() -> None:
@@ -66,7 +72,9 @@ def test_every_runtime_has_a_rule_and_none_is_faster() -> None:
     assert set(RULES) == set(registry.FAMILIES["runtimes"])
     claims = {"conv": Codebook(4), "answer": Codebook(2, "channel")}
     for runtime in (*RULES, "another"):
-        found = measure_clusters(FILE, shared([weight([1, 2])], 4), claims, load_device("this-machine"), runtime)
+        found = measure_clusters(
+            FILE, shared([weight([1, 2, 1, 2, 1])], 4), claims, load_device("this-machine"), runtime
+        )
         assert (found.how["used"], found.how["asked"]) == ("no", "4 values, 2 layers")
-        assert found.how["found"] == "2 in each output channel of 1 of 1 weights"
+        assert found.how["found"] == "2 in each output channel of 1 of 1 layers with more weights there"
     assert found.how["rule"] == "unverified"

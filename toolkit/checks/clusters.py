@@ -41,13 +41,12 @@ class Coded:
 
 @dataclass(frozen=True)
 class Shared:
-    """Weights of a file with few values in each output channel: so many of `weights`, which hold `share` of all values.
-
-    in_channel, in_layer: the largest number of different values there.
+    """Layers of a file with few values in each output channel: so many of `layers`, whose channels have more weights
+    than that; they hold `share` of all weights of the file. in_channel, in_layer: the largest numbers of values.
     """
 
     held: int
-    weights: int
+    layers: int
     share: float
     in_channel: int
     in_layer: int
@@ -83,17 +82,18 @@ def measure_entropy(subject: str, weights: Sequence[Weight]) -> Measurement:
 
 
 def shared(weights: Sequence[Weight], values: int) -> Shared:
-    """Those with at most so many different values in each output channel."""
+    """Those with at most so many different values in each output channel; smaller channels say nothing."""
     import numpy as np
 
-    rows = [max(len(np.unique(row)) for row in weight.channels) for weight in weights]
-    held = [weight for weight, most in zip(weights, rows, strict=True) if most <= values]
+    large = [weight for weight in weights if weight.channels.shape[1] > values]
+    most = [max(len(np.unique(row)) for row in weight.channels) for weight in large]
+    held = [weight for weight, own in zip(large, most, strict=True) if own <= values]
     size, all_sizes = (sum(weight.values.size for weight in some) for some in (held, weights))
     return Shared(
         len(held),
-        len(weights),
+        len(large),
         size / all_sizes if all_sizes else 0.0,
-        max((most for most in rows if most <= values), default=0),
+        max((own for own in most if own <= values), default=0),
         max((len(np.unique(weight.values)) for weight in held), default=0),
     )
 
@@ -105,6 +105,8 @@ def measure_clusters(
     why, source = RULES.get(runtime, (ONE_BY_ONE, "unverified"))
     most = max(codebook.values for codebook in claims.values())
     how = {"used": "no", "why": why, "rule": source, "asked": f"{most} values, {len(claims)} layers"}
-    how["found"] = f"{found.in_channel} in each output channel of {found.held} of {found.weights} weights"
+    how["found"] = (
+        f"{found.in_channel} in each output channel of {found.held} of {found.layers} layers with more weights there"
+    )
     how["in a layer"] = str(found.in_layer)
     return Measurement(artifact.name, "clusters", found.share, "", "computed", device=device.name, how=how)
