@@ -128,8 +128,7 @@ class Distill(Component):
             checkpoint=kept(context),
         )
         kept_so = (*still_zero(model, result.model), *still_shared(model, result.model))
-        changes = (self._summary(result, seen), *thawed(model.graph), *kept_so)
-        changes = (*changes, *lessons.compared(result.matches))
+        changes = (self._summary(result, seen), *thawed(model.graph), *kept_so, *lessons.compared(result.matches))
         return PassResult(replace(model, graph=result.model), changes, result.curves)
 
     def _checked(self, model: Model, context: PassContext) -> tuple[tuple[Model, ...], Dataset]:
