@@ -109,11 +109,12 @@ def section(name: str, folder: Path) -> list[str]:
     found = runs.read(folder)
     original = next((row.name for row in found.artifacts if row.variant == ORIGINAL), "")
     source = Path(str(found.recipe["model"]["source"] or found.recipe["train"]["backbone"])).stem
+    minutes = sum(stage.seconds for stage in found.stages) / 60  # a run that went on counts its earlier stages
     counts = ", ".join(f"{record.split} {record.images:,}" for record in found.data)
     lines = [
         f"### {name}",
         "",
-        f"{source}; {counts}; {found.seconds / 60:.0f} minutes. The run: {found.outcome}.",
+        f"{source}; {counts}; {minutes:.0f} minutes. The run: {found.outcome}.",
         "",
         "| file | KiB | gzip KiB | top-1 % | lost, points | agreement % | p50 here, ms | x faster here | verdicts |",
         "|---" * 9 + "|",

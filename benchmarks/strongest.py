@@ -1,10 +1,11 @@
 """The strongest recipe's files beside the int8 file that TensorFlow's converter makes of the same model.
 
 The passes are a shipped recipe's (or a file's), with any --set; `passes.0.macs` is each of --kept in turn, so that the
-table is a frontier of accuracy against latency and size. Each variant that leaves as .tflite is one line; variants
-share the trunk. Every file is judged in LiteRT on the same images, and all files of a model take turns for latency, one
-thread. Splits are those of pruning.py: nothing is trained or chosen on the images judged; TensorFlow's converter gets
-the same calibration images. "weights": bytes of the constants that convolutions and dense layers read.
+table is a frontier of accuracy against latency and size; a recipe that does not begin with `prune` is run as it is.
+Each variant that leaves as .tflite is one line; variants share the trunk. Every file is judged in LiteRT on the same
+images, and all files of a model take turns for latency, one thread. Splits are those of pruning.py: nothing is trained
+or chosen on the images judged; TensorFlow's converter gets the same calibration images. "weights": bytes of the
+constants that convolutions and dense layers read.
 
 Every file adds a line to --records; what is there is not made again, and a training that was cut short goes on from
 its last epoch. Minutes are processor time over two cores, cut and export included, the shared trunk counted in each.
@@ -18,6 +19,7 @@ its last epoch. Minutes are processor time over two cores, cut and export includ
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
 import shutil
@@ -90,7 +92,7 @@ def runs(args: argparse.Namespace) -> None:
         work = pruning.given(name, args.data, args.train)
         for seed in args.seeds:
             beside(work, seed, args)
-            for kept in args.kept:
+            for kept in args.kept if _cuts(args) else [1.0]:
                 made(work, seed, kept, args)
 
 
@@ -117,7 +119,7 @@ def calibration(work: pruning.Given, seed: int, count: int) -> Any:
 
 def made(work: pruning.Given, seed: int, kept: float, args: argparse.Namespace) -> None:
     """Trunk, then each variant that is not there."""
-    changes = [f"passes.0.macs={kept:g}", *args.set]
+    changes = [f"passes.0.macs={kept:g}"] * _cuts(args) + args.set
     recipe = load_recipe(args.recipe, overrides=changes)
     settings, count = "; ".join(args.set), len(work.train.labels)
     rows = [
@@ -148,6 +150,12 @@ def made(work: pruning.Given, seed: int, kept: float, args: argparse.Namespace) 
         minutes = trunk + own + _minutes(started)
         noted(replace(row, macs=share, trained=trained, minutes=minutes), path, work, args)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cuts(args: argparse.Namespace) -> bool:
+    """Whether the recipe begins with a cut, which --kept sizes; another is run as it is."""
+    steps = load_recipe(args.recipe).passes
+    return bool(steps) and steps[0].use == "prune"
 
 
 def _variants(recipe: Recipe, args: argparse.Namespace) -> Iterator[Variant]:
@@ -235,10 +243,18 @@ def records(path: Path) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Files:
+    """By name: milliseconds of one image, bytes after gzip."""
+
+    milliseconds: dict[str, float]
+    gzip: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the table: the mean over its seeds. lost: points to the float file, with its 95% interval.
 
-    faster, smaller, lighter: TensorFlow's milliseconds, bytes and bytes of weights over its own.
+    faster, smaller, lighter, packed: TensorFlow's milliseconds, bytes, bytes of weights and of gzip over its own.
     """
 
     rows: tuple[Row, ...]
@@ -250,6 +266,7 @@ class Line:
     faster: float
     smaller: float
     lighter: float
+    packed: float
 
     @property
     def minutes(self) -> float:
@@ -278,13 +295,13 @@ def table(found: list[Row], args: argparse.Namespace) -> list[str]:
 
 def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Namespace) -> list[str]:
     judged = len(work.judged.labels)
-    times = _times(rows, work, args)
+    files = _files(rows, work, args)
     whole = np.mean([_right(row, judged) for row in rows if row.way == FLOAT], axis=0)
     theirs = [row for row in rows if row.way == TENSORFLOW]
     order = sorted({row.place for row in rows if row.is_ours}, key=lambda place: (place[1], place[3], -place[2]))
     places = [(*rows[0].place[:1], TENSORFLOW), *order]
     groups = [tuple(row for row in rows if row.place[: len(place)] == place) for place in places]
-    lines = [_line(group, theirs, whole, times, judged) for group in groups]
+    lines = [_line(group, theirs, whole, files, judged) for group in groups]
     best = [line for line in lines if not any(_dominates(other, line) for other in lines)]
     text = [
         f"### {name}",
@@ -292,9 +309,9 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
         f"{judged:,} images judged; float32 {100 * whole.mean():.2f}%.",
         "",
         "| file | settings | seeds | MACs left | float before int8 % | % | points lost to float (95%) "
-        "| to TensorFlow's int8 | x faster | x smaller file | KiB | x smaller weights | minutes | on the frontier "
-        "| misses |",
-        "|---" * 15 + "|",
+        "| to TensorFlow's int8 | x faster | x smaller file | KiB | x smaller weights | x smaller gzip | minutes "
+        "| on the frontier | misses |",
+        "|---" * 16 + "|",
     ]
     for line in lines:
         first = line.rows[0]
@@ -312,6 +329,7 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
             f"{line.smaller:.2f}",
             _mean(row.size / 1024 for row in line.rows),
             f"{line.lighter:.2f}",
+            f"{line.packed:.2f}",
             f"{line.minutes:.0f}",
             "yes" if line in best else "",
             (", ".join(line.missed) or "nothing") if first.is_ours else "",
@@ -320,13 +338,18 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
     return text
 
 
-def _line(group: tuple[Row, ...], theirs: list[Row], whole: Any, times: dict[str, float], judged: int) -> Line:
+def _line(group: tuple[Row, ...], theirs: list[Row], whole: Any, files: Files, judged: int) -> Line:
     right = np.mean([_right(row, judged) for row in group], axis=0)
     lost = bootstrap_mean(whole - right, side.CONFIDENCE, seed=0)
     base = np.mean([_right(row, judged) for row in theirs], axis=0)
-    milliseconds, size, weight = (
+    milliseconds, size, weight, packed = (
         statistics.mean(value(row) for row in theirs) / statistics.mean(value(row) for row in group)
-        for value in (lambda row: times[row.file], lambda row: row.size, lambda row: row.weights)
+        for value in (
+            lambda row: files.milliseconds[row.file],
+            lambda row: row.size,
+            lambda row: row.weights,
+            lambda row: files.gzip[row.file],
+        )
     )
     return Line(
         group,
@@ -338,6 +361,7 @@ def _line(group: tuple[Row, ...], theirs: list[Row], whole: Any, times: dict[str
         milliseconds,
         size,
         weight,
+        packed,
     )
 
 
@@ -351,10 +375,12 @@ def _right(row: Row, judged: int) -> Any:
     return np.unpackbits(np.frombuffer(bytes.fromhex(row.right), np.uint8))[:judged].astype(float)
 
 
-def _times(rows: list[Row], work: pruning.Given, args: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of each file, all taking turns."""
+def _files(rows: list[Row], work: pruning.Given, args: argparse.Namespace) -> Files:
+    """All files take turns."""
     paths = [args.files / name for name in dict.fromkeys(row.file for row in rows)]
-    return {path.name: ms for path, ms in zip(paths, best_ms(paths, work.judged.images[:1]), strict=True)}
+    times = best_ms(paths, work.judged.images[:1])
+    packed = {path.name: len(gzip.compress(path.read_bytes(), mtime=0)) for path in paths}
+    return Files({path.name: ms for path, ms in zip(paths, times, strict=True)}, packed)
 
 
 def _mean(values: Any) -> str:
@@ -374,7 +400,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--records", type=Path)
     ask.add_argument("--files", type=Path, help="folder of the .tflite files; default: beside the records")
     ask.add_argument("--models", nargs="+", default=[models[0]], choices=models)
-    ask.add_argument("--recipe", default="prune-distill-int8", help="a shipped recipe whose first pass is prune")
+    ask.add_argument("--recipe", default="prune-distill-int8", help="shipped, or a file")
     ask.add_argument("--variants", nargs="+", help="default: all that leave as .tflite")
     ask.add_argument("--kept", nargs="+", type=float, default=[0.7, 0.6, 0.5, 0.4, 0.3, 0.25], help="shares of MACs")
     ask.add_argument("--seeds", nargs="+", type=int, default=[0])

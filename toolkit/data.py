@@ -60,14 +60,19 @@ def unlabelled_problems(recipe: Recipe, passes: Iterable[tuple[str, Any]]) -> It
     """Why images without labels would not be learned from. passes: (where it stands, component) of each."""
     if recipe.data.unlabelled is None:
         return
-    trainings: list[tuple[str, Any]] = [(where, x) for where, c in passes for x in (c, getattr(c, "recover", None))]
-    learning = [(where, one) for where, one in trainings if getattr(one, "unlabelled", False) and one.epochs]
+    learning = [(where, one) for where, component in passes for one in learning_unlabelled(component)]
     for where, one in learning:
         if one.no_unlabelled:
             yield f"{where}: {one.called}.{': '.join(one.no_unlabelled)}. Fix: set unlabelled = false"
     if not learning:
         problem = "no pass learns from a teacher on them"
         yield f"{recipe.where('data', 'unlabelled')}: {problem}. Fix: add a distill pass, or leave them out"
+
+
+def learning_unlabelled(component: Any) -> list[Any]:
+    """The trainings of a pass, itself or the one inside, that learn from images without labels."""
+    trainings: tuple[Any, ...] = (component, getattr(component, "recover", None))
+    return [one for one in trainings if getattr(one, "unlabelled", False) and one.epochs]
 
 
 def check_classes(model: Sequence[str], data: Sequence[str]) -> None:

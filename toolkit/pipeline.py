@@ -17,7 +17,7 @@ from toolkit import allowed, beside, doctor, pruning, runs, split_records, train
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
-from toolkit.data import check_classes, class_names, load_splits
+from toolkit.data import check_classes, class_names, learning_unlabelled, load_splits
 from toolkit.diagnosis import diagnosed
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 from toolkit.executor import Executor
@@ -286,7 +286,7 @@ class _Pipeline:
     def _stage(self, stage: Stage) -> None:
         parameters = stage.component.model_dump(mode="json")
         files = {".".join(map(str, key)): runs.content_sha256(path) for key, path in paths_in(stage.component)}
-        more = ("unlabelled",) if "unlabelled" in self.fingerprints else ()
+        more = ("unlabelled",) if "unlabelled" in self.fingerprints and learning_unlabelled(stage.component) else ()
         uses = ("train", "selection", "calibration", *more) if stage.kind == "pass" else ("calibration",)
         data: dict[str, Any] = {name: self.fingerprints.get(name) for name in uses}
         if stage.kind == "export" and stage.quant.scheme not in STATIC:

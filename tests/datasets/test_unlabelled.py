@@ -116,6 +116,17 @@ def test_images_kept_in_another_form_are_recognized_by_their_pixels(folder: Path
     assert len(next(left for left in found.left_out if left.reason == "equal").names) == 4
 
 
+def test_array_of_images_alone_is_read(folder: Path) -> None:
+    pixels = np.random.default_rng(6).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    np.save(folder / "more.npy", pixels)
+    found = splits(recipe(folder, '"more.npy"')).unlabelled
+    assert found.ids == ("0", "1", "2", "3", "4")
+    np.testing.assert_array_equal(next(found.batches(8)).inputs["image"], pixels)
+    np.save(folder / "few.npy", pixels[:0])
+    with pytest.raises(InputError, match=r"few\.npy: holds no images"):
+        splits(recipe(folder, '"few.npy"'))
+
+
 def test_resolved_recipe_reads_as_the_same(folder: Path) -> None:
     made = recipe(folder, '"loose"')
     assert made.data.resolved()["unlabelled"] == {"use": "images", "path": str(folder / "loose")}

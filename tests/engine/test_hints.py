@@ -12,8 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from toolkit.codebook import Codebook
 from toolkit.engine import asking
 from toolkit.engine.checkpoint import Checkpoint
+from toolkit.engine.clusters import Sharing
 from toolkit.engine.graph import walk
 from toolkit.engine.hints import Attention, Beside, Hints, Lessons, Relational, match, penultimate, words
 from toolkit.engine.loss import Target
@@ -37,7 +39,7 @@ def net(width: int, prefix: str = "", *, seed: int = 0) -> Any:
     y = layers.Conv2D(2 * width, 3, padding="same", name=f"{prefix}three")(x)
     x = layers.Add(name=f"{prefix}add")([x, y])
     x = layers.ZeroPadding2D(name=f"{prefix}pad")(x)
-    x = layers.Dropout(0.0, name=f"{prefix}noise")(layers.GlobalAveragePooling2D(name=f"{prefix}pool")(x))
+    x = layers.Dropout(0.1, name=f"{prefix}noise")(layers.GlobalAveragePooling2D(name=f"{prefix}pool")(x))
     return keras.Model(image, layers.Dense(3, activation="softmax", name=f"{prefix}answer")(x))
 
 
@@ -196,7 +198,7 @@ def test_first_hint_loss_is_the_relative_error_of_the_features(student: Any, dat
 
 def test_a_network_that_teaches_itself_has_nothing_to_learn_at_first(student: Any, data: tuple[Any, Any]) -> None:
     """Born again (Furlanello et al. 2018, arXiv:1805.04770): the teacher may be the student as it was."""
-    frozen = frozenset(("norm",))
+    frozen = frozenset(("norm", "noise"))
     found = taught(student, student, data, ALL, epochs=1, batch_size=48, frozen=frozen, target=Target(alpha=1.0))
     assert {name: line[0] for name, line in found.curves.items() if name.endswith("loss")} == {
         name: pytest.approx(0, abs=1e-4) for name in found.curves if name.endswith("loss")
@@ -270,6 +272,25 @@ def test_stopped_training_with_projections_ends_bit_for_bit_as_one_that_was_not(
     assert equal(weights(taken_up.model), weights(whole.model)) and taken_up.curves == whole.curves
     other = fit(student, teacher, *data, how=replace(how, seed=1))
     assert not equal(weights(other.model), weights(whole.model))
+
+
+def test_shared_weights_learn_beside_projections_and_go_on_after_a_stop(
+    student: Any, teacher: Any, data: tuple[Any, Any], tmp_path: Path
+) -> None:
+    how = Teaching(epochs=2, batch_size=16, learning_rate=0.01, beside=ALL, sharing=Sharing({"three": Codebook(4)}))
+    place, curves = Checkpoint(tmp_path / "train.npz", "a"), []
+
+    def stop(number: int, loss: float, score: float | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(student, teacher, *data, how=how, watch=Watch(epoch=stop), checkpoint=place)
+    for kept in (place, None):
+        result = fit(student, teacher, *data, how=how, checkpoint=kept)
+        assert len(np.unique(result.model.get_layer("three").kernel)) <= 4
+        curves.append((result.curves, weights(result.model)))
+    assert curves[0][0] == curves[1][0] and equal(curves[0][1], curves[1][1])
+    assert curves[0][0]["hints_loss"][1] < curves[0][0]["hints_loss"][0]
 
 
 def test_several_teachers_agree_before_they_teach(student: Any, teacher: Any, data: tuple[Any, Any]) -> None:

@@ -140,6 +140,18 @@ def test_users_network_answers_as_on_its_own_inputs(model: Model) -> None:
     assert SCALING not in [layer.name for layer in same.layers]
 
 
+def test_users_network_answers_in_probabilities_or_logits_as_the_model_does() -> None:
+    own = net(name="theirs", wide=4)
+    logits = net(name="theirs", wide=4, head=None)
+    logits.set_weights(own.get_weights())
+    for ours, theirs, expected in (("softmax", logits, own), ("logits", own, logits)):
+        model = wrap(net(head="softmax" if ours == "softmax" else None), ours)  # type: ignore[arg-type]
+        head = "logits" if ours == "softmax" else "softmax"
+        result = Student(source=Path("own.keras")).run(model, loader(wrap(theirs, head)))  # type: ignore[arg-type]
+        np.testing.assert_allclose(result.model.graph(PHOTOS), expected(PHOTOS), rtol=1e-5, atol=1e-6)
+        assert ("its output", head, ours) in [(line.layer, line.before, line.after) for line in result.changes]
+
+
 def tensorless(kind: Any) -> Model:
     return replace(wrap(net()), kind=kind)
 
@@ -148,7 +160,8 @@ def tensorless(kind: Any) -> Model:
     ("given", "problem"),
     [
         (wrap(net(4)), r"gives outputs of \[4\], the model of \[3\]"),
-        (wrap(net(head=None), "logits"), "its output is logits, the model's softmax"),
+        (wrap(net(head="sigmoid"), "sigmoids"), "its output is sigmoids, the model's softmax"),
+        (wrap(net(head=None), "embedding"), "its output is embedding, the model's softmax"),
         (wrap(net(size=(8, 8, 3))), r"takes inputs of \[8, 8, 3\], the model of \[16, 16, 3\]"),
         (wrap(net(size=(16, 16, 1))), r"takes inputs of \[16, 16, 1\]"),
         (tensorless("onnx"), "needs a Keras graph, own.keras holds onnx"),

@@ -67,15 +67,19 @@ class Npy(Component):
         return str(self.path / name)
 
     def _open(self, name: str) -> Array:
-        import numpy as np
+        return open_array(self.path / name)
 
-        path = self.path / name
-        if not path.is_file():
-            raise InputError(str(path), "no such file")
-        try:
-            found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(str(path), f"cannot be read as an .npy file: {error}") from error
-        if not isinstance(found, np.ndarray) or found.ndim == 0:
-            raise InputError(str(path), "is no array of one entry an image", "save it with np.save")
-        return found
+
+def open_array(path: Path) -> Array:
+    """The array of an .npy file, mapped; InputError where it is none."""
+    import numpy as np
+
+    if not path.is_file():
+        raise InputError(str(path), "no such file")
+    try:
+        found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(str(path), f"cannot be read as an .npy file: {error}") from error
+    if not isinstance(found, np.ndarray) or found.ndim == 0:
+        raise InputError(str(path), "is no array of one entry an image", "save it with np.save")
+    return found

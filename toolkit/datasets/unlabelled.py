@@ -12,46 +12,68 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from toolkit.core import Records
+from toolkit.datasets.arrays import channels_last, infinite, pixels
 from toolkit.datasets.census import CensusSpec, take_census
 from toolkit.datasets.folder import found_in, note_on
 from toolkit.datasets.images import decode, read_bytes
+from toolkit.datasets.npy import open_array
 from toolkit.datasets.stream import cpu_count
 from toolkit.errors import InputError
 from toolkit.schema import Component
 
+if TYPE_CHECKING:
+    from toolkit.core import Array
+
+FIX = "give a folder of images, or an .npy file of them, as data.unlabelled"
 LOOSE = "images"  # `use` of a folder of images, in a resolved recipe
 
 
 class Loose(Component):
-    """Images of a folder (png, jpg, jpeg, bmp, webp, gif), however deep and whatever their folders are called."""
+    """Images of a folder (png, jpg, jpeg, bmp, webp, gif), however deep and whatever their folders are called, or an
+    .npy file of them, (n, height, width[, channels]), uint8 or float."""
 
     path: Path
-    """The folder."""
+    """The folder or the file."""
 
     def load(self) -> Records:
         """Its records; an image is opened when it is read."""
-        import numpy as np
+        return self._array() if self.path.suffix.lower() == ".npy" else self._folder()
 
+    def _array(self) -> Records:
+        where = str(self.path)
+        images = channels_last(open_array(self.path), where)
+        if not len(images):
+            raise InputError(where, "holds no images", FIX)
+        read, content = pixels([images])
+        ids = tuple(map(str, range(len(images))))
+        return _records(where, ids, read, content, faults=lambda: infinite(images))
+
+    def _folder(self) -> Records:
         where, others = str(self.path), Counter[str]()
         if not self.path.is_dir():
-            raise InputError(where, "no such folder", "give a folder of images as data.unlabelled")
+            raise InputError(where, "no such folder", FIX)
         ids = tuple(found_in(where, others))
         if not ids:
-            raise InputError(where, "holds no images", "give a folder of images as data.unlabelled")
-        return Records(
-            source=where,
-            ids=ids,
-            labels=np.zeros((len(ids), 0), np.float32),
-            subsets=("",) * len(ids),
-            classes=(),
-            read=lambda index: decode(read_bytes(f"{where}/{ids[index]}"), f"{where}/{ids[index]}"),
-            content=lambda index: read_bytes(f"{where}/{ids[index]}"),
-            task="values",
-            encoded=True,
-            notes=note_on(where, others),
-        )
+            raise InputError(where, "holds no images", FIX)
+
+        def content(index: int) -> bytes:
+            return read_bytes(f"{where}/{ids[index]}")
+
+        def read(index: int) -> Array:
+            return decode(content(index), f"{where}/{ids[index]}")
+
+        return _records(where, ids, read, content, encoded=True, notes=note_on(where, others))
+
+
+def _records(where: str, ids: tuple[str, ...], read: Any, content: Any, **more: Any) -> Records:
+    """Records of which no label is known."""
+    import numpy as np
+
+    labels, subsets = np.zeros((len(ids), 0), np.float32), ("",) * len(ids)
+    return Records(where, ids, labels, subsets, (), read, content, task="values", **more)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def learner(
     training with statistics of weights long gone. dtype: a Keras policy ("mixed_float16"); weights stay float32. The
     layers keep their names; `copy_weights` brings what they learned back.
     """
-    activation = _droppable(model, head)
+    activation = droppable(model, head)
 
     def clone(operation: Any) -> Any:
         kind = type(operation)
@@ -104,7 +104,7 @@ def copy_weights(source: Any, target: Any) -> None:
             layer.finalize_state()  # it computes with constants made from its weights
 
 
-def _droppable(model: Any, head: str) -> Any:
+def droppable(model: Any, head: str) -> Any:
     """The layer whose activation is the head and nothing else, or None where there is no such layer."""
     if head not in ("softmax", "sigmoid", "sigmoids"):
         return None

@@ -18,7 +18,8 @@ import numpy as np
 from toolkit.engine import backbone, importance, widths
 from toolkit.engine.flatten import Builder
 from toolkit.engine.groups import Group, find_groups
-from toolkit.engine.surgery import drawn_anew, input_like, remove
+from toolkit.engine.heads import droppable
+from toolkit.engine.surgery import drawn_anew, input_like, rebuild, remove
 from toolkit.engine.widths import Rounding
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.registry import suggest
@@ -106,6 +107,24 @@ def with_new_head(features: Any, head: backbone.Head, *, seed: int) -> Any:
 def fresh(model: Any, seed: int) -> Any:
     """The same network with new weights."""
     return drawn_anew(model, seed)
+
+
+def ending_in(graph: Any, before: str, after: str) -> Any | None:
+    """The network with another last activation, "linear" for none; None where the one it has cannot be dropped.
+
+    before, after: "linear", "softmax", "sigmoid" or "sigmoids".
+    """
+    if before != "linear":
+        last = droppable(graph, before)
+        if getattr(last, "activation", None) is None:
+            return None
+        graph = rebuild(graph, {}, lambda layer: {"activation": "linear"} if layer is last else {})
+    if after == "linear":
+        return graph
+    taken = {layer.name for layer in graph.layers}
+    name = next(free for free in ("answers", "student_answers", "new_student_answers") if free not in taken)
+    outputs = keras.layers.Activation(backbone.ACTIVATIONS[after], name=name)(graph.outputs[0])
+    return keras.Model(graph.inputs[0], outputs, name=graph.name)
 
 
 def between(given: Scaling, wanted: Scaling) -> Scaling | None:

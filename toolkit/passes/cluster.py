@@ -51,6 +51,9 @@ class Cluster(Distill):
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
         wanted = {"assignment": "renewed", "augment": "none", "patience": 0, "precision": "float32"}
+        for name in lessons.KEYS if self.backend == "tfmot" else ():
+            if getattr(self, name) is not None:
+                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")

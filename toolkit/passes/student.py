@@ -173,13 +173,13 @@ class Student(Component):
             raise InputError("source", f"needs a Keras graph, {path.name} holds {given.kind}", "give a .keras file")
         if len(given.graph.inputs) != 1 or len(given.graph.outputs) != 1:
             raise UnsupportedError("source", f"{path.name} has not one input and one output")
-        if _ending(given) != _ending(model):
-            problem = f"its output is {given.head}, the model's {model.head}"
-            raise InputError("source", problem, f"save it with an output that is {_ending(model)}")
+        answering = _answering(model, given)
         own = _scaling(model)
         wanted = Scaling(self.scale or (1.0,), self.offset or (0.0,)) if self.scale or self.offset else own
-        graph, said = self._weighted(given.graph, context.seed, f"those of {path.name}")
+        graph, said = self._weighted(answering, context.seed, f"those of {path.name}")
         placed, lines = _placed(model, graph, wanted, said.after)
+        if given.head != model.head:
+            lines = (*lines, LayerChange("its output", given.head, model.head, "as the model gives it"))
         return placed, (*lines, LayerChange("classes", "the model's", "taken to be the same", "a file names none"))
 
     def _weighted(self, graph: Any, seed: int, own: str) -> tuple[Any, LayerChange]:
@@ -241,9 +241,20 @@ def _head(model: Model) -> Head:
     return Head(prod(size or 1 for size in model.signature.outputs[0].shape[1:]), model.head)
 
 
-def _ending(model: Model) -> str:
-    """How outputs end, as a graph shows it."""
-    return "linear" if model.head in LINEAR else "sigmoid" if model.head.startswith("sigmoid") else model.head
+def _answering(model: Model, given: Model) -> Any:
+    """The user's network with outputs that mean what the model's do: logits, or what is made of them."""
+    from toolkit.engine.students import ending_in
+
+    before, after = (("linear" if one.head in LINEAR else one.head) for one in (given, model))
+    if before == after:
+        return given.graph
+    graph = None
+    if "linear" in (before, after) and "embedding" not in (given.head, model.head) and model.head != "regression":
+        graph = ending_in(given.graph, before, after)
+    if graph is None:
+        problem = f"its output is {given.head}, the model's {model.head}"
+        raise InputError("source", problem, f"save it with an output that is {after}")
+    return graph
 
 
 def _check_outputs(model: Model, graph: Any) -> None:
