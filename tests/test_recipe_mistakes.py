@@ -41,12 +41,12 @@ def mistakes(folder: Path, text: str) -> list[str]:
         (
             SHORT + 'passes = ["xyzzy"]\n',
             "r.toml:3: passes.0: no such pass, got 'xyzzy'. Fix: use one of "
-            "distill, prune, qat, quantize, sparsify, student.",
+            "cluster, distill, prune, qat, quantize, sparsify, student.",
         ),
         (
             SHORT + "passes = [{ sparsity = 0.5 }]\n",
             "r.toml:3: passes.0.use: is missing. Fix: add `use`, one of "
-            "distill, prune, qat, quantize, sparsify, student.",
+            "cluster, distill, prune, qat, quantize, sparsify, student.",
         ),
         (
             SHORT + 'passes = ["prune"]\n',

@@ -247,3 +247,22 @@ def test_every_kind_of_teacher_teaches_a_student_the_same(teachers: dict[str, Pa
     assert losses["original"][1] < losses["original"][0]
     for found in losses.values():
         assert found == pytest.approx(losses["original"], rel=1e-3)
+
+
+def test_weights_file_of_a_named_network_gives_its_features(tmp_path: Path) -> None:
+    from toolkit.stages import _application
+
+    keras.utils.set_random_seed(5)
+    trained = keras.applications.MobileNet(alpha=0.25, weights=None)
+    path = tmp_path / "mobilenet.weights.h5"
+    trained.save_weights(path)
+    big, context = wrap(net(size=(32, 32, 3))), PassContext(application=_application)
+    asked = Student(application="MobileNet", alpha=0.25, weights=path)
+    result = asked.run(big, context)
+    for name in ("conv1", "conv_pw_13"):
+        np.testing.assert_array_equal(result.model.graph.get_layer(name).kernel, trained.get_layer(name).kernel)
+    assert result.model.signature == big.signature
+    scaling = next(change for change in result.changes if change.layer == SCALING)
+    assert scaling.after == "input * 2 + -1"  # of the contract MobileNet's weights were trained with
+    with pytest.raises(InputError, match="do not fit"):
+        asked.model_copy(update={"alpha": 0.5}).run(big, context)

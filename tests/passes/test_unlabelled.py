@@ -14,7 +14,9 @@ from toolkit.core import Batch, Meaning, Model, PassContext, Preprocessing, Sign
 from toolkit.engine.loss import NO_CLASS
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.passes import images
+from toolkit.passes.cluster import Cluster
 from toolkit.passes.distill import Distill
+from toolkit.passes.lessons import Attention
 from toolkit.passes.prune import Prune, Recover
 from toolkit.passes.qat import Qat
 from toolkit.passes.sparsify import Sparsify
@@ -133,6 +135,8 @@ def test_labels_part_is_the_mean_over_labelled_images_of_the_batch() -> None:
         Qat(epochs=1, batch_size=6),
         Qat(epochs=1, batch_size=6, alpha=0.5, ranges="moving"),
         Sparsify(epochs=2, batch_size=6, sparsity=0.5),
+        Cluster(clusters=4, epochs=1, batch_size=6),
+        Distill(epochs=1, batch_size=6, attention=Attention()),
     ],
 )
 def test_other_trainings_learn_from_them_too(component: Any) -> None:
@@ -158,6 +162,7 @@ def test_ranges_of_qat_start_from_the_train_split_alone(monkeypatch: pytest.Monk
     [
         (Distill(alpha=0.0), "distill.alpha = 0: learns from labels alone.*Fix: set unlabelled = false"),
         (Qat(backend="tfmot"), "qat.backend 'tfmot': learns from labelled images alone"),
+        (Cluster(backend="tfmot", clusters=4), "cluster.backend 'tfmot': learns from labelled images alone"),
         (Sparsify(backend="tfmot", sparsity=0.5), "sparsify.backend 'tfmot': learns from labelled images alone"),
     ],
 )
