@@ -154,6 +154,11 @@ def test_clustering_computes_in_16_bits_where_it_is_asked_to(original: Model, co
     assert values(found) == dict.fromkeys(NAMES, 4)
 
 
+def test_clustering_learns_from_what_is_inside_the_teacher(original: Model, context: PassContext) -> None:
+    found = Cluster(clusters=4, epochs=1, batch_size=16, hints={}).run(original, context)
+    assert values(found.model) == dict.fromkeys(NAMES, 4) and "hints_loss" in found.curves
+
+
 def test_distill_moves_the_values_and_leaves_who_shares_them(result: Any, context: PassContext) -> None:
     after = Distill(epochs=1, batch_size=16).run(result.model, context)
     for name, kernel in kernels(result.model).items():
@@ -165,9 +170,14 @@ def test_distill_moves_the_values_and_leaves_who_shares_them(result: Any, contex
     assert min(values(loose).values()) > 4  # it would not stay if distill did not know of it
 
 
-def test_qat_leaves_as_many_integers_in_each_output_channel(result: Any, context: PassContext) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"batchnorm": "corrected", "granularity": "per_tensor"}, {"flavour": "symmetric", "hints": {}}]
+)
+def test_qat_leaves_as_many_integers_in_each_output_channel(
+    result: Any, context: PassContext, settings: dict[str, Any]
+) -> None:
     """BatchNormalization goes into the weights: of a codebook there is one for each channel then."""
-    after = Qat(epochs=2, batch_size=16, learning_rate=0.01).run(result.model, context)
+    after = Qat(epochs=2, batch_size=16, learning_rate=0.01, **settings).run(result.model, context)
     assert max(values_per_channel(after.model).values()) <= 4 < values(after.model)["conv"]
     assert not np.array_equal(kernels(after.model)["answer"], kernels(result.model)["answer"])
     assert after.model.clustered["conv"] == after.model.clustered["point"] == Codebook(4, "channel")
