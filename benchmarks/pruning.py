@@ -8,7 +8,8 @@ chosen on the images judged. CIFAR-10: the training images train, the first 2,00
 other 8,000 are judged. TrashNet: its train, val and test.
 
 Every run adds a line to --records, so that a table may be made in several sittings; a run that is there is not done
-again. Latency is measured by --table, all files of a model taking turns.
+again, one that was cut short goes on from its last epoch. Latency is measured by --table, all files of a model taking
+turns.
 
     python benchmarks/pruning.py --data DIR --records FILE.jsonl [--models NAME ...] [--ways NAME ...]
                                  [--removed 0.25 0.5 0.7] [--seeds 0 1 2] [--epochs N] [--rate R] [--train N]
@@ -21,6 +22,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -100,6 +102,7 @@ class Run:
     batch: int
     alpha: float
     train: int
+    augment: str
     precision: str
     macs: float
     parameters: float
@@ -192,43 +195,68 @@ def renewed(graph: Any, seed: int) -> Any:
     return new
 
 
-def recovered(work: Given, model: Model, args: argparse.Namespace, seed: int) -> Model:
-    flips = "flip_shift"
+class Clock:
+    """Minutes of two processors that a pass takes, kept beside its checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._started = folder, spent()
+        self._file = folder / "minutes"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._before = float(self._file.read_text()) if self._file.exists() else 0.0
+
+    @property
+    def minutes(self) -> float:
+        return self._before + (spent() - self._started) / 120
+
+    def tell(self, told: Any) -> None:
+        self._file.write_text(f"{self.minutes}")
+        if told.keep:
+            print(told.text, file=sys.stderr, flush=True)
+
+
+def cut(work: Given, way: str, removed: float, seed: int, folder: Path) -> Model:
+    """What `pruned` gives, kept for a run that goes on."""
+    path = folder / "cut.keras"
+    if not path.exists():
+        pruned(work, way, removed, seed).graph.save(path)
+    return replace(work.model, graph=keras.models.load_model(path, compile=False))
+
+
+def recovered(work: Given, model: Model, args: argparse.Namespace, seed: int, clock: Clock) -> Model:
     how = Distill(
         epochs=args.epochs,
         learning_rate=args.rate,
         batch_size=args.batch,
         alpha=args.alpha,
-        augment=flips,
+        augment=args.augment,
         precision=args.precision,
     )
-    return how.run(model, context(work, seed)).model
+    own = replace(context(work, seed), checkpoint=clock.folder / "state.npz", key="recovery", emit=clock.tell)
+    return how.run(model, own).model
 
 
 def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespace) -> Run:
     """Cut, judge, recover, judge."""
-    shape = pruned(work, way, removed, seed)
+    how = settings(work, args)
+    name = "_".join(map(str, (work.name, way.replace(" ", "_"), removed, seed, *how)))
+    clock = Clock(args.files / "unfinished" / name)
+    shape = cut(work, way, removed, seed, clock.folder)
     old, new = cost(work.model.graph), cost(shape.graph)
-    started = spent()
     if way == TFMOT:
         start, end = work.model, sparse(work, old.parameters - new.parameters, args, seed)
     else:
-        start, end = shape, recovered(work, shape, args, seed) if args.epochs else shape
-    minutes = (spent() - started) / 120
+        start, end = shape, recovered(work, shape, args, seed, clock) if args.epochs else shape
+    minutes = clock.minutes
     found = right(end, work.judged)
-    path = args.files / f"{work.name}_{way.replace(' ', '_')}_{removed:g}_{seed}_{args.epochs}_{args.rate:g}.tflite"
+    path = args.files / f"{name}.tflite"
     TFLite().export(end, path, ExportContext())
+    shutil.rmtree(clock.folder, ignore_errors=True)
     return Run(
         work.name,
         way,
         removed,
         seed,
-        args.epochs,
-        args.rate,
-        args.batch,
-        args.alpha,
-        len(work.train.labels),
-        args.precision,
+        *how,
         1.0 if way == TFMOT else new.macs / old.macs,
         new.parameters / old.parameters,
         100 * float(right(work.model, work.judged).mean()),
@@ -238,6 +266,11 @@ def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespa
         np.packbits(found).tobytes().hex(),
         path.name,
     )
+
+
+def settings(work: Given, args: argparse.Namespace) -> tuple[Any, ...]:
+    """How a model is recovered, in the order of a record."""
+    return (args.epochs, args.rate, args.batch, args.alpha, len(work.train.labels), args.augment, args.precision)
 
 
 def spent() -> float:
@@ -308,7 +341,7 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
         cells = (
             f"{key[0]:.0%}",
             key[1],
-            f"{key[2]} x {key[6]:,}, rate {key[3]:g}, batch {key[4]}, alpha {key[5]:g}, {key[7]}",
+            f"{key[2]} x {key[6]:,}, rate {key[3]:g}, batch {key[4]}, alpha {key[5]:g}, {key[7]}, {key[8]}",
             str(len(same)),
             _mean(100 * row.macs for row in same),
             _mean(100 * row.parameters for row in same),
@@ -324,7 +357,7 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
 
 def _place(row: Run) -> tuple[Any, ...]:
     """What tells lines of the table apart."""
-    return (row.removed, row.way, row.epochs, row.rate, row.batch, row.alpha, row.train, row.precision)
+    return (row.removed, row.way, row.epochs, row.rate, row.batch, row.alpha, row.train, row.augment, row.precision)
 
 
 def _mean(values: Any, digits: int = 1) -> str:
@@ -355,6 +388,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"), help="that training computes in"
     )
+    ask.add_argument("--augment", default="flip_shift", choices=("none", "flip", "shift", "flip_shift"))
     ask.add_argument("--train", type=int, default=50_000)
     ask.add_argument("--table", action="store_true")
     ask.add_argument("--out", type=Path)
@@ -382,7 +416,7 @@ def main() -> None:
         for seed in args.seeds:
             for removed in args.removed:
                 for way in args.ways:
-                    how = (args.epochs, args.rate, args.batch, args.alpha, len(work.train.labels), args.precision)
+                    how = settings(work, args)
                     key = (name, seed, removed, way, *how)
                     done = {_key(row) for row in records(args.records)}
                     if key in done:
