@@ -137,10 +137,10 @@ def test_distill_follows_the_seed_of_the_run(original: Model) -> None:
 
 def test_one_sigmoid_is_taught_as_two_classes() -> None:
     data = Images(classes=("dark", "bright"))
-    how = {"batch_size": 20, "learning_rate": 0.03, "temperature": 2.0}
+    how = {"batch_size": 20, "learning_rate": 0.03}
     context = PassContext(original=net(1, "sigmoid", 12), train=data)
     teacher = Distill(epochs=60, alpha=0.0, **how).run(net(1, "sigmoid", 12), context).model
-    student = Distill(epochs=60, alpha=1.0, **how).run(net(1, "sigmoid"), replace(context, original=teacher)).model
+    student = Distill(epochs=60, alpha=1.0, temperature=2.0, **how).run(net(1, "sigmoid"), replace(context, original=teacher)).model
     images = next(data.batches(60)).inputs["photo"]
     one, two = (np.asarray(model.graph(images))[:, 0] > 0.5 for model in (teacher, student))
     assert (one == data.labels).mean() > 0.85 and (one == two).mean() > 0.9
@@ -303,6 +303,10 @@ def test_embedding_learns_values_not_directions_by_squared_error() -> None:
     ("wrong", "problem"),
     [
         ({"loss": "mse", "temperature": 2.0}, "temperature softens probabilities"),
+        ({"alpha": 0, "temperature": 2.0}, "temperature is of no use with alpha = 0"),
+        ({"alpha": 0, "loss": "mse"}, "loss is of no use with alpha = 0"),
+        ({"alpha": 0, "teacher": "large.keras"}, "teacher is of no use with alpha = 0"),
+        ({"alpha": 0, "teacher": "large.keras", "hints": {}, "loss": "mse"}, "loss is of no use with alpha = 0"),
         ({"teacher": ["original", "a.keras"], "teacher_weights": [1.0]}, "got 2 teachers, 1 weights"),
         ({"teacher": []}, "at least 1 item"),
         ({"relational": {"distance": 0, "angle": 0}}, "distance and angle are both 0"),

@@ -88,12 +88,22 @@ class Distill(Component):
         usual = Distill.model_fields["temperature"].default
         if self.loss == "mse" and self.temperature != usual:  # a resolved recipe has every field
             raise ValueError("temperature softens probabilities: it says nothing to loss = 'mse'; leave it out")
+        self._refuse_unasked()
         if self.teacher_weights and len(self.teacher_weights) != len(self._teachers):
             counts = f"{len(self._teachers)} teachers, {len(self.teacher_weights)} weights"
             raise ValueError(f"teacher_weights has a weight for each of several teachers, got {counts}")
         if self._beside_looks_inside:
             lessons.check_teachers(self._teachers)
         return self
+
+    def _refuse_unasked(self) -> None:
+        """Raise ValueError for a teacher, or a way to listen to its outputs, where alpha = 0 gives them no say."""
+        fields = type(self).model_fields  # a resolved recipe has every field
+        beside = any(getattr(self, key) is not None for key in lessons.KEYS)
+        unused = ("loss", "temperature") if beside else ("teacher", "teacher_weights", "loss", "temperature")
+        for name in unused if self.alpha == 0 else ():
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} is of no use with alpha = 0, which learns from labels alone; leave it out")
 
     @property
     def _beside_looks_inside(self) -> bool:
