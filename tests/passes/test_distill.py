@@ -140,7 +140,11 @@ def test_one_sigmoid_is_taught_as_two_classes() -> None:
     how = {"batch_size": 20, "learning_rate": 0.03}
     context = PassContext(original=net(1, "sigmoid", 12), train=data)
     teacher = Distill(epochs=60, alpha=0.0, **how).run(net(1, "sigmoid", 12), context).model
-    student = Distill(epochs=60, alpha=1.0, temperature=2.0, **how).run(net(1, "sigmoid"), replace(context, original=teacher)).model
+    student = (
+        Distill(epochs=60, alpha=1.0, temperature=2.0, **how)
+        .run(net(1, "sigmoid"), replace(context, original=teacher))
+        .model
+    )
     images = next(data.batches(60)).inputs["photo"]
     one, two = (np.asarray(model.graph(images))[:, 0] > 0.5 for model in (teacher, student))
     assert (one == data.labels).mean() > 0.85 and (one == two).mean() > 0.9

@@ -1,4 +1,4 @@
-"""How few values a delivered file's weights have, what they would take coded by that, and that no runtime is faster.
+"""How few values a delivered file's weights have, what they would take coded by that, and whether a runtime is faster.
 
 The bound is that of coding each value by how often its weight has it (Shannon 1948; Huffman coding comes within a bit a
 value of it): gzip also finds repetitions, and may come below it. Each rule names the document it is from.
@@ -29,6 +29,12 @@ RULES = {
         "tflite-micro, docs/compression.md",
     ),
 }
+
+
+VELA = (
+    "an Ethos-U reads weights compressed by Vela, and fewer values may save it time: see `edgekit device estimate`",
+    "developer.arm.com, Benefit of pruning and clustering a neural network ... on Arm Ethos-U NPU",
+)
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,11 @@ def measure_clusters(
     artifact: Artifact, found: Shared, claims: Mapping[str, Codebook], device: DeviceProfile, runtime: str
 ) -> Measurement:
     """`clusters`: the share of weights with few values; what the model has codebooks for, and what the device gains."""
-    why, source = RULES.get(runtime, (ONE_BY_ONE, "unverified"))
+    compressed = any(processor.vela for processor in device.processors)
+    why, source = VELA if compressed else RULES.get(runtime, (ONE_BY_ONE, "unverified"))
     most = max(codebook.values for codebook in claims.values())
-    how = {"used": "no", "why": why, "rule": source, "asked": f"{most} values, {len(claims)} layers"}
+    used = "open" if compressed else "no"
+    how = {"used": used, "why": why, "rule": source, "asked": f"{most} values, {len(claims)} layers"}
     how["found"] = (
         f"{found.in_channel} in each output channel of {found.held} of {found.layers} layers with more weights there"
     )
