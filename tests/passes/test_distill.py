@@ -287,6 +287,48 @@ def test_several_teachers_are_read_and_weighted(original: Model) -> None:
     assert even.curves["loss"] != pytest.approx(alone.curves["loss"], rel=1e-2)
 
 
+def rounding_net(path: Path) -> Path:
+    """A file that is sure which of the first three rows of an image is the brightest, in steps of 1/256 as int8 is."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("photo", ["n", 6, 6, 1]), ("answer", ["n", 3]))
+    ]
+    constants = {"steps": np.float32(256), "at": np.zeros(1), "to": np.full(1, 3), "along": np.ones(1)}
+    stored = [
+        numpy_helper.from_array(np.asarray(x, x.dtype if n == "steps" else np.int64), n) for n, x in constants.items()
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["photo", "summed"], ["rows"], keepdims=0),
+        helper.make_node("Slice", ["rows", "at", "to", "along"], ["three"]),
+        helper.make_node("Mul", ["three", "steps"], ["sharp"]),
+        helper.make_node("Softmax", ["sharp"], ["shares"], axis=1),
+        helper.make_node("Mul", ["shares", "steps"], ["scaled"]),
+        helper.make_node("Floor", ["scaled"], ["whole"]),
+        helper.make_node("Div", ["whole", "steps"], ["answer"]),
+    ]
+    stored.append(numpy_helper.from_array(np.array([1, 3], np.int64), "summed"))
+    graph = helper.make_graph(nodes, "rounding", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def test_teacher_whose_probabilities_are_rounded_to_0_is_refused(tmp_path: Path) -> None:
+    """Their logarithms would be taken for logits near -69, and so taught."""
+    file = Model("onnx", rounding_net(tmp_path / "net.onnx"), net().signature, quant=QuantSpec("int8"))
+    context = PassContext(original=net(), train=Images(), load=lambda path: file)
+    with pytest.raises(
+        InputError, match=r"distill\.teacher: .*net\.onnx is int8, and \d+% of its probabilities"
+    ) as said:
+        Distill(teacher=Path("net.onnx")).run(net(), context)
+    assert "float model" in str(said.value.fix)
+    logits = replace(file, signature=net(head=None).signature)  # whatever 0 means there, it is a number
+    found = Distill(teacher=Path("net.onnx"), epochs=1).run(net(head=None), replace(context, load=lambda path: logits))
+    assert len(found.curves["loss"]) == 1
+
+
 @pytest.mark.parametrize("loss", ["kl", "mse"])
 def test_squared_error_of_logits_teaches_as_well(original: Model, loss: Any) -> None:
     context = PassContext(original=original, train=Images())

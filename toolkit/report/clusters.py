@@ -49,8 +49,8 @@ def clusters(view: View) -> Markup:
     headings = ("File", "Device", "Shared", "Size", "Gzip", "Weights, coded", "By rule", "Latency p50", "Why")
     lead = (
         "How few values weights have, and what that saves. Weights, coded: an estimated bound, each value coded by how "
-        "often it occurs. No runtime here computes with codebooks, so that latency stays what it was by rule; what is said "
-        "to be open has an accelerator that reads compressed weights."
+        "often it occurs. No runtime computes with codebooks, so that latency stays what it was; it is open where an "
+        "accelerator reads compressed weights."
     )
     return section("clusters", "Shared weights", table(headings, body, label="Shared weights"), lead=lead)
 
