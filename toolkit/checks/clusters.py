@@ -110,9 +110,10 @@ def measure_clusters(
     """`clusters`: the share of weights with few values; what the model has codebooks for, and what the device gains."""
     compressed = any(processor.vela for processor in device.processors)
     why, source = VELA if compressed else RULES.get(runtime, (ONE_BY_ONE, "unverified"))
-    most = max(codebook.values for codebook in claims.values())
+    sizes = {codebook.values for codebook in claims.values()}
+    asked = f"{'at most ' if len(sizes) > 1 else ''}{max(sizes)} values, {len(claims)} layers"
     used = "open" if compressed else "no"
-    how = {"used": used, "why": why, "rule": source, "asked": f"{most} values, {len(claims)} layers"}
+    how = {"used": used, "why": why, "rule": source, "asked": asked}
     how["found"] = (
         f"{found.in_channel} in each output channel of {found.held} of {found.layers} layers with more weights there"
     )
