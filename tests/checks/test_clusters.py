@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,7 @@ def test_accelerator_that_reads_compressed_weights_is_not_said_to_gain_nothing()
         found = measure_clusters(FILE, few, {"conv": Codebook(4)}, load_device(name), "tflite-micro")
         assert found.how["used"] == used
         assert ("Vela" in str(found.how["why"])) == (used == "open")
+    wide = measure_clusters(
+        replace(FILE, scheme="float32"), few, {"conv": Codebook(4)}, load_device("cortex-m55-ethos-u55"), "tflite-micro"
+    )
+    assert wide.how["used"] == "no"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.checks.weights import Weight
+from toolkit.checks.zeros import VELA, reads_compressed
 from toolkit.core import Artifact, Codebook, Measurement
 from toolkit.devices import DeviceProfile
 
@@ -31,9 +32,9 @@ RULES = {
 }
 
 
-VELA = (
+COMPRESSED = (
     "an Ethos-U reads weights compressed by Vela, and fewer values may save it time: see `edgekit device estimate`",
-    "developer.arm.com, Benefit of pruning and clustering a neural network ... on Arm Ethos-U NPU",
+    VELA,
 )
 
 
@@ -108,8 +109,8 @@ def measure_clusters(
     artifact: Artifact, found: Shared, claims: Mapping[str, Codebook], device: DeviceProfile, runtime: str
 ) -> Measurement:
     """`clusters`: the share of weights with few values; what the model has codebooks for, and what the device gains."""
-    compressed = any(processor.vela for processor in device.processors)
-    why, source = VELA if compressed else RULES.get(runtime, (ONE_BY_ONE, "unverified"))
+    compressed = reads_compressed(artifact, device)
+    why, source = COMPRESSED if compressed else RULES.get(runtime, (ONE_BY_ONE, "unverified"))
     sizes = {codebook.values for codebook in claims.values()}
     asked = f"{'at most ' if len(sizes) > 1 else ''}{max(sizes)} values, {len(claims)} layers"
     used = "open" if compressed else "no"
