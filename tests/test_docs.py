@@ -72,3 +72,10 @@ def test_public_names_are_documented() -> None:
     text = (ROOT / "docs" / "python.md").read_text()
     undocumented = [name for name in toolkit.__all__ if f"toolkit.{name}" not in text and name != "__version__"]
     assert not undocumented
+
+
+def test_changelog_says_nothing_twice() -> None:
+    """Merges of branches that both add to its top have left entries several times."""
+    for release in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]:
+        entries = re.split(r"^- ", release, flags=re.MULTILINE)[1:]
+        assert entries and len({" ".join(entry.split()) for entry in entries}) == len(entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,18 @@ def test_every_runtime_has_a_rule_and_none_is_faster() -> None:
         found = measure_clusters(
             FILE, shared([weight([1, 2, 1, 2, 1])], 4), claims, load_device("this-machine"), runtime
         )
-        assert (found.how["used"], found.how["asked"]) == ("no", "4 values, 2 layers")
+        assert (found.how["used"], found.how["asked"]) == ("no", "at most 4 values, 2 layers")
         assert found.how["found"] == "2 in each output channel of 1 of 1 layers with more weights there"
     assert found.how["rule"] == "unverified"
+
+
+def test_accelerator_that_reads_compressed_weights_is_not_said_to_gain_nothing() -> None:
+    few = shared([weight([1, 2, 1, 2, 1])], 4)
+    for name, used in (("cortex-m55-ethos-u55", "open"), ("cortex-m4", "no")):
+        found = measure_clusters(FILE, few, {"conv": Codebook(4)}, load_device(name), "tflite-micro")
+        assert found.how["used"] == used
+        assert ("Vela" in str(found.how["why"])) == (used == "open")
+    wide = measure_clusters(
+        replace(FILE, scheme="float32"), few, {"conv": Codebook(4)}, load_device("cortex-m55-ethos-u55"), "tflite-micro"
+    )
+    assert wide.how["used"] == "no"

@@ -176,3 +176,10 @@ def test_number_says_what_a_device_makes_of_it() -> None:
     assert found.how["used"] == "no" and found.how["packed"] == "9 of 10 weights"
     assert is_sparse(FIT) and is_sparse(replace(FIT, share=0.1, two_of_four=5))
     assert not is_sparse(replace(FIT, share=0.1, two_of_four=2))
+
+
+def test_zeros_are_not_said_to_be_of_no_use_where_an_accelerator_reads_compressed_weights() -> None:
+    ethos = load_device("cortex-m55-ethos-u55")
+    use = use_of(replace(DENSE, scheme="int8"), FIT, ethos, "tflite-micro", "none")
+    assert use.used == "open" and "Vela" in use.why
+    assert use_of(replace(DENSE, scheme="float32"), FIT, ethos, "tflite-micro", "none").used == "no"

@@ -32,6 +32,11 @@ def test_hint_is_keras_feature_distillation_in_units_of_the_teachers_mean_square
     assert float(hint(0 * own, theirs)) == pytest.approx(1) and float(hint(theirs, theirs)) == 0
 
 
+def test_hint_of_a_layer_that_gives_nothing_is_the_plain_error() -> None:
+    nothing = np.zeros((2, 3, 3, 4), np.float32)
+    assert float(hint(nothing + 0.5, nothing)) == pytest.approx(0.25)
+
+
 def test_attention_by_hand() -> None:
     """Two places, two channels: (3, 4) and nothing look at the first alone; nothing and (5, 5) at the second."""
     own, theirs = (tf.constant([[[one, two]]], tf.float32) for one, two in (((3, 4), (0, 0)), ((0, 0), (5, 5))))

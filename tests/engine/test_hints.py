@@ -130,6 +130,13 @@ def test_penultimate_is_what_the_last_dense_layer_reads_without_noise(student: A
         penultimate(walk(keras.Model(image, layers.Softmax()(layers.Dense(3)(image)))))
 
 
+def test_penultimate_of_a_network_that_ends_in_a_separable_convolution_is_what_that_reads() -> None:
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(image)
+    x = layers.GlobalAveragePooling2D()(layers.SeparableConv2D(3, 3, name="deciding")(x))
+    assert penultimate(walk(keras.Model(image, layers.Softmax()(x)))).layer == "first"
+
+
 def test_networks_without_a_common_resolution_are_refused(student: Any) -> None:
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(4, 3, activation="relu")(image)

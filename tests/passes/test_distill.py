@@ -137,10 +137,14 @@ def test_distill_follows_the_seed_of_the_run(original: Model) -> None:
 
 def test_one_sigmoid_is_taught_as_two_classes() -> None:
     data = Images(classes=("dark", "bright"))
-    how = {"batch_size": 20, "learning_rate": 0.03, "temperature": 2.0}
+    how = {"batch_size": 20, "learning_rate": 0.03}
     context = PassContext(original=net(1, "sigmoid", 12), train=data)
     teacher = Distill(epochs=60, alpha=0.0, **how).run(net(1, "sigmoid", 12), context).model
-    student = Distill(epochs=60, alpha=1.0, **how).run(net(1, "sigmoid"), replace(context, original=teacher)).model
+    student = (
+        Distill(epochs=60, alpha=1.0, temperature=2.0, **how)
+        .run(net(1, "sigmoid"), replace(context, original=teacher))
+        .model
+    )
     images = next(data.batches(60)).inputs["photo"]
     one, two = (np.asarray(model.graph(images))[:, 0] > 0.5 for model in (teacher, student))
     assert (one == data.labels).mean() > 0.85 and (one == two).mean() > 0.9
@@ -283,6 +287,48 @@ def test_several_teachers_are_read_and_weighted(original: Model) -> None:
     assert even.curves["loss"] != pytest.approx(alone.curves["loss"], rel=1e-2)
 
 
+def rounding_net(path: Path) -> Path:
+    """A file that is sure which of the first three rows of an image is the brightest, in steps of 1/256 as int8 is."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("photo", ["n", 6, 6, 1]), ("answer", ["n", 3]))
+    ]
+    constants = {"steps": np.float32(256), "at": np.zeros(1), "to": np.full(1, 3), "along": np.ones(1)}
+    stored = [
+        numpy_helper.from_array(np.asarray(x, x.dtype if n == "steps" else np.int64), n) for n, x in constants.items()
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["photo", "summed"], ["rows"], keepdims=0),
+        helper.make_node("Slice", ["rows", "at", "to", "along"], ["three"]),
+        helper.make_node("Mul", ["three", "steps"], ["sharp"]),
+        helper.make_node("Softmax", ["sharp"], ["shares"], axis=1),
+        helper.make_node("Mul", ["shares", "steps"], ["scaled"]),
+        helper.make_node("Floor", ["scaled"], ["whole"]),
+        helper.make_node("Div", ["whole", "steps"], ["answer"]),
+    ]
+    stored.append(numpy_helper.from_array(np.array([1, 3], np.int64), "summed"))
+    graph = helper.make_graph(nodes, "rounding", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def test_teacher_whose_probabilities_are_rounded_to_0_is_refused(tmp_path: Path) -> None:
+    """Their logarithms would be taken for logits near -69, and so taught."""
+    file = Model("onnx", rounding_net(tmp_path / "net.onnx"), net().signature, quant=QuantSpec("int8"))
+    context = PassContext(original=net(), train=Images(), load=lambda path: file)
+    with pytest.raises(
+        InputError, match=r"distill\.teacher: .*net\.onnx is int8, and \d+% of its probabilities"
+    ) as said:
+        Distill(teacher=Path("net.onnx")).run(net(), context)
+    assert "float model" in str(said.value.fix)
+    logits = replace(file, signature=net(head=None).signature)  # whatever 0 means there, it is a number
+    found = Distill(teacher=Path("net.onnx"), epochs=1).run(net(head=None), replace(context, load=lambda path: logits))
+    assert len(found.curves["loss"]) == 1
+
+
 @pytest.mark.parametrize("loss", ["kl", "mse"])
 def test_squared_error_of_logits_teaches_as_well(original: Model, loss: Any) -> None:
     context = PassContext(original=original, train=Images())
@@ -303,6 +349,10 @@ def test_embedding_learns_values_not_directions_by_squared_error() -> None:
     ("wrong", "problem"),
     [
         ({"loss": "mse", "temperature": 2.0}, "temperature softens probabilities"),
+        ({"alpha": 0, "temperature": 2.0}, "temperature is of no use with alpha = 0"),
+        ({"alpha": 0, "loss": "mse"}, "loss is of no use with alpha = 0"),
+        ({"alpha": 0, "teacher": "large.keras"}, "teacher is of no use with alpha = 0"),
+        ({"alpha": 0, "teacher": "large.keras", "hints": {}, "loss": "mse"}, "loss is of no use with alpha = 0"),
         ({"teacher": ["original", "a.keras"], "teacher_weights": [1.0]}, "got 2 teachers, 1 weights"),
         ({"teacher": []}, "at least 1 item"),
         ({"relational": {"distance": 0, "angle": 0}}, "distance and angle are both 0"),

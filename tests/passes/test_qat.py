@@ -290,8 +290,10 @@ def test_layers_with_weights_and_tfmot_are_refused_for_lessons(original: Model) 
     context = PassContext(original=original, train=Images())
     with pytest.raises(InputError, match=r"qat\.hints\.layers: 'conv' has weights.*or leave it to \"auto\""):
         Qat.model_validate({"hints": {"layers": {"conv": "conv"}}}).run(original, context)
-    with pytest.raises(InputError, match=r"qat\.attention\.layers: the student has no layer 'bn'"):
+    with pytest.raises(InputError, match=r"qat\.attention\.layers: 'bn' is folded into the layers beside it"):
         Qat.model_validate({"attention": {"layers": {"bn": "bn"}}}).run(original, context)
+    with pytest.raises(InputError, match=r"qat\.attention\.layers: the student has no layer 'none'"):
+        Qat.model_validate({"attention": {"layers": {"none": "bn"}}}).run(original, context)
     for part in ("hints", "attention", "relational"):
         with pytest.raises(ValidationError, match=f"teaches through the outputs alone; leave {part} out"):
             Qat.model_validate({"backend": "tfmot", part: {}})

@@ -188,6 +188,13 @@ def test_students_that_cannot_be_are_refused(model: Model, parameters: Any, chan
         Student(**parameters).run(replace(model, **changed), PassContext())
 
 
+@pytest.mark.parametrize("name", ["scale", "offset"])
+def test_scaling_of_other_channels_than_the_models_is_refused(model: Model, name: str) -> None:
+    asked = Student.model_validate({"source": "own.keras", name: (1.0, 2.0)})
+    with pytest.raises(InputError, match=rf"student\.{name}: has 2 values, the model's images 3 channels"):
+        asked.run(model, loader(wrap(net())))
+
+
 def test_model_without_blocks_is_refused() -> None:
     image = keras.Input(SHAPE, name="photo")
     graph = keras.Model(image, layers.Dense(3)(layers.Flatten()(layers.Conv2D(4, 3)(image))))
@@ -208,6 +215,8 @@ def test_model_without_blocks_is_refused() -> None:
         {"application": "MobileNet", "weights": "own"},
         {"source": "x.keras", "weights": "y.weights.h5"},
         {"source": "x.keras", "scale": (0.0,)},
+        {"source": "x.keras", "scale": (1.0, 1.0), "offset": (0.0, 0.0, 0.0)},
+        {"depth": 0.5, "round_to": 4},
     ],
 )
 def test_parameters_have_bounds(wrong: dict[str, Any]) -> None:

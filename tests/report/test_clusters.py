@@ -33,6 +33,15 @@ def test_values_sizes_and_latency_are_said(sample: Manifest) -> None:
     assert "(estimated bound)" in line and "50.0 KiB" in line
 
 
+def test_latency_that_no_rule_decides_is_said_to_be_open(sample: Manifest) -> None:
+    told = with_clusters(sample).measurements
+    free = [replace(m, how={**m.how, "used": "open"}) if m.name == "clusters" else m for m in told]
+    manifest = replace(sample, measurements=tuple(free))
+    (line,) = clusters.lines(View(manifest))
+    assert "latency open: each weight is stored" in line and "unchanged" not in line
+    assert "latency open" in render(manifest) and "latency unchanged" not in render(manifest)
+
+
 def test_report_without_clustered_files_says_so_and_the_terminal_nothing(sample: Manifest) -> None:
     assert "No file is of a model whose weights share values." in render(sample)
     assert clusters.lines(View(sample)) == []

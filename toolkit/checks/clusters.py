@@ -1,4 +1,4 @@
-"""How few values a delivered file's weights have, what they would take coded by that, and that no runtime is faster.
+"""How few values a delivered file's weights have, what they would take coded by that, and whether a runtime is faster.
 
 The bound is that of coding each value by how often its weight has it (Shannon 1948; Huffman coding comes within a bit a
 value of it): gzip also finds repetitions, and may come below it. Each rule names the document it is from.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.checks.weights import Weight
+from toolkit.checks.zeros import VELA, reads_compressed
 from toolkit.core import Artifact, Codebook, Measurement
 from toolkit.devices import DeviceProfile
 
@@ -29,6 +30,12 @@ RULES = {
         "tflite-micro, docs/compression.md",
     ),
 }
+
+
+COMPRESSED = (
+    "an Ethos-U reads weights compressed by Vela, and fewer values may save it time: see `edgekit device estimate`",
+    VELA,
+)
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,12 @@ def measure_clusters(
     artifact: Artifact, found: Shared, claims: Mapping[str, Codebook], device: DeviceProfile, runtime: str
 ) -> Measurement:
     """`clusters`: the share of weights with few values; what the model has codebooks for, and what the device gains."""
-    why, source = RULES.get(runtime, (ONE_BY_ONE, "unverified"))
-    most = max(codebook.values for codebook in claims.values())
-    how = {"used": "no", "why": why, "rule": source, "asked": f"{most} values, {len(claims)} layers"}
+    compressed = reads_compressed(artifact, device)
+    why, source = COMPRESSED if compressed else RULES.get(runtime, (ONE_BY_ONE, "unverified"))
+    sizes = {codebook.values for codebook in claims.values()}
+    asked = f"{'at most ' if len(sizes) > 1 else ''}{max(sizes)} values, {len(claims)} layers"
+    used = "open" if compressed else "no"
+    how = {"used": used, "why": why, "rule": source, "asked": asked}
     how["found"] = (
         f"{found.in_channel} in each output channel of {found.held} of {found.layers} layers with more weights there"
     )

@@ -32,6 +32,7 @@ ORT = "onnxruntime.ai, its CPU kernels take dense weights"
 OPENVINO = "docs.openvino.ai, sparse weights decompression: off unless a rate is set, and of int8 dense layers on AMX"
 TENSORRT = "docs.nvidia.com, TensorRT, Structured Sparsity"
 TFLM = "tflite-micro, its kernels take dense weights"
+VELA = "developer.arm.com, Benefit of pruning and clustering a neural network ... on Arm Ethos-U NPU"
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,20 @@ def zeros_of(path: Path) -> Zeros:
     return _of_tflite(path) if path.suffix == ".tflite" else _of_onnx(path)
 
 
+def reads_compressed(artifact: Artifact, device: DeviceProfile) -> bool:
+    """Whether an Ethos-U computes this file there, for which its weights are compressed."""
+    return artifact.scheme in ("int8", "int16x8") and any(processor.vela for processor in device.processors)
+
+
 def use_of(artifact: Artifact, found: Zeros, device: DeviceProfile, runtime: str, delegate: str) -> Use:
     """What a runtime on a device makes of a file's zeros."""
     if runtime in ("litert", "tflite-runtime"):
         return _xnnpack(artifact, found, device, delegate)
     if runtime == "tensorrt":
         return _tensorrt(found, device)
+    if reads_compressed(artifact, device):
+        words = "an Ethos-U reads weights compressed by Vela, and zeros may save it time: see `edgekit device estimate`"
+        return Use("open", words, VELA)
     fixed = {
         "onnxruntime": Use("no", "ONNX Runtime computes with all weights", ORT),
         "openvino": Use("no", "OpenVINO computes with all weights unless told otherwise", OPENVINO),

@@ -17,9 +17,11 @@ SAME = 1e-6  # rows whose squared distance is below this share of their size are
 def hint(student: Any, teacher: Any) -> Any:
     """Mean squared difference, in units of the teacher's mean square: 1 where the student has nothing but zeros.
 
-    Relative, so that a weight says the same for every layer, whatever the size of its values.
+    Relative, so that a weight says the same for every layer, whatever the size of its values; not so where the teacher
+    gives nothing but zeros, which would make it infinite.
     """
-    size = tf.maximum(tf.reduce_mean(tf.square(teacher)), LEAST)
+    size = tf.reduce_mean(tf.square(teacher))
+    size = tf.where(size > LEAST, size, 1.0)
     return tf.reduce_mean(tf.square(student - teacher)) / size
 
 

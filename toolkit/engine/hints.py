@@ -118,7 +118,7 @@ def match(student: Any, teacher: Any, asked: Beside) -> tuple[Match, ...]:
 def penultimate(graph: Graph) -> Place:
     """What the last layer with weights reads, before any dropout: noise says nothing of how images lie."""
     call = graph.calls[graph.outputs[0].call]
-    while not hasattr(call.layer, "kernel") and call.inputs:
+    while not _multiplies(call) and call.inputs:
         call = graph.calls[call.inputs[0].call]
     edge = call.inputs[0] if call.inputs else None
     while edge is not None and is_noise(graph.calls[edge.call].layer):
@@ -163,7 +163,7 @@ def _by_resolution(own: Graph, theirs: Graph, part: Part) -> list[tuple[Place, P
     """
     ours, last = _last_activations(own), _last_activations(theirs)
     named = {call.name: _place(theirs, Edge(call.index)) for call in theirs.calls}
-    kin = all(call.name in named for call in own.calls if hasattr(call.layer, "kernel"))
+    kin = all(call.name in named for call in own.calls if _multiplies(call))
     pairs = []
     for resolution, place in ours.items():
         same = named.get(place.layer) if kin else None
@@ -191,6 +191,11 @@ def _is_activation(call: Call) -> bool:
     name = activation_name(call.layer)
     own = getattr(call.layer, "activation", None) is not None and name != "linear"
     return own or name in ACTIVATIONS or call.kind in MERGES
+
+
+def _multiplies(call: Call) -> bool:
+    """Whether it has weights to multiply with; a separable convolution has two kinds, of other names."""
+    return hasattr(call.layer, "kernel") or hasattr(call.layer, "pointwise_kernel")
 
 
 def _place(graph: Graph, edge: Edge) -> Place:

@@ -57,9 +57,6 @@ class Cluster(Distill):
         for name, value in wanted.items() if self.backend == "tfmot" else ():
             if getattr(self, name) != value:
                 raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
-        for name in lessons.KEYS if self.backend == "tfmot" else ():
-            if getattr(self, name) is not None:
-                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
         if self.backend == "tfmot" and not self.epochs:
             raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
         if not self.epochs and self.assignment != "renewed":

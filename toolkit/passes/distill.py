@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 APART = "with a codebook for each output channel, which were scaled apart"
 KEPT_LINES = 10  # of progress, in a log
 DECIDING = ("logits", "softmax", "sigmoid")
+PROBABILITIES = ("softmax", "sigmoid", "sigmoids")
+LOOKED_AT = 64  # images that a quantized teacher is asked about first
 OwnTeacher = Literal["original"] | Path
 TASKS = {"sigmoids": "labels", "regression": "values"}  # head -> what its labels are; an embedding needs none
 
@@ -88,12 +90,22 @@ class Distill(Component):
         usual = Distill.model_fields["temperature"].default
         if self.loss == "mse" and self.temperature != usual:  # a resolved recipe has every field
             raise ValueError("temperature softens probabilities: it says nothing to loss = 'mse'; leave it out")
+        self._refuse_unasked()
         if self.teacher_weights and len(self.teacher_weights) != len(self._teachers):
             counts = f"{len(self._teachers)} teachers, {len(self.teacher_weights)} weights"
             raise ValueError(f"teacher_weights has a weight for each of several teachers, got {counts}")
         if self._beside_looks_inside:
             lessons.check_teachers(self._teachers)
         return self
+
+    def _refuse_unasked(self) -> None:
+        """Raise ValueError for a teacher, or a way to listen to its outputs, where alpha = 0 gives them no say."""
+        fields = type(self).model_fields  # a resolved recipe has every field
+        beside = any(getattr(self, key) is not None for key in lessons.KEYS)
+        unused = ("loss", "temperature") if beside else ("teacher", "teacher_weights", "loss", "temperature")
+        for name in unused if self.alpha == 0 else ():
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} is of no use with alpha = 0, which learns from labels alone; leave it out")
 
     @property
     def _beside_looks_inside(self) -> bool:
@@ -154,6 +166,7 @@ class Distill(Component):
         for teacher in teachers:
             self._check_same_images(model, teacher)
             self._check_outputs(model, teacher, train)
+            self._check_rounded(model, teacher, train)
         with lessons.named(self.called):
             lessons.check(model, teachers, self._beside)
         return teachers, train
@@ -201,6 +214,20 @@ class Distill(Component):
             raise InputError(self.called, problem, "set alpha = 1 to learn from the teacher alone")
         if train.task == wanted and data and data != ours:
             raise InputError(self.called, f"the model has {ours} {what}, the data has {data}")
+
+    def _check_rounded(self, model: Model, teacher: Model, train: Dataset) -> None:
+        """Raise where a quantized file gives probabilities of 0: no logit can be found again from them."""
+        if teacher.kind == "keras" or teacher.quant.scheme == "float32" or teacher.head not in PROBABILITIES:
+            return
+        some = next(iter(train.batches(LOOKED_AT))).inputs[model.signature.inputs[0].name]
+        answers = as_teacher(teacher).answers(some)
+        if (answers == 0).any():
+            share = float((answers == 0).mean())
+            problem = (
+                f"{teacher.graph} is {teacher.quant.scheme}, and {share:.0%} of its probabilities are rounded to 0"
+            )
+            fix = "name the float model that it was made from, or a file that gives logits"
+            raise InputError(f"{self.called}.teacher", problem, fix)
 
     def _who_teaches(self, name: OwnTeacher, context: PassContext) -> Model:
         """The original, or the other model of that path."""

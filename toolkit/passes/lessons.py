@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -93,12 +93,15 @@ def check(student: Model, teachers: Sequence[Model], asked: hints.Beside) -> Non
     hints.match(student.graph, teachers[0].graph, asked)
 
 
-def check_apart(student: Model, hint: Hints | None, attention: Attention | None) -> None:
-    """Raise for layers that mean something else where BatchNormalization and activations are apart from weights."""
+def check_apart(prepared: Any, hint: Hints | None, attention: Attention | None) -> None:
+    """Raise for layers that mean something else, or are gone, in a graph whose BatchNormalization is in the weights."""
+    left = {layer.name: layer for layer in prepared.layers}
     for part, table in (("hints", hint), ("attention", attention)):
         for name in table.layers if table is not None and not isinstance(table.layers, str) else ():
-            if hasattr(student.graph.get_layer(name), "kernel"):
+            if name not in left or hasattr(left[name], "kernel"):
                 problem = f"{name!r} has weights, which are trained with what is behind them folded in or apart"
+                if name not in left:
+                    problem = f"{name!r} is folded into the layers beside it before they are trained"
                 fix = 'name the activation or addition behind it, or leave it to "auto"'
                 raise InputError(f"{part}.layers", problem, fix)
 

@@ -120,9 +120,9 @@ class Qat(Distill):
         taught_by = self._taught_by(teachers, model)
         if self.backend == "tfmot":
             return self._by_tfmot(model, taught_by, train, context)
-        with lessons.named(self.called):
-            lessons.check_apart(model, self.hints, self.attention)
         prepared = prepare(model.graph, scalings=self.quant.folds_scalings)
+        with lessons.named(self.called):
+            lessons.check_apart(prepared.graph, self.hints, self.attention)
         if not any(isinstance(layer, WEIGHTED) for layer in prepared.graph.layers):
             raise UnsupportedError(self.called, "the model has no convolution and no dense layer to quantize")
         seen = self._images(train, model.signature.inputs[0].name, context)

@@ -69,8 +69,12 @@ class Student(Component):
             raise ValueError('weights: an application has none of its own; give "random", "imagenet" or a file')
         if "application" not in given and (self.weights == "imagenet" or isinstance(self.weights, Path)):
             raise ValueError(f'weights: `{given[0]}` takes "own" or "random"')
+        if "width" not in given and self.round_to != type(self).model_fields["round_to"].default:
+            raise ValueError("round_to is of `width`; leave it out")  # a resolved recipe has every field
         if self.scale and any(value <= 0 for value in self.scale):
             raise ValueError("scale must be above 0")
+        if len({len(values) for values in (self.scale, self.offset) if values and len(values) > 1}) > 1:
+            raise ValueError("scale and offset have one value, or one for each channel")
         return self
 
     @property
@@ -176,6 +180,7 @@ class Student(Component):
         answering = _answering(model, given)
         own = _scaling(model)
         wanted = Scaling(self.scale or (1.0,), self.offset or (0.0,)) if self.scale or self.offset else own
+        _check_channels(model, wanted)
         graph, said = self._weighted(answering, context.seed, f"those of {path.name}")
         placed, lines = _placed(model, graph, wanted, said.after)
         if given.head != model.head:
@@ -263,6 +268,15 @@ def _check_outputs(model: Model, graph: Any) -> None:
     if ours != theirs:
         problem = f"gives outputs of {list(theirs)}, the model of {list(ours)}"
         raise InputError("student", problem, "give one with as many classes")
+
+
+def _check_channels(model: Model, wanted: Scaling) -> None:
+    """Raise where `scale` or `offset` has a value for each of some other number of channels."""
+    channels = model.signature.inputs[0].shape[-1]
+    for name in ("scale", "offset"):
+        count = len(getattr(wanted, name))
+        if count not in (1, channels):
+            raise InputError(name, f"has {count} values, the model's images {channels} channels", "give one for each")
 
 
 def _check_colours(model: Model, trained: Model, name: str) -> None:

@@ -1,11 +1,11 @@
-"""Files whose weights share values: how few there are, what that saves, and that latency stays what it was.
+"""Files whose weights share values: how few there are, what that saves, and whether latency stays what it was.
 
 The rule is that of the measurement `clusters`; the clock stands beside it, as for zeros (report/zeros.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from toolkit.report.markup import Markup, tag
 from toolkit.report.numbers import show
@@ -13,7 +13,7 @@ from toolkit.report.overview import capital, number, section, table
 from toolkit.report.view import View
 from toolkit.report.zeros import LATENCY, MOST, Row, beside
 
-UNCHANGED = "latency unchanged"
+UNCHANGED, OPEN = "latency unchanged", "latency open"
 
 
 def rows(view: View) -> Iterator[Row]:
@@ -33,7 +33,9 @@ def lines(view: View) -> list[str]:
         size, packed, bound = (_bytes(view, name, what) for what in ("size_bytes", "gzip_bytes", "entropy_bytes"))
         sizes = f"{size}, gzip {packed}, its weights coded {bound} (estimated bound)"
         values = f"at most {how.get('found', '')}, {how.get('in a layer', '')} in a layer"
-        found.append(f"clusters: {name} on {row.found.device}: {values}; {sizes}; {UNCHANGED}: {how.get('why', '')}")
+        found.append(
+            f"clusters: {name} on {row.found.device}: {values}; {sizes}; {_latency(how)}: {how.get('why', '')}"
+        )
     more = len(found) - MOST
     return [*found[:MOST], f"clusters: {more} more, in the report"] if more > 0 else found
 
@@ -47,7 +49,8 @@ def clusters(view: View) -> Markup:
     headings = ("File", "Device", "Shared", "Size", "Gzip", "Weights, coded", "By rule", "Latency p50", "Why")
     lead = (
         "How few values weights have, and what that saves. Weights, coded: an estimated bound, each value coded by how "
-        "often it occurs. Latency stays what it was: no runtime computes with codebooks."
+        "often it occurs. No runtime computes with codebooks, so that latency stays what it was; it is open where an "
+        "accelerator reads compressed weights."
     )
     return section("clusters", "Shared weights", table(headings, body, label="Shared weights"), lead=lead)
 
@@ -64,10 +67,14 @@ def _row(view: View, row: Row) -> Markup:
         number(show("clusters", row.found.value), row.found.value, note=f"at most {how.get('found', '-')}"),
         *(number(_bytes(view, name, what)) for what in ("size_bytes", "gzip_bytes")),
         number(_bytes(view, name, "entropy_bytes"), note=note),
-        tag("td", UNCHANGED),
+        tag("td", _latency(how)),
         number(show(LATENCY, time.value if time else None), note=row.speed),
         tag("td", capital(str(how.get("why", ""))), tag("small", str(how.get("rule", "")))),
     )
+
+
+def _latency(how: Mapping[str, object]) -> str:
+    return OPEN if how.get("used") == "open" else UNCHANGED
 
 
 def _bytes(view: View, name: str, what: str) -> str:
