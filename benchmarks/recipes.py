@@ -5,7 +5,8 @@ recipe's seed, choose, others judge. TrashNet for `transfer-then-compress`, whic
 CIFAR-10 for `train-small`; scikit-learn's digits for `digits-demo`, whose CNN is trained first. Nothing is reached over
 --ssh or --adb: answers and latency are of this machine, and what a device out of reach reads is as the run says it.
 
-Each run has a folder in --files; one that is done is not run again, one that was cut short goes on.
+Each run has a folder in --files; one that is done is not run again, one that was cut short goes on. Minutes are those of
+its stages by the clock; a training that was cut short counts from the epoch it was taken up at.
 
     python benchmarks/recipes.py --data DIR --files DIR [--recipes NAME ...] [--model resnet20_cifar10_jpeg]
                                  [--train N] [--test N] [--epochs N] [--set RECIPE:KEY=VALUE ...] [--out FILE.md]
@@ -109,7 +110,7 @@ def section(name: str, folder: Path) -> list[str]:
     found = runs.read(folder)
     original = next((row.name for row in found.artifacts if row.variant == ORIGINAL), "")
     source = Path(str(found.recipe["model"]["source"] or found.recipe["train"]["backbone"])).stem
-    minutes = sum(stage.seconds for stage in found.stages) / 60  # a run that went on counts its earlier stages
+    minutes = sum(stage.seconds for stage in found.stages) / 60
     counts = ", ".join(f"{record.split} {record.images:,}" for record in found.data)
     lines = [
         f"### {name}",
