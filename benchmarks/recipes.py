@@ -5,8 +5,8 @@ recipe's seed, choose, others judge. TrashNet for `transfer-then-compress`, whic
 CIFAR-10 for `train-small`; scikit-learn's digits for `digits-demo`, whose CNN is trained first. Nothing is reached over
 --ssh or --adb: answers and latency are of this machine, and what a device out of reach reads is as the run says it.
 
-Each run has a folder in --files; one that is done is not run again, one that was cut short goes on. Minutes are those of
-its stages by the clock; a training that was cut short counts from the epoch it was taken up at.
+Each run has a folder in --files; one that is done is not run again, one that was cut short goes on. Minutes are its
+stages' by the clock; a training that was cut short counts from the epoch it was taken up at.
 
     python benchmarks/recipes.py --data DIR --files DIR [--recipes NAME ...] [--model resnet20_cifar10_jpeg]
                                  [--train N] [--test N] [--epochs N] [--set RECIPE:KEY=VALUE ...] [--out FILE.md]
