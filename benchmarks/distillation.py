@@ -54,6 +54,7 @@ VIEWS = "flip_shift"
 MORE = 1.3  # of the lost accuracy, to what labels recover
 OVERHEAD = 1.1
 RESAMPLES = 2_000
+TAIL = (1 - side.CONFIDENCE) / 2
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ def table(found: list[Run], args: argparse.Namespace) -> list[str]:
 def _title(row: Run, judged: int) -> str:
     cut = f"{row.removed:.0%} of the MACs removed ({row.cut})"
     how = f"{row.epochs} x {row.train:,} images, batch {row.batch}, {row.precision}"
-    return f"**{row.model}**, {cut}; {how}; {judged:,} judged, the original {row.original:.2f}%."
+    judging = f"{judged:,} judged, the original {row.original:.2f}%; intervals over images"
+    return f"**{row.model}**, {cut}; {how}; {judging}."
 
 
 def _rows(same: list[Run], judged: int) -> list[str]:
@@ -250,22 +252,30 @@ def _beside(rows: list[Run], plain: list[Run], judged: int) -> tuple[str, str]:
     bits = np.stack([_bits(rows[0].whole, judged), start, labels, taught])
     generator = np.random.default_rng(0)
     draws = np.stack([bits[:, generator.integers(0, judged, judged)].mean(axis=1) for _ in range(RESAMPLES)], axis=1)
-    ratios, shares = _ratios(draws)
-    ratio, share = _ratios(bits.mean(axis=1))
+    _, start, labels, _ = draws
+    if np.quantile(labels - start, TAIL) <= 0:
+        return "labels recover nothing to compare with", _share(draws, bits.mean(axis=1))
+    ratios, ratio = _ratio(draws), _ratio(bits.mean(axis=1))
     verdict = "PASS" if ratio >= MORE else "below"
-    first = f"{ratio:.2f} x ({_ends(ratios, 2)}), {verdict} {MORE:g}"
-    return first, f"{100 * share:.0f}% ({_ends(100 * shares, 0)})"
+    return f"{ratio:.2f} x ({_ends(ratios, 2)}), {verdict} {MORE:g}", _share(draws, bits.mean(axis=1))
 
 
-def _ratios(means: Any) -> tuple[Any, Any]:
+def _ratio(means: Any) -> Any:
     """means: of the original, the cut model, labels, and the way."""
-    whole, start, labels, taught = means
-    return (taught - start) / (labels - start), (taught - labels) / (whole - labels)
+    _, start, labels, taught = means
+    return (taught - start) / (labels - start)
+
+
+def _share(draws: Any, means: Any) -> str:
+    whole, _, labels, taught = draws
+    if np.quantile(whole - labels, TAIL) <= 0:
+        return "labels leave nothing lost"
+    shares = 100 * (taught - labels) / (whole - labels)
+    return f"{100 * (means[3] - means[2]) / (means[0] - means[2]):.0f}% ({_ends(shares, 0)})"
 
 
 def _ends(values: Any, digits: int) -> str:
-    tail = (1 - side.CONFIDENCE) / 2
-    low, high = np.quantile(values, (tail, 1 - tail))
+    low, high = np.quantile(values, (TAIL, 1 - TAIL))
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 

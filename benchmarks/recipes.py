@@ -1,11 +1,12 @@
 """Every shipped recipe, run once on a real model: what its files weigh, lose and take, and what its gates say.
 
-CIFAR-10 for recipes that are given a model: the training images train and calibrate, the first part of the test images
-chooses, the others judge. TrashNet for `transfer-then-compress`, which makes its model on a backbone; CIFAR-10 for
-`train-small`; scikit-learn's digits for `digits-demo`, whose CNN is trained first. Nothing is reached over --ssh or
---adb: answers and latency are of this machine, and what a device out of reach reads is said as the run says it.
+CIFAR-10 for recipes that are given a model: training images train and calibrate, 2,000 of the test images, drawn by the
+recipe's seed, choose, others judge. TrashNet for `transfer-then-compress`, which makes its model on a backbone;
+CIFAR-10 for `train-small`; scikit-learn's digits for `digits-demo`, whose CNN is trained first. Nothing is reached over
+--ssh or --adb: answers and latency are of this machine, and what a device out of reach reads is as the run says it.
 
-Each run has a folder in --files; one that is done is not run again, one that was cut short goes on.
+Each run has a folder in --files; one that is done is not run again, one that was cut short goes on. Minutes are its
+stages' by the clock; a training that was cut short counts from the epoch it was taken up at.
 
     python benchmarks/recipes.py --data DIR --files DIR [--recipes NAME ...] [--model resnet20_cifar10_jpeg]
                                  [--train N] [--test N] [--epochs N] [--set RECIPE:KEY=VALUE ...] [--out FILE.md]
@@ -34,7 +35,7 @@ from toolkit.recipe_reader import load_recipe
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("resnet20_cifar10_jpeg", "resnet8_cifar10_jpeg", "mnv2_cifar10_96")
 BACKBONE = "mobilenet_v2_100_224_imagenet_from_int8"
-SELECTION = 2000  # test images that choices may be made on, as in the other benchmarks
+SELECTION = 2000  # test images that choices may be made on
 HERE, ORIGINAL = "this-machine", "original"
 TRANSFER, DEMO, SMALL = "transfer-then-compress", "digits-demo", "train-small"
 
@@ -109,12 +110,12 @@ def section(name: str, folder: Path) -> list[str]:
     found = runs.read(folder)
     original = next((row.name for row in found.artifacts if row.variant == ORIGINAL), "")
     source = Path(str(found.recipe["model"]["source"] or found.recipe["train"]["backbone"])).stem
-    minutes = sum(stage.seconds for stage in found.stages) / 60  # a run that went on counts its earlier stages
+    minutes = sum(stage.seconds for stage in found.stages) / 60
     counts = ", ".join(f"{record.split} {record.images:,}" for record in found.data)
     lines = [
         f"### {name}",
         "",
-        f"{source}; {counts}; {minutes:.0f} minutes. The run: {found.outcome}.",
+        f"{source}; {counts}; {minutes:.1f} minutes by the clock. The run: {found.outcome}.",
         "",
         "| file | KiB | gzip KiB | top-1 % | lost, points | agreement % | p50 here, ms | x faster here | verdicts |",
         "|---" * 9 + "|",
@@ -199,6 +200,8 @@ def arguments() -> argparse.Namespace:
 
 def change(text: str) -> tuple[str, str]:
     name, _, rest = text.partition(":")
+    if name not in shipped("recipes") or "=" not in rest:
+        raise argparse.ArgumentTypeError(f"is not RECIPE:KEY=VALUE: {text!r}")
     return name, rest
 
 

@@ -3,12 +3,14 @@
 The passes are a shipped recipe's (or a file's), with any --set; `passes.0.macs` is each of --kept in turn, so that the
 table is a frontier of accuracy against latency and size; a recipe that does not begin with `prune` is run as it is.
 Each variant that leaves as .tflite is one line; variants share the trunk. Every file is judged in LiteRT on the same
-images, and all files of a model take turns for latency, one thread. Splits are those of pruning.py: nothing is trained
-or chosen on the images judged; TensorFlow's converter gets the same calibration images. "weights": bytes of the
-constants that convolutions and dense layers read.
+images, and all files of a model take turns for latency: the least time of one image, one thread. Splits are those of
+pruning.py: nothing is trained or chosen on the images judged; TensorFlow's converter, its defaults for integer files
+with float32 ends, gets the same calibration images. "weights": bytes of the constants that convolutions and dense
+layers read. What a file misses is said of the numbers shown, not of the ends of their intervals, which are over images.
 
-Every file adds a line to --records; what is there is not made again, and a training that was cut short goes on from
-its last epoch. Minutes are processor time over two cores, cut and export included, the shared trunk counted in each.
+Every file adds a line to --records; what is there is not made again (of a recipe that has changed since neither: name
+another file then), and a training that was cut short goes on from its last epoch. Minutes are processor time over two
+cores, cut and export included, the shared trunk counted in each.
 
     python benchmarks/strongest.py --data DIR --records FILE.jsonl [--models NAME ...] [--recipe prune-distill-int8]
                                    [--variants int8 ...] [--kept 0.7 0.6 0.5 0.4 0.3 0.25] [--seeds 0]
@@ -306,7 +308,8 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
     text = [
         f"### {name}",
         "",
-        f"{judged:,} images judged; float32 {100 * whole.mean():.2f}%.",
+        f"{judged:,} images judged; float32 {100 * whole.mean():.2f}%. Latency: the least of one image, one thread of "
+        "LiteRT, all files in turns. Minutes: processor time over two cores.",
         "",
         "| file | settings | seeds | MACs left | float before int8 % | % | points lost to float (95%) "
         "| to TensorFlow's int8 | x faster | x smaller file | KiB | x smaller weights | x smaller gzip | minutes "

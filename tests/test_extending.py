@@ -134,6 +134,30 @@ def test_other_kind_of_dataset_leaves_the_old_ones_parameters_behind(folder: Pat
     assert recipe.data.splits.calibration == 100  # belongs to no kind of dataset
 
 
+def test_other_kind_of_held_out_data_leaves_the_old_ones_parameters_behind_and_the_same_kind_does_not(
+    folder: Path,
+) -> None:
+    write(
+        folder / "base.toml",
+        BASE.replace("[data.splits]", '[data.held_out]\npath = "b.csv"\nlabel = "kind"\n[data.splits]'),
+    )
+    same = load_recipe(child(folder, '[data.held_out]\nuse = "csv"\npath = "c.csv"\n')).data.held_out
+    other = load_recipe(child(folder, '[data.held_out]\npath = "b.npz"\n')).data.held_out
+    assert same is not None and other is not None
+    assert (same.use, same.component.label, same.component.path) == ("csv", "kind", folder / "c.csv")
+    assert (other.use, other.component.path) == ("npz", folder / "b.npz")
+
+
+def test_exports_of_a_file_without_variants_can_be_left_behind_for_variants(folder: Path) -> None:
+    head, _, tail = BASE.partition('[[variants]]\nname = "float"')
+    write(folder / "base.toml", head.replace("seed = 3", 'export = ["tflite"]') + tail[tail.index("[budget]") :])
+    text = '[[variants]]\nname = "own"\nexport = ["onnx"]\n'
+    message = mistake(child(folder, text))
+    assert message.startswith("base.toml:4: export: stands beside [[variants]]")
+    assert message.endswith("Fix: write `export = []` beside the variants.")
+    assert [variant.name for variant in load_recipe(child(folder, f"export = []\n{text}")).variants] == ["own"]
+
+
 def test_chain_of_three_gives_the_nearest_the_last_word(folder: Path) -> None:
     child(folder, "seed = 5\n[budget]\nmax_size_kib = 7\n", "middle.toml")
     recipe = load_recipe(child(folder, "[budget]\nmax_size_kib = 8\n", extends="middle.toml"))
@@ -275,6 +299,18 @@ def test_what_cannot_be_extended_is_named(folder: Path, extends: str, message: s
     for name, text in {"device": 'schema = 1\narch = "any"\n', "old": "seed = 1\n", "new": "schema = 2\n"}.items():
         write(folder / f"{name}.toml", text)
     assert message in mistake(write(folder / "r.toml", f"schema = 1\nextends = {extends}\n"))
+
+
+def test_file_that_extends_says_its_own_schema(folder: Path) -> None:
+    message = mistake(write(folder / "r.toml", 'extends = "base.toml"\n'))
+    assert message.startswith("r.toml:1: schema: is missing")
+
+
+def test_variant_of_the_same_name_but_for_case_names_the_other_ones_file(folder: Path) -> None:
+    message = mistake(child(folder, '[[variants]]\nname = "Phone"\nexport = ["tflite"]\n'))
+    assert message.startswith(
+        "child.toml:4: variants.2.name: 'Phone' is the name of the variant in line 30 of base.toml"
+    )
 
 
 def test_extends_cannot_be_set(folder: Path) -> None:

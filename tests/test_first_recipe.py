@@ -132,6 +132,15 @@ def test_splits_follow_the_number_of_images_and_the_datas_own_parts() -> None:
     assert written(NET, "pixel-8", alone)["data"]["splits"]["test"] == 0.2
 
 
+def test_device_without_int8_gets_no_images_for_a_training_that_is_not_there() -> None:
+    text = first_recipe(NET, load_device("jetson-nano"), "jetson-nano", MANY)
+    recipe = tomllib.loads(text)
+    assert [variant["name"] for variant in recipe["variants"]] == ["float16"]
+    assert recipe["data"]["splits"] == {"calibration": 200, "test": "rest"}
+    assert "int8" not in text
+    assert "Training keeps" not in text
+
+
 @pytest.mark.parametrize(
     ("head", "limit"),
     [

@@ -85,13 +85,29 @@ def test_orders_that_keep_everything_pass(names: tuple[str, ...]) -> None:
             "whose groups or blocks of zeros it would break up. Fix: put prune before sparsify",
         ),
         (("sparsify, N:M or blocks", "distill", "prune"), "r.toml:3: prune comes after sparsify (r.toml:1)"),
-        (("sparsify", "qat, `tfmot`"), "r.toml:2: qat comes after sparsify (r.toml:1), whose zeros it would fill"),
+        (
+            ("sparsify", "qat, `tfmot`"),
+            "r.toml:2: qat comes after sparsify (r.toml:1), whose zeros it would fill. "
+            "Fix: set qat to what keeps them (docs/recipes.md), or leave sparsify out",
+        ),
+        (
+            ("cluster", "quantize, `corrections`"),
+            "Fix: set quantize to what keeps them (docs/recipes.md), or leave cluster out",
+        ),
     ],
 )
 def test_order_that_loses_work_is_one_line_with_the_reason_and_the_fix(names: tuple[str, ...], words: str) -> None:
     (line,) = said(*names)
     assert words in line
     assert ". Fix: " in line
+
+
+def test_fix_is_never_the_order_that_was_refused() -> None:
+    """Of any two passes: where each must come before the other, the fix is another one."""
+    for first in HERE:
+        for then in HERE:
+            if any(f"Fix: put {WRITTEN[then][0]} before" in line for line in said(first, then)):
+                assert not any("Fix: put " in line and "before" in line for line in said(then, first)), (first, then)
 
 
 def test_network_built_anew_loses_a_cut_and_a_training_but_nothing_when_it_comes_first() -> None:

@@ -288,6 +288,16 @@ def test_data_of_the_same_kind_keeps_its_keys(tmp_path: Path) -> None:
     assert (recipe.data.records.component.path, recipe.data.records.component.num_classes) == (other, 5)
 
 
+def test_kind_of_data_in_a_folder_is_looked_up_where_the_recipe_is(tmp_path: Path) -> None:
+    for name in ("flowers", "others"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, "", "images.npy")
+    text = WHOLE.replace('path = "flowers.npz"', 'path = "flowers"\nnum_classes = 5')
+    recipe = load_recipe(write(tmp_path, text), data=tmp_path / "others")
+    assert recipe.data.records is not None
+    assert (recipe.data.records.use, recipe.data.records.component.num_classes) == ("npy", 5)
+
+
 def test_data_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert mistakes(tmp_path, WHOLE, data="digts") == [
         "--data: no such file or folder, and no dataset of that name, got 'digts'. Fix: did you mean 'digits'?"

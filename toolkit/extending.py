@@ -7,11 +7,13 @@ as a whole, since items without a name have no counterpart. A recipe's own name 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from toolkit import registry
+from toolkit.datasets.unlabelled import LOOSE
 from toolkit.devices import find, shipped
 from toolkit.documents import Document, Key, read_toml
 from toolkit.errors import InputError
@@ -20,6 +22,10 @@ from toolkit.recipe_file import DATA_KEYS
 from toolkit.schema import Reader, shown
 
 OWN = ("extends", "name", "description")  # of one file alone
+# tables that are of a dataset -> keys that mean the same for every kind of it
+DATASETS: Mapping[Key, tuple[str, ...]] = MappingProxyType(
+    {("data",): DATA_KEYS[1:], ("data", "held_out"): (), ("data", "unlabelled"): ()}
+)
 
 
 def read_recipe(name_or_path: str | Path) -> Document:
@@ -39,6 +45,8 @@ def _chain(path: Path) -> Iterator[Document]:
     seen = {path.resolve(): str(path)}
     document = read_toml(path)
     yield document
+    if "extends" in document.data:
+        _check_version(document)
     while "extends" in document.data:
         where, path = document.where(("extends",)), _extended(document)
         if path.resolve() in seen:
@@ -48,10 +56,15 @@ def _chain(path: Path) -> Iterator[Document]:
         document = read_toml(path)
         if "arch" in document.data:
             raise InputError(where, f"{document.name} is a device profile", "name a recipe")
-        reader = Reader(document)
-        reader.version()  # of each file: merged, only that of the first is left
-        reader.finish()
+        _check_version(document)
         yield document
+
+
+def _check_version(document: Document) -> None:
+    """Of each file by itself: merged, one of them would stand in for all."""
+    reader = Reader(document)
+    reader.version()
+    reader.finish()
 
 
 def _extended(document: Document) -> Path:
@@ -132,11 +145,11 @@ class _Merge:
 
     def _kept(self, below: dict[str, Any], above: dict[str, Any], key: Key) -> dict[str, Any]:
         """What of the table below still has a meaning: of another kind of dataset, say, the parameters have none."""
-        if key == ("data",):
-            before, now = _kind(below, self.below), _kind(above, self.above)
-            other = before is not None and now is not None and before != now
-            return {name: value for name, value in below.items() if name in DATA_KEYS[1:]} if other else below
-        return {} if "use" in above and above["use"] != below.get("use") else below
+        if key not in DATASETS:
+            return {} if "use" in above and above["use"] != below.get("use") else below
+        before, now = _kind(below, self.below, key), _kind(above, self.above, key)
+        other = before is not None and now is not None and before != now
+        return {name: value for name, value in below.items() if name in DATASETS[key]} if other else below
 
     def _take(self, document: Document, value: Any, at: Key, key: Key) -> Any:
         """A value as it stands in one of the two, with the lines of everything in it."""
@@ -159,9 +172,12 @@ def _name(item: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _kind(data: dict[str, Any], document: Document) -> str | None:
-    """The kind of dataset that a [data] means, as far as it says."""
+def _kind(data: dict[str, Any], document: Document, key: Key) -> str | None:
+    """The kind of dataset that the table at `key` means, as far as it says."""
     use, path = data.get("use"), data.get("path")
     if isinstance(use, str):
         return use
-    return dataset_kind(document.folder(("data", "path")) / path) if isinstance(path, str) else None
+    if not isinstance(path, str):
+        return None
+    found = dataset_kind(document.folder((*key, "path")) / Path(path).expanduser())
+    return LOOSE if key[-1] == "unlabelled" and found in ("folder", None) else found

@@ -131,8 +131,9 @@ class _Lines:
 
     @property
     def trains(self) -> bool:
-        """Whether a pass may train: a Keras graph, and images enough."""
-        return self.model.kind == "keras" and self.images is not None and self.images.count >= TRAINABLE
+        """Whether a variant is trained: a Keras graph, images enough, and a device for the int8 it is trained for."""
+        enough = self.images is not None and self.images.count >= TRAINABLE
+        return self.model.kind == "keras" and enough and "int8" in self.able
 
     @property
     def small(self) -> bool:
@@ -143,7 +144,7 @@ class _Lines:
 
     def _top(self) -> Iterator[str]:
         title = self.profile.title or self.profile.name
-        trained = ", and int8 of a model that is trained further" if self.trains and "int8" in self.able else ""
+        trained = ", and int8 of a model that is trained further" if self.trains else ""
         yield f"# {title}: {' and '.join(self._schemes())}, nothing trained{trained}."
         yield "# `edgekit plan` says what it would do, `edgekit run` does it; docs/recipes.md says more."
         yield "schema = 1"
@@ -188,8 +189,8 @@ class _Lines:
             own, share = images.part("selection"), 0.1
             yield "# Training keeps its best epoch by these, so that the test images choose nothing."
             yield f"selection = {_value(own or share)}"
-        yield "# Images that give int8 its ranges; LiteRT's guide asks for about 100 to 500."
-        yield f"calibration = {self._calibration()}"
+        if why := CALIBRATING.get(next(iter(self.able))):
+            yield from (f"# {why}", f"calibration = {self._calibration()}")
         own = images.part("test") if images else None
         if self.trains:
             yield "# Images that judge, once; training gets all that is left. Name images that the model itself was not"
@@ -207,10 +208,8 @@ class _Lines:
 
     def _variants(self) -> Iterator[Any]:
         yield from (lambda scheme=scheme: self._variant(scheme) for scheme in self._schemes())
-        if self.trains and self.model.prunable and "int8" in self.able:
-            yield self._pruned
-        elif self.trains and "int8" in self.able:
-            yield self._trained
+        if self.trains:
+            yield self._pruned if self.model.prunable else self._trained
 
     def _schemes(self) -> Iterator[Scheme]:
         """The smallest scheme; beside int8 also float16, where a GPU computes in it."""
@@ -298,6 +297,13 @@ WORDS: Mapping[Scheme, str] = MappingProxyType(
         "int8": "Weights and activations in 8 bits",
         "float16": "Weights in 16 bits: half the size, next to no loss",
         "float32": "As it is",
+    }
+)
+# scheme -> what images are for, where it needs some
+CALIBRATING: Mapping[str, str] = MappingProxyType(
+    {
+        "int8": "Images that give int8 its ranges; LiteRT's guide asks for about 100 to 500.",
+        "float16": "Images that show which layers float16 is too narrow for.",
     }
 )
 # head -> limit, its value, and what it means

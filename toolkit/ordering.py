@@ -66,6 +66,8 @@ def _said(stage: Stage, maker: Stage, trait: Trait) -> str:
     line = f"{stage.use} comes after {maker.use} ({maker.where}), {REASONS[trait]}"
     if trait == "fresh":
         return f"{line}. Fix: put {AT_ONCE}, between them"
-    if trait == "quantized" and "quantized" in made(stage.component):
+    if stage.use == maker.use or (trait == "quantized" and "quantized" in made(stage.component)):
         return f"{line}. Fix: leave one of them out"
+    if "quantized" in made(stage.component):  # it comes last whatever it keeps
+        return f"{line}. Fix: set {stage.use} to what keeps them (docs/recipes.md), or leave {maker.use} out"
     return f"{line}. Fix: put {stage.use} before {maker.use}"

@@ -81,7 +81,7 @@ def with_data(document: Document, given: str) -> Document:
     use = given if by_name else dataset_kind(path) or table.get("use")
     if use is None:
         raise InputError("--data", f"cannot tell what kind of dataset {given!r} is", dataset_kinds())
-    before = table.get("use") or dataset_kind(Path(str(table.get("path", ""))))
+    before = table.get("use") or dataset_kind(document.folder(("data", "path")) / str(table.get("path", "")))
     if use != before or by_name:
         kept = {key: value for key, value in table.items() if key in DATA_KEYS}
         document = replace(document, data={**copy.deepcopy(document.data), "data": kept})

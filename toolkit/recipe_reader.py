@@ -160,8 +160,9 @@ class _Loader:
         tables = [(("variants", i), table) for i, table in enumerate(_list(self.raw.get("variants")))]
         exports = _list(self.raw.get("export"))
         if tables and exports:
-            problem = "stands beside [[variants]], which have exports of their own"
-            self.reader.wrong(("export",), problem, "move it into the variants")
+            below = self.document.origin(("export",)) != self.document.origin(("variants",))
+            fix = "write `export = []` beside the variants" if below else "move it into the variants"
+            self.reader.wrong(("export",), "stands beside [[variants]], which have exports of their own", fix)
         if not tables:
             if not exports:
                 self.reader.wrong(("export",), "is missing", 'add `export = ["tflite"]`, or [[variants]]')
@@ -195,8 +196,9 @@ class _Loader:
                 self.reader.wrong((*key, "name"), problem, "give the variant another name")
             twin = first.setdefault(name.lower(), key)
             if name and twin != key:
-                line = self.document.line((*twin, "name"))
-                problem = f"{name!r} is the name of the variant in line {line}, up to upper and lower case"
+                here, there = self.document.origin((*key, "name")), self.document.origin((*twin, "name"))
+                line = f"line {self.document.line((*twin, 'name'))}" + (f" of {there}" if there != here else "")
+                problem = f"{name!r} is the name of the variant in {line}, up to upper and lower case"
                 self.reader.wrong((*key, "name"), problem, "give each variant a name of its own")
 
     def _data(self) -> DataSpec | None:

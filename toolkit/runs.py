@@ -229,11 +229,17 @@ class Run:
         self.update(measurements=tuple(measurements))
 
     def forget(self, subjects: Container[str]) -> None:
-        """Drop every number about these subjects: what they were measured on is about to change."""
+        """Drop every number about these subjects: what they were measured on is about to change.
+
+        All files of a device are timed together, so that its timing goes with one of them, even where the file that
+        comes is the same byte for byte.
+        """
+        timed = {f"latency@{m.device}" for m in self.manifest.measurements if m.subject in subjects}
+        stages = tuple(s for s in self.manifest.stages if s.use != "latency" or s.name not in timed)
         kept = tuple(m for m in self.manifest.measurements if m.subject not in subjects)
         per_class = {name: counts for name, counts in self.manifest.per_class.items() if name not in subjects}
         details = {name: found for name, found in self.manifest.details.items() if name not in subjects}
-        self.update(measurements=kept, per_class=per_class, details=details)
+        self.update(stages=stages, measurements=kept, per_class=per_class, details=details)
 
     def forget_latency(self, device: str) -> None:
         """Drop what was timed on a device, as a run that measures no latency must not judge an earlier one's."""
