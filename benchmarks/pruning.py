@@ -25,6 +25,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,7 @@ OURS, SCRATCH, TFMOT = "edgekit", "from scratch", "tfmot"
 # what a way asks of `prune`; each has the rest at its defaults
 WAYS: dict[str, dict[str, Any]] = {
     OURS: {"importance": "fisher", "ranking": "global", "reconstruct": True},
+    "edgekit 16": {"importance": "fisher", "ranking": "global", "reconstruct": True, "round_to": 16},
     "uniform l1": {"importance": "l1", "ranking": "local"},
     "uniform l2": {"importance": "l2", "ranking": "local"},
     "taylor": {"importance": "taylor", "ranking": "global"},
@@ -211,7 +213,7 @@ class Clock:
     def tell(self, told: Any) -> None:
         self._file.write_text(f"{self.minutes}")
         if told.keep:
-            print(told.text, file=sys.stderr, flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {told.text}", file=sys.stderr, flush=True)
 
 
 def cut(work: Given, way: str, removed: float, seed: int, folder: Path) -> Model:

@@ -27,7 +27,6 @@ import json
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -171,31 +170,12 @@ def passed(model: Model, steps: tuple[Step, ...], context: PassContext, folder: 
     """The model after these passes, and the minutes they took, those of a run that was cut short included."""
     total = 0.0
     for number, step in enumerate(steps):
-        clock = _Clock(folder / f"{number}-{step.use}")
+        clock = pruning.Clock(folder / f"{number}-{step.use}")
         key = hashlib.sha256(repr(step.component).encode()).hexdigest()
         own = replace(context, checkpoint=clock.folder / "state.npz", key=key, emit=clock.tell)
         model = step.component.run(model, own).model
         total += clock.minutes
     return model, total
-
-
-class _Clock:
-    """Minutes of a pass, kept beside its checkpoint."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._started = folder, pruning.spent()
-        self._file = folder / "minutes"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._before = float(self._file.read_text()) if self._file.exists() else 0.0
-
-    @property
-    def minutes(self) -> float:
-        return self._before + _minutes(self._started)
-
-    def tell(self, told: Any) -> None:
-        if told.keep:
-            print(f"{time.strftime('%H:%M:%S')} {told.text}", file=sys.stderr, flush=True)
-            self._file.write_text(f"{self.minutes}")
 
 
 def _minutes(started: float) -> float:
