@@ -18,7 +18,7 @@ TRASH = ("trashnet6_160.npz", "test")
 pytestmark = [
     pytest.mark.data,
     pytest.mark.slow,
-    pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="set EDGEKIT_DATA to the folder of real models"),
+    pytest.mark.skipif(not os.environ.get("EDGEKIT_DATA"), reason="set EDGEKIT_DATA to the folder of real models"),
 ]
 
 

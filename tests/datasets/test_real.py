@@ -16,7 +16,7 @@ from toolkit.datasets.splits import SplitSpec, make_splits
 FOLDER = Path(os.environ.get("EDGEKIT_DATA", ""))
 pytestmark = [
     pytest.mark.data,
-    pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="EDGEKIT_DATA names no folder of real images"),
+    pytest.mark.skipif(not os.environ.get("EDGEKIT_DATA"), reason="EDGEKIT_DATA names no folder of real images"),
 ]
 
 

@@ -102,7 +102,7 @@ def test_cut_network_computes_what_the_masked_one_computes(network: tuple[str, A
 
 
 @pytest.mark.data
-@pytest.mark.skipif("EDGEKIT_DATA" not in os.environ, reason="EDGEKIT_DATA names no folder")
+@pytest.mark.skipif(not os.environ.get("EDGEKIT_DATA"), reason="EDGEKIT_DATA names no folder")
 @pytest.mark.parametrize("name", TRAINED)
 def test_trained_network_is_cut_to_half_and_loses_no_more_than_masking(name: str) -> None:
     folder = Path(os.environ["EDGEKIT_DATA"]) / "models"
