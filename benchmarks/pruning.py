@@ -282,7 +282,8 @@ def spent() -> float:
 
 def sparse(work: Given, zeros: int, args: argparse.Namespace, seed: int) -> Model:
     """TFMOT's own sparsity with so many weights at zero."""
-    from toolkit.engine.sparsity import Pattern, eligible, kernel_of
+    from toolkit.engine.eligible import kernel_of
+    from toolkit.engine.sparsity import Pattern, eligible
     from toolkit.passes.sparsify import Sparsify
 
     names, _ = eligible(work.model.graph, Pattern())

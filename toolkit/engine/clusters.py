@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any, Literal
 
@@ -19,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.codebook import Codebook, Per
-from toolkit.engine.sparsity import kernel_of
-from toolkit.engine.surgery import rebuild
-from toolkit.errors import InputError
+from toolkit.engine.eligible import kernel_of, sorted_out, with_kernels
 
 Array = NDArray[Any]
 Start = Literal["kmeans", "linear", "density"]
@@ -159,14 +156,11 @@ def kernels(graph: Any, names: Collection[str]) -> dict[str, Array]:
 
 def clustered(graph: Any, how: Sharing) -> Any:
     """A copy of a flat model whose weights share values from the start, nothing trained."""
-    new = {}
+    kernels = {}
     for name, codebook in how.made.items():
         layer = graph.get_layer(name)
-        kernel = kernel_of(layer)
-        place = next(i for i, weight in enumerate(layer.weights) if weight is kernel)
-        new[name] = layer.get_weights()
-        new[name][place] = shared(np.asarray(kernel), codebook, channel_axis(layer), how, name)
-    return rebuild(graph, new)
+        kernels[name] = shared(np.asarray(kernel_of(layer)), codebook, channel_axis(layer), how, name)
+    return with_kernels(graph, kernels)
 
 
 def shared(kernel: Array, codebook: Codebook, axis: int, how: Sharing, name: str) -> Array:
@@ -181,35 +175,14 @@ def eligible(graph: Any, codebook: Codebook, protect: Sequence[str] = ()) -> tup
 
     InputError for a pattern of `protect` (`*` and `?`) that no layer's name matches.
     """
-    names = [str(layer.name) for layer in graph.layers]
-    for wanted in protect:
-        if not any(fnmatchcase(name, wanted) for name in names):
-            fix = "see `edgekit inspect` for the names of the model's layers"
-            raise InputError("protect", f"no layer is named like {wanted!r}", fix)
-    chosen: list[str] = []
-    whole: dict[str, str] = {}
-    for layer in graph.layers:
-        reason = _reason(layer, codebook, protect)
-        if reason is None:
-            chosen.append(str(layer.name))
-        elif reason:
-            whole[str(layer.name)] = reason
-    return tuple(chosen), whole
 
+    def reason(layer: Any, kernel: Any) -> str:
+        size = prod(kernel.shape)
+        size //= kernel.shape[channel_axis(layer)] if codebook.per == "channel" else 1
+        where = "each output channel" if codebook.per == "channel" else "it"
+        return "" if size > codebook.values else f"{where} has {size} weights, no more than a codebook's values"
 
-def _reason(layer: Any, codebook: Codebook, protect: Sequence[str]) -> str | None:
-    """Why a layer stays as it is; None where it does not, "" where it has nothing to multiply with."""
-    kernel = kernel_of(layer)
-    if kernel is None:
-        wide = [weight for weight in getattr(layer, "weights", ()) if len(weight.shape) > 1]
-        return f"no weights are shared in a {type(layer).__name__}" if wide else ""
-    for wanted in protect:
-        if fnmatchcase(str(layer.name), wanted):
-            return f"protected by {wanted!r}"
-    size = prod(kernel.shape)
-    size //= kernel.shape[channel_axis(layer)] if codebook.per == "channel" else 1
-    where = "each output channel" if codebook.per == "channel" else "it"
-    return None if size > codebook.values else f"{where} has {size} weights, no more than a codebook's values"
+    return sorted_out(graph, protect, reason, idle="no weights are shared in a")
 
 
 def still(graph: Any, found: Mapping[str, Codebook]) -> dict[str, Codebook]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from toolkit.engine.sparsity import Sparsity, kernel_of, masks_for
+from toolkit.engine.eligible import kernel_of
+from toolkit.engine.sparsity import Sparsity, masks_for
 
 
 class Masks:

@@ -13,14 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.engine.surgery import rebuild
+from toolkit.engine.eligible import kernel_of, sorted_out, with_kernels
 from toolkit.errors import InputError
 
 Array = NDArray[Any]
@@ -29,18 +28,6 @@ Kind = Literal["unstructured", "n:m", "block"]
 Scope = Literal["layer", "global"]
 Curve = Literal["polynomial", "constant"]
 
-# class of a layer -> its weight that can have zeros, as tensorflow-model-optimization has it (prune_registry.py)
-KERNELS: Mapping[str, str] = {
-    "Conv1D": "kernel",
-    "Conv2D": "kernel",
-    "Conv3D": "kernel",
-    "Conv1DTranspose": "kernel",
-    "Conv2DTranspose": "kernel",
-    "Conv3DTranspose": "kernel",
-    "Dense": "kernel",
-    "SeparableConv1D": "pointwise_kernel",
-    "SeparableConv2D": "pointwise_kernel",
-}
 EXACT = 2**24  # beyond, float32 does not count one by one
 USUAL = 100  # steps between two masks: the default of tensorflow-model-optimization
 LEAST_UPDATES = 10  # ... of a training that is too short for that
@@ -259,24 +246,11 @@ class Zeros:
     size: int
 
 
-def kernel_of(layer: Any) -> Any:
-    """The weight of a layer that can have zeros, or None."""
-    names = (KERNELS[kind.__name__] for kind in type(layer).__mro__ if kind.__name__ in KERNELS)
-    name = next(names, None)
-    return getattr(layer, name) if name else None
-
-
 def sparsified(graph: Any, how: Sparsity, sparsity: float) -> Any:
     """A copy of a flat model with these zeros, nothing trained."""
-    kernels = {name: kernel_of(graph.get_layer(name)) for name in how.layers}
-    weights = {name: np.asarray(kernel) for name, kernel in kernels.items()}
-    new = {}
-    for name, mask in masks_for(weights, sparsity, how.pattern, how.scope).items():
-        layer = graph.get_layer(name)
-        place = next(i for i, weight in enumerate(layer.weights) if weight is kernels[name])
-        new[name] = layer.get_weights()
-        new[name][place] = np.where(mask, weights[name], 0)
-    return rebuild(graph, new)
+    weights = {name: np.asarray(kernel_of(graph.get_layer(name))) for name in how.layers}
+    masks = masks_for(weights, sparsity, how.pattern, how.scope)
+    return with_kernels(graph, {name: np.where(mask, weights[name], 0) for name, mask in masks.items()})
 
 
 def zeros(graph: Any, layers: Sequence[str]) -> list[Zeros]:
@@ -290,39 +264,18 @@ def eligible(graph: Any, pattern: Pattern, protect: Sequence[str] = ()) -> tuple
 
     InputError for a pattern of `protect` (`*` and `?`) that no layer's name matches.
     """
-    names = [str(layer.name) for layer in graph.layers]
-    for wanted in protect:
-        if not any(fnmatchcase(name, wanted) for name in names):
-            fix = "see `edgekit inspect` for the names of the model's layers"
-            raise InputError("protect", f"no layer is named like {wanted!r}", fix)
-    chosen: list[str] = []
-    whole: dict[str, str] = {}
-    for layer in graph.layers:
-        reason = _reason(layer, pattern, protect)
-        if reason is None:
-            chosen.append(str(layer.name))
-        elif reason:
-            whole[str(layer.name)] = reason
-    return tuple(chosen), whole
 
+    def reason(layer: Any, kernel: Any) -> str:
+        if pattern.kind != "unstructured" and "Transpose" in type(layer).__name__:
+            return f"pattern {pattern} is not defined for a transposed convolution"
+        inputs, outputs = kernel.shape[-2:]
+        if pattern.kind == "n:m" and inputs < pattern.m:
+            return f"{inputs} input channels, fewer than the {pattern.m} of {pattern}"
+        if pattern.kind == "block" and (inputs < pattern.n or outputs < pattern.m):
+            return f"{inputs} x {outputs} channels, smaller than a block of {pattern}"
+        return "" if prod(kernel.shape) > 1 else "one weight"
 
-def _reason(layer: Any, pattern: Pattern, protect: Sequence[str]) -> str | None:
-    """Why a layer stays whole; None where it does not, "" where it has nothing to multiply with."""
-    kernel = kernel_of(layer)
-    if kernel is None:
-        wide = [weight for weight in getattr(layer, "weights", ()) if len(weight.shape) > 1]
-        return f"no zeros are put into a {type(layer).__name__}" if wide else ""
-    for wanted in protect:
-        if fnmatchcase(str(layer.name), wanted):
-            return f"protected by {wanted!r}"
-    if pattern.kind != "unstructured" and "Transpose" in type(layer).__name__:
-        return f"pattern {pattern} is not defined for a transposed convolution"
-    inputs, outputs = kernel.shape[-2:]
-    if pattern.kind == "n:m" and inputs < pattern.m:
-        return f"{inputs} input channels, fewer than the {pattern.m} of {pattern}"
-    if pattern.kind == "block" and (inputs < pattern.n or outputs < pattern.m):
-        return f"{inputs} x {outputs} channels, smaller than a block of {pattern}"
-    return None if prod(kernel.shape) > 1 else "one weight"
+    return sorted_out(graph, protect, reason, idle="no zeros are put into a")
 
 
 def still(graph: Any, sparse: Mapping[str, str]) -> dict[str, str]:

@@ -7,10 +7,8 @@ values; k-means starts apart, since TFMOT 0.8.1 takes the points of k-means++ as
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -71,10 +69,15 @@ def train_with_tfmot(
     """
     check(model, how)
     plain = replace(how, sparsity=None, sharing=replace(how.sharing or Sharing(), like={}))
-    with tempfile.TemporaryDirectory(prefix="edgekit-tfmot-") as name:
-        folder = Path(name)
-        facts = {"task": "clusters"}
-        tfmot_process.write_job(folder, model, images, labels, how=plain, original=original, facts=facts)
-        losses = tfmot_process.trained(folder, told, WHERE)
-        steps = len(images) // min(how.batch_size, len(images))
-        return tfmot_process.best(folder, model, losses, how=how, evaluate=evaluate, steps=steps, first=1)
+    return tfmot_process.train(
+        "clusters",
+        model,
+        images,
+        labels,
+        how=plain,
+        first=1,
+        where=WHERE,
+        original=original,
+        evaluate=evaluate,
+        told=told,
+    )

@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -104,6 +105,28 @@ def trained(folder: Path, told: Callable[[int, float], None], where: str) -> tup
     if code:
         raise StageError(where, f"its process ended with code {code}: {' | '.join(map(str.strip, tail))}")
     return tuple(losses)
+
+
+def train(  # what a training is made of
+    task: str,
+    model: Any,
+    images: Array,
+    labels: Array,
+    *,
+    how: Teaching,
+    first: int,
+    where: str,
+    original: Any | None,
+    evaluate: Evaluate | None,
+    told: Callable[[int, float], None],
+) -> TrainResult:
+    """A task whose result is the model with other weights; epochs before `first` are not chosen among."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-tfmot-") as name:
+        folder = Path(name)
+        write_job(folder, model, images, labels, how=how, original=original, facts={"task": task})
+        losses = trained(folder, told, where)
+        steps = len(images) // min(how.batch_size, len(images))
+        return best(folder, model, losses, how=how, evaluate=evaluate, steps=steps, first=first)
 
 
 def best(  # of a training's epochs

@@ -7,15 +7,14 @@ same weights: TFMOT 0.8.1 alone keeps all of equal magnitudes, and updates N:M a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from toolkit.engine import tfmot_process
-from toolkit.engine.sparsity import Sparsity, kernel_of
+from toolkit.engine.eligible import kernel_of
+from toolkit.engine.sparsity import Sparsity
 from toolkit.engine.teaching import Teaching
 from toolkit.engine.train import Evaluate, TrainResult
 from toolkit.errors import UnsupportedError
@@ -74,11 +73,17 @@ def train_with_tfmot(
     UnavailableError where it is not installed, StageError where its process ends without a result.
     """
     check(model, how)
-    with tempfile.TemporaryDirectory(prefix="edgekit-tfmot-") as name:
-        folder = Path(name)
-        facts = {"task": "sparsity"}
-        tfmot_process.write_job(folder, model, images, labels, how=how, original=original, facts=facts)
-        losses = tfmot_process.trained(folder, told, WHERE)
-        steps = len(images) // min(how.batch_size, len(images))
-        settled = -(-how.sparsity.schedule.last // steps) if how.sparsity and how.sparsity.schedule else 0
-        return tfmot_process.best(folder, model, losses, how=how, evaluate=evaluate, steps=steps, first=settled)
+    steps = len(images) // min(how.batch_size, len(images))
+    settled = -(-how.sparsity.schedule.last // steps) if how.sparsity and how.sparsity.schedule else 0
+    return tfmot_process.train(
+        "sparsity",
+        model,
+        images,
+        labels,
+        how=how,
+        first=settled,
+        where=WHERE,
+        original=original,
+        evaluate=evaluate,
+        told=told,
+    )

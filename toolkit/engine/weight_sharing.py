@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from toolkit.codebook import Codebook, Per
 from toolkit.engine.clusters import Sharing, as_rows, channel_axis, codebooks, nearest
-from toolkit.engine.sparsity import kernel_of
+from toolkit.engine.eligible import kernel_of
 from toolkit.errors import UnsupportedError
 
 Array = NDArray[Any]

@@ -7,14 +7,15 @@ shape and does the same work: how few values a file's weights have makes it comp
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolkit.core import Codebook, Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
+from toolkit.core import Codebook, LayerChange, Model, PassContext, PassResult
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes import lessons
-from toolkit.passes.distill import Distill, evaluation, kept_codebooks, still_zero, thawed
+from toolkit.passes.distill import kept_codebooks, still_zero
+from toolkit.passes.weightwise import Weightwise
 from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 LEAST_WITH_ZERO = 3  # values: zero, one below it, one above (cluster_wrapper.py of tensorflow-model-optimization)
 
 
-class Cluster(Distill):
+class Cluster(Weightwise):
     """Lets the weights of a layer share few values, and trains these; they stay few in the passes that follow."""
 
     called: ClassVar[str] = "cluster"
@@ -50,22 +51,10 @@ class Cluster(Distill):
 
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
-        wanted = {"assignment": "renewed", "augment": "none", "patience": 0, "precision": "float32"}
-        for name in lessons.KEYS if self.backend == "tfmot" else ():
-            if getattr(self, name) is not None:
-                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
-        for name, value in wanted.items() if self.backend == "tfmot" else ():
-            if getattr(self, name) != value:
-                raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
-        if self.backend == "tfmot" and not self.epochs:
-            raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
+        self._check_tfmot({"assignment": "renewed"})
         if not self.epochs and self.assignment != "renewed":
             raise ValueError("assignment is of no use with epochs = 0, which trains nothing; leave it out")
         return self
-
-    def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
-        """(package, what to install) that training needs beyond every install's."""
-        return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
 
     @property
     def makes(self) -> frozenset[Trait]:  # type: ignore[override]
@@ -76,11 +65,6 @@ class Cluster(Distill):
     def keeps(self) -> frozenset[Trait]:  # type: ignore[override]
         """What it leaves as earlier passes made it: the zeros, and shared values of layers that it leaves alone."""
         return SHAPE | ZEROS | ({"clustered"} if self.backend == "native" else set())
-
-    @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Splits it cannot do without."""
-        return ("train",) if self.epochs else ()
 
     def run(self, model: Model, context: PassContext) -> PassResult:
         """A copy with shared weights, and a line for each layer.
@@ -109,13 +93,8 @@ class Cluster(Distill):
         """Layers that get a codebook, and why the others do not."""
         from toolkit.engine.clusters import eligible
 
-        try:
-            layers, whole = eligible(model.graph, self._codebook, self.protect)
-        except InputError as error:
-            raise InputError(f"{self.called}.{error.where}", error.problem, error.fix) from error
-        if not layers:
-            named = ", ".join(f"{name} ({why})" for name, why in whole.items()) or "it has no weights"
-            raise UnsupportedError(self.called, f"no layer can share weights: {named}")
+        find = partial(eligible, model.graph, self._codebook, self.protect)
+        layers, whole = self._found(find, "no layer can share weights")
         if self.clusters < LEAST_WITH_ZERO and set(layers) & set(model.sparse):
             problem = f"zero is one value of a sparse model, needs {LEAST_WITH_ZERO} or more, got {self.clusters}"
             raise InputError(f"{self.called}.clusters", problem)
@@ -136,9 +115,13 @@ class Cluster(Distill):
 
     def _made(self, model: Model, context: PassContext) -> PassResult:
         """A copy with shared weights, by whoever trains."""
+        from toolkit.engine import tfmot_clusters
+
         if not self.epochs:
             return self._at_once(model, context)
-        return super().run(model, context) if self.backend == "native" else self._by_tfmot(model, context)
+        if self.backend == "tfmot":
+            return self._by_tfmot(tfmot_clusters, model, context)
+        return super().run(model, context)
 
     def _at_once(self, model: Model, context: PassContext) -> PassResult:
         """Shared now, nothing trained."""
@@ -148,33 +131,12 @@ class Cluster(Distill):
         line = LayerChange("the model", "trained", "not trained since", "epochs = 0; let distill follow")
         return PassResult(replace(model, graph=graph), (line, *still_zero(model, graph)))
 
-    def _by_tfmot(self, model: Model, context: PassContext) -> PassResult:
-        """The same, trained by TFMOT in a process of its own."""
-        from toolkit.engine import tfmot_clusters
-
-        teachers, train = self._checked(model, context)
-        how, watch = self._teaching(model, context), self._watch(model, context)
-        tfmot_clusters.check(model.graph, how)
-        seen = self._images(train, model.signature.inputs[0].name, context)
-        watch.begin(0)
-        result = tfmot_clusters.train_with_tfmot(
-            model.graph,
-            seen.rows,
-            seen.labels,
-            how=how,
-            original=self._taught_by(teachers, model),
-            evaluate=evaluation(model, context),
-            told=lambda number, loss: watch.epoch(number, loss, None),
-        )
-        changes = (self._summary(result, seen), *thawed(model.graph), *still_zero(model, result.model))
-        return PassResult(replace(model, graph=result.model), changes, result.curves)
-
     def _row(self, before: Any, after: Any) -> LayerChange:
         """How many values a layer's weights had, and have."""
         import numpy as np
 
         from toolkit.engine.clusters import channel_axis, most_values
-        from toolkit.engine.sparsity import kernel_of
+        from toolkit.engine.eligible import kernel_of
 
         kernels = [np.asarray(kernel_of(layer)) for layer in (before, after)]
         old, new = (most_values(kernel, self.per, channel_axis(after)) for kernel in kernels)

@@ -7,14 +7,14 @@ compress better, and faster only on a runtime that skips zeros (docs/sparsity.md
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from toolkit.core import Kind, LayerChange, Model, PassContext, PassResult, QuantSpec
-from toolkit.errors import InputError, UnsupportedError
-from toolkit.passes import lessons
-from toolkit.passes.distill import Distill, evaluation, thawed
+from toolkit.core import LayerChange, Model, PassContext, PassResult
+from toolkit.errors import UnsupportedError
+from toolkit.passes.weightwise import Weightwise
 from toolkit.traits import SHAPE, ZEROS, Trait
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PATTERN = r"^(unstructured|[1-9]\d{0,2}:[1-9]\d{0,2}|[1-9]\d{0,2}x[1-9]\d{0,2})$"
 
 
-class Sparsify(Distill):
+class Sparsify(Weightwise):
     """Makes weights zero by magnitude, on a schedule, while it trains; they stay zero in the passes that follow."""
 
     called: ClassVar[str] = "sparsify"
@@ -93,20 +93,8 @@ class Sparsify(Distill):
 
     @model_validator(mode="after")
     def _tfmot_takes(self) -> Self:
-        wanted = {"scope": "layer", "augment": "none", "patience": 0, "precision": "float32"}
-        for name in lessons.KEYS if self.backend == "tfmot" else ():
-            if getattr(self, name) is not None:
-                raise ValueError(f"backend 'tfmot' teaches through the outputs alone; leave {name} out")
-        for name, value in wanted.items() if self.backend == "tfmot" else ():
-            if getattr(self, name) != value:
-                raise ValueError(f"backend 'tfmot' has {name} {value!r} only, got {getattr(self, name)!r}")
-        if self.backend == "tfmot" and not self.epochs:
-            raise ValueError("backend 'tfmot' trains: give epochs, or set backend = \"native\"")
+        self._check_tfmot({"scope": "layer"})
         return self
-
-    def packages(self, quant: QuantSpec, kind: Kind) -> tuple[tuple[str, str], ...]:
-        """(package, what to install) that training needs beyond every install's."""
-        return (("tensorflow-model-optimization", "edgekit[tfmot]"),) if self.backend == "tfmot" else ()
 
     keeps: ClassVar[frozenset[Trait]] = SHAPE | ZEROS
 
@@ -115,11 +103,6 @@ class Sparsify(Distill):
         """Zeros, in groups or blocks or anywhere."""
         zeros: Trait = "sparse" if self.pattern == "unstructured" else "patterned"
         return frozenset({zeros, "trained"} if self.epochs else {zeros})
-
-    @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Splits it cannot do without."""
-        return ("train",) if self.epochs else ()
 
     @property
     def _ratio(self) -> tuple[int, int] | None:
@@ -152,43 +135,20 @@ class Sparsify(Distill):
 
     def _made(self, model: Model, context: PassContext) -> PassResult:
         """A copy with zeros, by whoever trains."""
-        if not self.epochs:
-            return self._at_once(model, context)
-        return super().run(model, context) if self.backend == "native" else self._by_tfmot(model, context)
-
-    def _by_tfmot(self, model: Model, context: PassContext) -> PassResult:
-        """The same, trained by TFMOT in a process of its own."""
         from toolkit.engine import tfmot_sparsity
 
-        teachers, train = self._checked(model, context)
-        how, watch = self._teaching(model, context), self._watch(model, context)
-        tfmot_sparsity.check(model.graph, how)
-        seen = self._images(train, model.signature.inputs[0].name, context)
-        watch.begin(0)
-        result = tfmot_sparsity.train_with_tfmot(
-            model.graph,
-            seen.rows,
-            seen.labels,
-            how=how,
-            original=self._taught_by(teachers, model),
-            evaluate=evaluation(model, context),
-            told=lambda number, loss: watch.epoch(number, loss, None),
-        )
-        changes = (self._summary(result, seen), *thawed(model.graph))
-        return PassResult(replace(model, graph=result.model), changes, result.curves)
+        if not self.epochs:
+            return self._at_once(model, context)
+        if self.backend == "tfmot":
+            return self._by_tfmot(tfmot_sparsity, model, context)
+        return super().run(model, context)
 
     def _layers(self, model: Model) -> tuple[tuple[str, ...], Mapping[str, str]]:
         """Layers that get zeros, and why the others do not."""
         from toolkit.engine.sparsity import Pattern, eligible
 
-        try:
-            layers, whole = eligible(model.graph, Pattern.parse(self.pattern), self.protect)
-        except InputError as error:
-            raise InputError(f"{self.called}.{error.where}", error.problem, error.fix) from error
-        if not layers:
-            named = ", ".join(f"{name} ({why})" for name, why in whole.items()) or "it has no weights"
-            raise UnsupportedError(self.called, f"no layer can have zeros: {named}")
-        return layers, whole
+        find = partial(eligible, model.graph, Pattern.parse(self.pattern), self.protect)
+        return self._found(find, "no layer can have zeros")
 
     def zeros_of(self, model: Model, steps: int) -> Sparsity:
         """Layers, pattern and schedule of a training of so many steps; zeros of other layers stay."""

@@ -5,30 +5,21 @@ The rule is that of the measurement `clusters`; the clock stands beside it, as f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from toolkit.report.markup import Markup, tag
 from toolkit.report.numbers import show
 from toolkit.report.overview import capital, number, section, table
 from toolkit.report.view import View
-from toolkit.report.zeros import LATENCY, MOST, Row, beside
+from toolkit.report.zeros import LATENCY, Row, rows, shortened
 
 UNCHANGED, OPEN = "latency unchanged", "latency open"
-
-
-def rows(view: View) -> Iterator[Row]:
-    """Files of clustered models, as the manifest has them."""
-    by_name = {item.name: item for item in view.manifest.artifacts}
-    for found in view.manifest.measurements:
-        if found.name == "clusters" and found.subject in by_name:
-            artifact = by_name[found.subject]
-            yield Row(artifact, found, beside(view, artifact, found))
 
 
 def lines(view: View) -> list[str]:
     """One line for each, for a terminal."""
     found = []
-    for row in rows(view):
+    for row in rows(view, "clusters"):
         name, how = row.artifact.name, row.found.how
         size, packed, bound = (_bytes(view, name, what) for what in ("size_bytes", "gzip_bytes", "entropy_bytes"))
         sizes = f"{size}, gzip {packed}, its weights coded {bound} (estimated bound)"
@@ -36,13 +27,12 @@ def lines(view: View) -> list[str]:
         found.append(
             f"clusters: {name} on {row.found.device}: {values}; {sizes}; {_latency(how)}: {how.get('why', '')}"
         )
-    more = len(found) - MOST
-    return [*found[:MOST], f"clusters: {more} more, in the report"] if more > 0 else found
+    return shortened(found, "clusters")
 
 
 def clusters(view: View) -> Markup:
     """A table of all."""
-    body = [_row(view, row) for row in rows(view)]
+    body = [_row(view, row) for row in rows(view, "clusters")]
     if not body:
         said = tag("p", "No file is of a model whose weights share values.", class_="quiet")
         return section("clusters", "Shared weights", said)

@@ -48,11 +48,11 @@ class Row:
         return f"{said} {self.beside.baseline}, which is dense{untimed}"
 
 
-def rows(view: View) -> Iterator[Row]:
-    """Files with many zeros, as the manifest has them."""
+def rows(view: View, what: str = "zeros") -> Iterator[Row]:
+    """Files that a measurement of this name speaks of, as the manifest has them."""
     by_name = {item.name: item for item in view.manifest.artifacts}
     for found in view.manifest.measurements:
-        if found.name == "zeros" and found.subject in by_name:
+        if found.name == what and found.subject in by_name:
             artifact = by_name[found.subject]
             yield Row(artifact, found, beside(view, artifact, found))
 
@@ -64,8 +64,13 @@ def lines(view: View) -> list[str]:
         f"{row.used}: {row.found.how.get('why', '')}; latency: {row.speed}"
         for row in rows(view)
     ]
+    return shortened(found, "zeros")
+
+
+def shortened(found: list[str], what: str) -> list[str]:
+    """No more lines than a terminal is given."""
     more = len(found) - MOST
-    return [*found[:MOST], f"zeros: {more} more, in the report"] if more > 0 else found
+    return [*found[:MOST], f"{what}: {more} more, in the report"] if more > 0 else found
 
 
 def zeros(view: View) -> Markup:
