@@ -19,6 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "worker": 0,  # imports nothing of toolkit; anything may start it
     "errors": 0,
+    "children": 0,
+    "ended": 1,
     "digest": 0,
     "registry": 1,
     "documents": 1,
@@ -59,6 +61,9 @@ FLOORS = {
     "plan": 7,
     "pruning": 7,
     "runs": 7,
+    "parts": 7,
+    "run_log": 8,
+    "ending": 8,
     "beside": 8,
     "weighing": 8,
     "bundle": 8,

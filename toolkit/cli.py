@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -28,31 +27,20 @@ from toolkit.cli_options import (
     json_option,
     model_option,
     print_result,
+    quiet_option,
     recipe_argument,
     record_option,
     replay_option,
     set_option,
     ssh_option,
 )
+from toolkit.ended import INTERRUPTED, Ended, listen
 from toolkit.errors import EdgekitError
 
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 EPILOG = """Exit codes: 0 done and every gate passed; 1 a gate failed; 2 a mistake in the command, recipe or data;
 3 the environment lacks something; 4 a gate was inconclusive; 130 interrupted."""
-
-
-class Ended(KeyboardInterrupt):
-    """Another program, or a terminal that closed, ends the command: what it cleans up for Ctrl-C it cleans up then."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.signal = signal.Signals(number)
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise Ended(number)
 
 
 class Edgekit(click.Group):
@@ -65,7 +53,7 @@ class Edgekit(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except Ended as error:
-            click.echo(f"ended by {error.signal.name}", err=True)
+            click.echo(str(error), err=True)
             ctx.exit(128 + error.signal)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -91,6 +79,7 @@ def cli() -> None:
 @record_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
+@quiet_option
 @json_option
 @click.pass_context
 def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
@@ -116,6 +105,7 @@ def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
 @code_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .keras file to write.")
 @click.option("--resume", is_flag=True, help="Go on after the last epoch of a training that was not finished.")
+@quiet_option
 @json_option
 def train(recipe: str, as_json: bool, **options: Any) -> None:
     """Make the trained model that RECIPE's [train] section describes, and nothing else."""
@@ -241,6 +231,7 @@ def _finite(ctx: click.Context, parameter: click.Parameter, value: float | None)
 @adb_option
 @replay_option
 @record_option
+@quiet_option
 @json_option
 def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: Any) -> None:
     """Measure the latency of ARTIFACTS (.tflite, .onnx), interleaved."""
@@ -284,6 +275,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 )
 @click.option("--allow-sudo", is_flag=True, help="Lock a Jetson's clocks while timing, by `sudo -n`; put back after.")
 @click.option("--allow-engine", multiple=True, metavar="SHA256", help="Load this engine, which others built.")
+@quiet_option
 @json_option
 def engine(onnx: Path, as_json: bool, **options: Any) -> None:
     """Build a TensorRT engine of MODEL (.onnx) on the device that will run it, fetch it with its record, and time it;
@@ -314,6 +306,7 @@ def engine(onnx: Path, as_json: bool, **options: Any) -> None:
 @adb_option
 @replay_option
 @record_option
+@quiet_option
 @json_option
 def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     """Evaluate ARTIFACT (.tflite, .onnx, .keras, SavedModel folder) on labelled images."""
@@ -334,6 +327,7 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
 @click.option("--images", type=click.IntRange(1, 1000), default=16, show_default=True, help="How many images to use.")
 @click.option("--sensitivity/--no-sensitivity", default=True, help="Also simulate each layer alone, and all but it.")
 @code_option
+@quiet_option
 @json_option
 def diagnose(target: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
     """Say which layer is at fault: of ARTIFACT in a run directory (by default of each quantized one), or of a file."""
@@ -413,9 +407,7 @@ def _listed(found: dict[str, dict[str, str]]) -> Iterable[str]:
 
 def main() -> None:
     """Entry point of the `edgekit` command."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's is left alone
-            signal.signal(number, _end)
+    listen()
     try:
         cli(prog_name="edgekit")
     except BrokenPipeError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli_options import adb_option, complete_names, json_option, print_result, ssh_option
+from toolkit.cli_options import adb_option, complete_names, json_option, print_result, quiet_option, ssh_option
 from toolkit.errors import InputError
 
 card_option = click.option(
@@ -26,6 +26,7 @@ allow_option = click.option("--allow-failed", is_flag=True, help="Also a file th
 @click.option("--out", type=click.Path(path_type=Path), help="Archive to write. Default: in RUN/bundles.")
 @card_option
 @allow_option
+@quiet_option
 @json_option
 def bundle(run: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
     """Pack ARTIFACT of the run in RUN (by default the one that passed) into an archive: the file, its contract, labels,
@@ -51,6 +52,7 @@ def bundle(run: Path, artifact: str | None, as_json: bool, **options: Any) -> No
 @click.option("--smoke/--no-smoke", default=True, help="Try it there on the reference images first.")
 @card_option
 @allow_option
+@quiet_option
 @json_option
 def deploy(run: Path | None, artifact: str | None, as_json: bool, rollback: bool, **options: Any) -> None:
     """Put ARTIFACT of the run in RUN, with all that belongs to it, on a device: a folder of its own, checked by hash,

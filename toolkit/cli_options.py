@@ -25,7 +25,21 @@ def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str],
     return complete
 
 
+def _be_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    from toolkit.progress import QUIET
+
+    ctx.meta[QUIET] = value
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet_option = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=_be_quiet,
+    help="Nothing on stderr but warnings and errors.",
+)
 recipe_argument = click.argument("recipe", shell_complete=complete_names("recipes"))
 model_option = click.option("--model", type=click.Path(path_type=Path), help="Trained model; replaces the recipe's.")
 data_option = click.option("--data", help="Dataset: a .npz, .csv, folder, or a dataset's name; replaces the recipe's.")

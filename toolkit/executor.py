@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from toolkit import children
 from toolkit.core import Progress
 from toolkit.errors import EdgekitError, StageError
 
@@ -52,6 +53,7 @@ class Executor:
                 env={**_environment(), "TMPDIR": self._temporary.name},
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end the child
             )
+        children.born(self._child.pid)
         theirs.close()
         self._pipe = ours
 
@@ -101,6 +103,8 @@ class Executor:
             except subprocess.TimeoutExpired:
                 os.killpg(self._child.pid, signal.SIGKILL)
                 self._child.wait()
+        if self._child:
+            children.gone(self._child.pid)
         if self._temporary:
             self._temporary.cleanup()
         self._child = self._pipe = self._temporary = None

@@ -19,20 +19,21 @@ from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
 from toolkit.data import check_classes, class_names, learning_unlabelled, load_splits
 from toolkit.diagnosis import diagnosed
-from toolkit.errors import EdgekitError, InputError, UnavailableError
+from toolkit.ending import ending
+from toolkit.errors import InputError
 from toolkit.executor import Executor
 from toolkit.judging import Judge
+from toolkit.parts import Emit, Part
 from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
 from toolkit.repair import Work, repair, resumed
+from toolkit.run_log import RunLog
 from toolkit.schema import paths_in
 from toolkit.sources import store
 
 if TYPE_CHECKING:
     from toolkit.datasets.splits import Splits
-
-Emit = Callable[[Progress], None]
 
 # packages whose version is part of what a stage is
 VERSIONED = (
@@ -133,8 +134,9 @@ class _Pipeline:
 
     def __init__(self, plan: Plan, target: runs.Run, emit: Emit) -> None:
         self.plan, self.run, self.recipe = plan, target, plan.recipe
-        self.emit = emit
-        self.executor = Executor(target.folder / "log.txt", emit, self.recipe.allow_code)
+        self.log = RunLog(target.folder / "log.txt")
+        self.emit = self.log.keeping(emit)
+        self.executor = Executor(self.log.path, self.emit, self.recipe.allow_code)
         self.versions = {name: target.manifest.versions.get(name) for name in VERSIONED}
         self.scratch = target.folder / "scratch"
         self.keys: dict[str, str] = {}  # stage -> content hash
@@ -142,43 +144,13 @@ class _Pipeline:
         self.artifacts: dict[str, Artifact] = {}
         self.origin = ""  # hash of the model that was read
         self.done = 0
+        self.parts = len(plan.stages) + 1  # the checks come last
 
     def carry_out(self) -> Result:
-        started = perf_counter()
-        try:
-            with self.executor:
-                self._work()
-        except KeyboardInterrupt:
-            self._failed("interrupted by the user", started)
-            self._hint()
-            raise
-        except EdgekitError as error:
-            self._failed(str(error), started)
-            self._hint()
-            raise
-        except OSError as error:
-            place = str(error.filename or self.run.folder)
-            failed = UnavailableError(place, error.strerror or str(error), "free some space, or choose another --out")
-            self._failed(str(failed), started)
-            self._hint()
-            raise failed from error
-        except Exception as error:
-            self._failed(f"{type(error).__name__}: {error}", started)
-            raise
-        finally:
-            runs.remove_scratch(self.scratch)
-        seconds = self.run.manifest.seconds + perf_counter() - started
-        self.run.update(status="done", seconds=round(seconds, 3))
+        with ending(self.run, self.log, self.emit, self.scratch), self.executor:
+            self._work()
         write_report(self.run.folder)
         return Result(self.run.folder, self.run.manifest)
-
-    def _hint(self) -> None:
-        self.emit(Progress(f"the run stopped; `edgekit run --resume {self.run.folder}` takes it up again", keep=True))
-
-    def _failed(self, error: str, started: float) -> None:
-        runs.remove_scratch(self.scratch)  # on a full disk it makes room for the manifest
-        seconds = self.run.manifest.seconds + perf_counter() - started
-        self.run.update(status="failed", error=error, seconds=round(seconds, 3))
 
     def _work(self) -> None:
         self.emit(Progress(f"run directory {self.run.folder}", keep=True))
@@ -190,6 +162,7 @@ class _Pipeline:
         for stage in self.plan.stages[1:]:
             self._stage(stage)
         self.plan = repair(self.plan, repairs)
+        self.emit(Part.of("checks", self.parts, self.parts))
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
@@ -362,11 +335,11 @@ class _Pipeline:
     ) -> runs.StageRecord:
         """Do a stage unless the run has it already; record it."""
         self.keys[stage.name] = key
-        self.done = min(self.done + 1, len(self.plan.stages))  # repair carries some out again
-        step = f"[{self.done}/{len(self.plan.stages)}] {stage.name}"
+        self.done = min(self.done + 1, self.parts - 1)  # repair carries some out again
+        step = stage.name, self.done, self.parts
         record = self.run.reusable(stage.name, key)
         if record is None:
-            self.emit(Progress(step, keep=True))
+            self.emit(Part.of(*step))
             self.run.forget((stage.name,))
             started = perf_counter()
             found = work()
@@ -382,7 +355,7 @@ class _Pipeline:
                 **found,
             )
         else:
-            self.emit(Progress(f"{step}: unchanged, taken from the earlier run", keep=True))
+            self.emit(Part.of(f"{stage.name}: unchanged, taken from the earlier run", *step[1:]))
         self.run.add_stage(record)
         return record
 

@@ -328,6 +328,7 @@ def _answer(function: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple
     try:
         return "result", function(**arguments)
     except EdgekitError as error:
+        traceback.print_exc()  # into the log: what crosses over has no traceback
         return "error", error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

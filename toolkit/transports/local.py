@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from toolkit import children
 from toolkit.core import Completed
 from toolkit.errors import InputError, StageError, UnavailableError
 from toolkit.schema import Component
@@ -114,6 +115,7 @@ class LocalSession:
             start_new_session=True,
         )
         self._running.add(process)
+        children.born(process.pid)
         try:
             _, errors = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -123,6 +125,7 @@ class LocalSession:
             raise
         finally:
             self._running.discard(process)
+            children.gone(process.pid)
         return process.returncode, errors
 
     def close(self) -> None:
@@ -149,6 +152,7 @@ def run_program(command: Sequence[str], *, folder: Path | None = None, timeout_s
         )
     except (FileNotFoundError, PermissionError) as error:
         raise UnavailableError(command[0], f"cannot be run: {error.strerror}", "install it, or name its path") from None
+    children.born(process.pid)
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -157,6 +161,8 @@ def run_program(command: Sequence[str], *, folder: Path | None = None, timeout_s
     except BaseException:
         _end(process)
         raise
+    finally:
+        children.gone(process.pid)
     return Completed(process.returncode, stdout, stderr)
 
 
