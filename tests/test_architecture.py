@@ -61,6 +61,8 @@ FLOORS = {
     "plan": 7,
     "pruning": 7,
     "runs": 7,
+    "manifest_versions": 7,
+    "manifest_schema": 8,
     "parts": 7,
     "run_log": 8,
     "ending": 8,

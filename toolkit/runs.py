@@ -26,8 +26,7 @@ from toolkit.checks.diagnosis import Diagnosis
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
-
-SCHEMA = 1
+from toolkit.manifest_versions import SCHEMA, upgraded
 
 
 @dataclass(frozen=True)
@@ -278,10 +277,10 @@ def dump(manifest: Manifest) -> bytes:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of a run directory; InputError if there is none or it is not one."""
+    """The manifest of a run directory, also an earlier Edgekit's; InputError if there is none or it is not one."""
     path = folder / "manifest.json" if folder.is_dir() else folder
     try:
-        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+        return TypeAdapter(Manifest).validate_json(upgraded(path.read_bytes(), str(path)))
     except FileNotFoundError:
         raise InputError(str(folder), "holds no manifest.json", "name a directory that `edgekit run` made") from None
     except (OSError, ValidationError) as error:
