@@ -51,8 +51,8 @@ class Terminal:
         """Read until `there` says yes to what was seen."""
         stop = time.monotonic() + seconds
         while not there(self.text):
-            assert time.monotonic() < stop, self.seen
-            assert self._read(), f"it ended: {self.seen}"
+            assert time.monotonic() < stop, self.text[-3000:]
+            assert self._read(), f"it ended: {self.text[-3000:]}"
 
     def press_ctrl_c(self) -> None:
         """As a keyboard does it: the terminal sends the signal."""
@@ -62,7 +62,7 @@ class Terminal:
         """Exit code and stdout, all of stderr read."""
         stop = time.monotonic() + seconds
         while self._read():
-            assert time.monotonic() < stop, self.seen
+            assert time.monotonic() < stop, self.text[-3000:]
         stdout, _ = self.process.communicate(timeout=seconds)
         os.close(self._ours)
         return self.process.returncode, stdout.decode()

@@ -32,6 +32,7 @@ FLOORS = {
     "engine": 3,
     "tensorrt": 3,  # knows graphs and texts; not recipes, files or devices
     "core": 4,
+    "parts": 4,
     "tfmot": 4,  # a program of its own on top of the engine
     "passes": 5,
     "exporters": 5,
@@ -63,7 +64,6 @@ FLOORS = {
     "runs": 7,
     "manifest_versions": 7,
     "manifest_schema": 8,
-    "parts": 7,
     "run_log": 8,
     "ending": 8,
     "beside": 8,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,4 +75,4 @@ def test_second_ctrl_c_does_not_wait(tmp_path: Path, digits_model: Path, recipe_
     assert watched.end(seconds=20)[0] == 130
     assert runs.read(out).status in ("running", "failed")  # whichever it came to: valid
     assert not [line for line in left_over(tmp_path) if "toolkit" in line]
-    assert os.path.isfile(out / "recipe.toml")
+    assert (out / "recipe.toml").is_file()

@@ -11,6 +11,7 @@ from toolkit import registry
 from toolkit.core import Artifact, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile
 from toolkit.errors import UnsupportedError
+from toolkit.parts import passed, watching
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,16 @@ class Bench:
                 raise UnsupportedError(name, self._untimed(name))
         for artifact in artifacts:
             self.emit(Progress(f"running {artifact.name} for {minutes:g} minutes", keep=True))
-            found = sustained.measure(
-                artifact,
-                self.session,
-                self.spec,
-                self.profile,
-                runtime=self.runtimes[artifact.name],
-                minutes=minutes,
-                samples=self.samples,
-            )
+            with watching(self.emit, f"running {artifact.name}", passed(minutes * 60)):
+                found = sustained.measure(
+                    artifact,
+                    self.session,
+                    self.spec,
+                    self.profile,
+                    runtime=self.runtimes[artifact.name],
+                    minutes=minutes,
+                    samples=self.samples,
+                )
             rows += [asdict(measurement) for measurement in found.measurements]
             notes += [f"{artifact.name}: {note}" for note in found.notes]
             series[artifact.name] = {"units": dict(found.units), "rows": list(found.series)}

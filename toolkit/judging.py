@@ -36,6 +36,7 @@ from toolkit.core import (
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import EdgekitError, UnavailableError, UnsupportedError
 from toolkit.executor import Executor
+from toolkit.parts import Emit, beside
 from toolkit.plan import REFERENCE, Check, Plan
 from toolkit.sources.store import path_of
 from toolkit.together import on_each
@@ -170,6 +171,7 @@ class Judge:
                 prepared=self._inputs.paths(pixels=artifact.pixels),
                 folder=self.scratch / f"{artifact.name}@{device}",
                 threads=check.measure.threads,
+                emit=self._told(device),
             )
             found = {spec.name: answer.outputs[spec.name] for spec in self._signature().outputs}
             return found, answer.kernel_path
@@ -304,8 +306,8 @@ class Judge:
                 self.run.add_stage(reused)
             return
         started = perf_counter()
-        samples = self.run.folder / "samples"
-        found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=self.emit)
+        samples, tell = self.run.folder / "samples", self._told(profile.name)
+        found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
         with self._recording:
             self.run.add_measurements(found)
             seconds, parameters = round(perf_counter() - started, 3), spec.model_dump(mode="json")
@@ -366,6 +368,10 @@ class Judge:
         return replace(gate.gather(found, check.artifact, device), evidence=evidence)
 
     # ------------------------------------------------------------ small things
+
+    def _told(self, device: str) -> Emit:
+        """Where what is done on a device is told: by its name where others are at work beside it."""
+        return beside(self.emit, device) if len(self._by_device()) > 1 else self.emit
 
     def _version(self, profile: DeviceProfile, runtime: str, session: Session) -> str | None:
         """Of a runtime on the device: what is installed there."""

@@ -232,7 +232,11 @@ def _file_answers(
         _look_for(session, profile, [(runtime, delegate)])
         emit(Progress(f"evaluating {artifact.name} on {len(dataset)} images", keep=True))
         wanted = replace(_as_nhwc(first, shape), dtype="uint8" if artifact.pixels else "float32")
-        prepared = inference.prepare(data, (wanted,), folder / "inputs").paths
+
+        def watch(images: int) -> None:
+            emit(Progress("preparing images", images / len(dataset)))
+
+        prepared = inference.prepare(data, (wanted,), folder / "inputs", watch).paths
         answer = inference.run(
             artifact,
             session,
@@ -241,6 +245,7 @@ def _file_answers(
             prepared=prepared,
             folder=folder / "outputs",
             threads=1,
+            emit=emit,
         )
     outputs = answer.outputs[artifact.signature.outputs[0].name]
     how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate, **profile.how}

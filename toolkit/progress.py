@@ -133,7 +133,7 @@ class _Rows:
         self._bars, self._console = bars, console
         self._whole: Any = None
         self._rows: dict[str, tuple[Any, Ends]] = {}
-        self._row("")
+        self._row("", "starting")
 
     def __call__(self, progress: Progress) -> None:
         if progress.keep:
@@ -142,9 +142,9 @@ class _Rows:
             self._part(progress)
             return
         device = progress.device if isinstance(progress, Beside) else ""
-        row, ends = self._rows.get(device) or self._row(device)
-        begun = ends.heard(progress.fraction)
         text = f"{device}: {progress.text.strip()}" if device else progress.text.strip()
+        row, ends = self._rows.get(device) or self._row(device, text)
+        begun = ends.heard(progress.fraction)
         if begun:
             self._bars.reset(row)
         known, share = progress.fraction is not None, progress.fraction or 0.0
@@ -156,24 +156,21 @@ class _Rows:
         """The bar of the whole moves on, and what went on before has ended."""
         fields = {"total": part.total, "completed": part.number - 1, "place": f"{part.number}/{part.total}"}
         text = part.text.partition("] ")[2]
+        for row, _ in self._rows.values():
+            self._bars.remove_task(row)
+        self._rows = {}
         if self._whole is None:
-            for row, _ in self._rows.values():
-                self._bars.remove_task(row)
-            self._rows = {}
             self._whole = self._bars.add_task(text, **fields)
         else:
-            for row, _ in self._rows.values():
-                self._bars.remove_task(row)
-            self._rows = {}
             self._bars.update(self._whole, description=text, **fields)
 
-    def _row(self, device: str) -> tuple[Any, Ends]:
+    def _row(self, device: str, text: str) -> tuple[Any, Ends]:
         """A new one; of very many devices the oldest goes."""
         if len(self._rows) >= WIDEST:
             oldest = next(iter(self._rows))
             self._bars.remove_task(self._rows.pop(oldest)[0])
         ends = Ends()
-        self._rows[device] = (self._bars.add_task("starting", total=None, place="", ends=ends), ends)
+        self._rows[device] = (self._bars.add_task(text, total=None, place="", ends=ends), ends)
         return self._rows[device]
 
 

@@ -114,6 +114,7 @@ class Selecting:
             prepared=self._inputs.paths(pixels=artifact.pixels),
             folder=self._folder / artifact.name,
             threads=1,
+            emit=self._emit,
         )
         outputs = answer.outputs[artifact.signature.outputs[0].name]
         own = Predictions(artifact.name, outputs, original.head, HERE, "measured", {"split": "selection"})

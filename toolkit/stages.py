@@ -160,7 +160,11 @@ class Stages:
 
         arrays = {name: np.load(path, mmap_mode="r") for name, path in inputs.items()}
         found = self._model(model)
-        outputs = answers(found, arrays)
+
+        def watch(done: int, total: int) -> None:
+            self._emit(Progress(f"{model.stem}: answering {total} images", done / total))
+
+        outputs = answers(found, arrays, watch)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {}
         for number, (spec, values) in enumerate(zip(found.signature.outputs, outputs, strict=True)):
@@ -273,18 +277,20 @@ def _application(name: str, weights: str, alpha: float | None) -> Model:
     return replace(model, preprocessing=contract)
 
 
-def answers(model: Model, arrays: Mapping[str, Array]) -> list[Array]:
-    """Outputs of a model of any kind on whole arrays."""
+def answers(
+    model: Model, arrays: Mapping[str, Array], watch: Callable[[int, int], None] = lambda done, total: None
+) -> list[Array]:
+    """Outputs of a model of any kind on whole arrays. watch: is told how many images of how many are done."""
     if model.kind == "keras":
         from toolkit.engine.predict import predict_arrays
 
-        return predict_arrays(model.graph, arrays)
+        return predict_arrays(model.graph, arrays, watch=watch)
     from toolkit.engine import foreign
 
     signature = model.signature
     ports = tuple(foreign.Port(spec.name, spec.layout == "NCHW") for spec in signature.inputs)
     names = tuple(spec.name for spec in signature.outputs)
-    return foreign.answers(foreign.Network(model.kind, model.graph, ports, names), arrays)
+    return foreign.answers(foreign.Network(model.kind, model.graph, ports, names), arrays, watch=watch)
 
 
 def _counts(model: Model) -> tuple[int | None, int | None]:

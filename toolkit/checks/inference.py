@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from toolkit.core import Artifact, Batch, Dataset, Progress, Session, TensorSpec
 from toolkit.errors import InputError, StageError
+from toolkit.parts import Emit, told_in, watching
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -43,10 +44,13 @@ class Answer:
     versions: Mapping[str, str]
 
 
-def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepared:
+def prepare(
+    data: Dataset, inputs: Sequence[TensorSpec], folder: Path, watch: Callable[[int], None] = lambda images: None
+) -> Prepared:
     """Decode and preprocess a split once, batch by batch: memory does not grow with the number of images.
 
     An input of type uint8 is written as that, any other as float32.
+    watch: is told how many are done.
     Plain writes, so that a full disk is an OSError; through a memory map it would kill the process with SIGBUS.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +69,7 @@ def prepare(data: Dataset, inputs: Sequence[TensorSpec], folder: Path) -> Prepar
                     _header(files[name], (len(data), *batch.inputs[name].shape[1:]), dtype)
                 _append(files[name], name, batch, dtype)
             images += len(batch.ids)
+            watch(images)
     if images != len(data):
         raise InputError("data", f"gave {images} of its {len(data)} images", "read the data again from its source")
     return Prepared(paths, images, perf_counter() - started)
@@ -89,7 +94,11 @@ class OnDisk:
             self._emit(Progress(words, keep=True))
             data, folder = (self._data.pixels(), "pixels") if pixels else (self._data, "inputs")
             specs = [replace(spec, dtype="uint8") if pixels else spec for spec in self._inputs]
-            self._paths[pixels] = prepare(data, specs, self._folder / folder).paths
+
+            def watch(images: int) -> None:
+                self._emit(Progress(words, images / len(self._data)))
+
+            self._paths[pixels] = prepare(data, specs, self._folder / folder, watch).paths
         return self._paths[pixels]
 
 
@@ -127,6 +136,7 @@ def run(
     prepared: Mapping[str, Path],
     folder: Path,
     threads: int,
+    emit: Emit = lambda progress: None,
 ) -> Answer:
     """What a file answers, in the runtime it is delivered for. Raises StageError, naming the output, for NaN."""
     import numpy as np
@@ -147,7 +157,9 @@ def run(
         "outputs": remote,
     }
     loading = BUILDING_S if "tensorrt" in (runtime, delegate) else TIMEOUT_BASE_S
-    found = session.run(job, timeout_s=loading + TIMEOUT_PER_IMAGE_S * images)
+    told = told_in(Path(session.folder()) / "told")  # of a worker on this machine
+    with watching(emit, f"{artifact.name}: answering {images} images", told):
+        found = session.run(job, timeout_s=loading + TIMEOUT_PER_IMAGE_S * images)
     outputs = {}
     for i, name in enumerate(names):
         session.pull(remote[name], folder / f"output-{i}.npy")

@@ -52,9 +52,11 @@ def measure(  # one argument for each thing it needs, in the order they come to 
     with session.alone():
         emit(Progress(f"timing {len(artifacts)} file{'s' * (len(artifacts) != 1)} on {profile.name}", keep=True))
         for number in range(spec.processes * MORE):
-            for timed in [item for item in todo if number < spec.processes or not item.stable()]:
+            again = [item for item in todo if number < spec.processes or not item.stable()]
+            for place, timed in enumerate(again):
                 words = f", {timed.spec.threads} threads" if len(threads) > 1 else ""
-                share = min(1.0, number / spec.processes)
+                done = number % spec.processes  # those that go on are timed as often again
+                share = (done + place / len(again)) / spec.processes
                 emit(Progress(f"timing {timed.artifact.name}{words}, process {number + 1}", share))
                 timed.run(session)
         emit(Progress(f"timed on {profile.name}", keep=True))

@@ -42,9 +42,15 @@ class Network:
     outputs: tuple[str, ...]
 
 
-def answers(network: Network, inputs: Mapping[str, Array], batch: int = BATCH) -> list[Array]:
+def answers(
+    network: Network,
+    inputs: Mapping[str, Array],
+    batch: int = BATCH,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Array]:
     """Outputs in order, float32, for whole arrays (memory maps are read a batch at a time), inputs bound by name.
 
+    watch: is told how many rows of how many are done.
     Raises InputError where the runtime cannot load or run the file.
     """
     given = {port.name: inputs[port.name] for port in network.inputs}
@@ -53,6 +59,7 @@ def answers(network: Network, inputs: Mapping[str, Array], batch: int = BATCH) -
     size = batch if opened.open_batch else 1
     collected: list[list[Array]] = []
     for start in range(0, count, size):
+        watch(start, count)
         rows = [_row(given[port.name][start : start + size], port) for port in network.inputs]
         with _named(network):
             collected.append([np.asarray(output, dtype=np.float32) for output in opened.run(rows)])

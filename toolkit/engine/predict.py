@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -18,11 +18,24 @@ BATCH = 64  # images; large enough that the CPU's convolutions are busy
 _compiled: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def predict_arrays(model: Any, inputs: Mapping[str, Array], batch: int = BATCH) -> list[Array]:
-    """Outputs in the model's order, float32, for whole arrays (memory-mapped ones are read a batch at a time)."""
+def predict_arrays(
+    model: Any,
+    inputs: Mapping[str, Array],
+    batch: int = BATCH,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Array]:
+    """Outputs in the model's order, float32, for whole arrays (memory-mapped ones are read a batch at a time).
+
+    watch: is told, before each batch, how many rows of how many are done.
+    """
     count = len(next(iter(inputs.values())))
-    parts = ({name: array[i : i + batch] for name, array in inputs.items()} for i in range(0, count, batch))
-    return predict_batches(model, parts, batch)
+
+    def parts() -> Iterator[dict[str, Array]]:
+        for start in range(0, count, batch):
+            watch(start, count)
+            yield {name: array[start : start + batch] for name, array in inputs.items()}
+
+    return predict_batches(model, parts(), batch)
 
 
 def predict_batches(model: Any, batches: Iterable[Mapping[str, Array]], batch: int = BATCH) -> list[Array]:

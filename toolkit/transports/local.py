@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).resolve().parent.parent / "worker"
 LEASE_SECONDS = 3600.0  # how long to wait for another run that measures here
+TOLD = "told"  # file in the work folder: the share of its images that a worker has answered
 TAIL_LINES = 8  # of a crashed worker's stderr, in the message
 # what would change the worker's numerics or imports behind its back
 DROPPED = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")
@@ -83,7 +84,9 @@ class LocalSession:
         self._jobs += 1
         result = self._folder / f"result-{self._jobs}.json"
         request = self._folder / f"job-{self._jobs}.json"
-        request.write_text(json.dumps({**job, "result": str(result)}))
+        told = {"told": str(self._folder / TOLD)} if job["kind"] == "eval" else {}
+        request.write_text(json.dumps({**job, **told, "result": str(result)}))
+        (self._folder / TOLD).unlink(missing_ok=True)
         code, errors = self._process(request, timeout_s)
         what = str(job.get("name") or Path(str(job.get("model", job["kind"]))).name)
         if not result.is_file():

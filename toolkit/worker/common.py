@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+import time
 from typing import Any, Dict, Iterable, List
 
 import numpy
 
+EVERY_S = 0.25  # at most so often is told how far it is
 BLOCK_BYTES = 256 * 1024  # of rows transposed and quantized together: few calls, and still inside the cache
 
 JobError: Any = sys.modules["__main__"].__dict__.get("JobError", ValueError)
@@ -62,6 +64,33 @@ def check_batch(job: Dict[str, Any], name: str, size: Any) -> None:
     """JobError where an input's batch, as it is now, is not the job's: the file has it fixed."""
     if size != batch(job) and "batch" in job:
         raise JobError("input %r has a fixed batch of %s, %d was asked for" % (name, size, batch(job)))
+
+
+class Told:
+    """Rows that leave word in a file of how many of them were read: whoever waits for the process looks into it.
+
+    An array for `run_all`, which reads it block by block.
+    """
+
+    def __init__(self, array: Any, path: str) -> None:
+        self._array, self._path, self._next = array, path, 0.0
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, rows: Any) -> Any:
+        now = time.monotonic()
+        if isinstance(rows, slice) and rows.start and now >= self._next:
+            self._next = now + EVERY_S
+            try:
+                with open(self._path, "w") as file:
+                    file.write("%.4f" % (rows.start / len(self._array)))
+            except OSError:
+                pass  # a full disk: nobody is told
+        return self._array[rows]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._array, name)
 
 
 def block_rows(arrays: Dict[str, Any]) -> int:
