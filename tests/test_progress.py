@@ -15,7 +15,6 @@ from tests import terminal
 from toolkit.cli import cli
 from toolkit.cli_options import json_option, print_result, quiet_option
 from toolkit.core import Progress
-from toolkit.parts import Part, beside
 from toolkit.progress import Ends, Plain, shown
 
 WORK = (Progress("reading", keep=True), Progress("half", 0.5), Progress("warning: odd", keep=True), Progress("more"))
@@ -156,15 +155,3 @@ def test_terminal_that_cannot_draw_gets_plain_lines(environment: dict[str, str])
     watched = terminal.Terminal(terminal.python(SHOW), **environment)
     assert watched.end()[0] == 0
     assert watched.seen.splitlines() == ["[3/9] 02-distill", "warning: kept", "[9/9] checks"]
-
-
-def test_device_is_named_beside_others_and_its_lines_are_kept() -> None:
-    heard: list[Progress] = []
-    beside(heard.append, "pi")(Progress("timed", 0.5, keep=True))
-    (told,) = heard
-    assert (told.text, told.fraction, told.keep, getattr(told, "device", "")) == ("timed", 0.5, True, "pi")
-
-
-def test_part_is_a_line_with_its_place() -> None:
-    part = Part.of("checks", 2, 2)
-    assert (part.text, part.keep, part.number, part.total) == ("[2/2] checks", True, 2, 2)

@@ -126,6 +126,20 @@ def test_progress_is_shown(tmp_path: Path) -> None:
     assert [progress.keep for progress in seen] == [True, False, False, True]
 
 
+def test_progress_is_the_share_of_the_processes(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    latency.measure(
+        [artifact("a"), artifact("b")],
+        Bench({"a": [1.0, 1.0], "b": [1.0, 9.0, 1.0]}),  # type: ignore[arg-type]
+        MeasureSpec(processes=2),
+        BOARD,
+        runtimes=dict.fromkeys("ab", ("litert", "none")),
+        samples=tmp_path,
+        emit=seen.append,
+    )
+    assert [progress.fraction for progress in seen[1:-1]] == [0.0, 0.25, 0.5, 0.75, 0.0]  # b goes on: anew
+
+
 def test_gpu_time_is_the_best_process_median_and_the_worst_p99(tmp_path: Path) -> None:
     class Gpu(Bench):
         def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def test_answers_equal_those_worked_out_by_hand(tmp_path: Path, files: dict[str,
 
 def test_rows_beyond_a_block_are_answered_in_order(tmp_path: Path, files: dict[str, Path]) -> None:
     repeats = 6000  # 24,000 rows of 12 bytes: one block of 21,845 and a shorter one
-    run(tmp_path, question(tmp_path, files["float.tflite"], np.tile(ROWS, (repeats, 1))))
+    asked = question(tmp_path, files["float.tflite"], np.tile(ROWS, (repeats, 1)))
+    run(tmp_path, {**asked, "told": str(tmp_path / "told")})
+    assert (tmp_path / "told").read_text() == "0.9102"  # when the second block began
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), np.tile(ANSWERS, (repeats, 1)), atol=1e-6)
 
 
