@@ -121,7 +121,8 @@ def _said(case: Case, manifest: Manifest) -> Iterator[str]:
             continue
         found = record.diagnosis
         worst = next(row for row in found.errors if row.layer == found.culprit)
-        yield f"  layer: {found.culprit}{' (faulty)' if found.faulty else ''}: {worst.alone_db:.1f} dB on its own inputs"
+        name = f"{found.culprit} (faulty)" if found.faulty else found.culprit
+        yield f"  layer: {name}: {worst.alone_db:.1f} dB on its own inputs"
         yield f"  advice: {found.advice}"
     yield from (f"  warning: {warning}" for warning in manifest.warnings)
 
