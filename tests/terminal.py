@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -22,12 +23,12 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 class Terminal:
-    """A process whose stderr (and signals) are those of a terminal; its stdout is a pipe."""
+    """A process whose stderr (and signals) are those of a terminal; its stdout is a file."""
 
     def __init__(self, command: Sequence[str], *, columns: int = 100, **environment: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-        self.seen = ""
+        self.seen, self._stdout = "", tempfile.TemporaryFile()  # noqa: SIM115  (closed by end; a pipe that nobody reads fills up)
 
         def lead() -> None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -40,7 +41,7 @@ class Terminal:
         self.process = subprocess.Popen(
             command,
             stdin=theirs,
-            stdout=subprocess.PIPE,
+            stdout=self._stdout,
             stderr=theirs,
             env=env,
             preexec_fn=lead,  # noqa: PLW1509  (no threads here yet)
@@ -63,9 +64,11 @@ class Terminal:
         stop = time.monotonic() + seconds
         while self._read():
             assert time.monotonic() < stop, self.text[-3000:]
-        stdout, _ = self.process.communicate(timeout=seconds)
+        code = self.process.wait(timeout=seconds)
         os.close(self._ours)
-        return self.process.returncode, stdout.decode()
+        with self._stdout as file:
+            file.seek(0)
+            return code, file.read().decode()
 
     @property
     def text(self) -> str:

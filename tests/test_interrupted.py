@@ -20,7 +20,7 @@ MOMENTS = ("distill: epoch 1 of", "] int8.03-quantize", "] int8.onnx", "checking
 
 
 def start(folder: Path, *words: str) -> terminal.Terminal:
-    program = [sys.executable, "-m", "toolkit", "run", *words, "--set", "measure.seconds=3"]
+    program = [sys.executable, "-m", "toolkit", "run", *words, "--set", "measure.seconds=1"]
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
     return terminal.Terminal(program, columns=200, TMPDIR=str(temporary), TF_CPP_MIN_LOG_LEVEL="3")

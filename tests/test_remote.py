@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.loopback import HOST, Loopback, serve
+from tests.terminal import HIDE, SHOW, Terminal
 from toolkit.cli import cli
 
 BOARD = """
@@ -61,6 +64,32 @@ def test_bench_measures_there_and_names_the_device(finished: Any, board: Path) -
     rows = json.loads(result.stdout)["measurements"]
     assert {(row["device"], row["source"], row["subject"]) for row in rows} == {("board", "measured", "int8.tflite")}
     assert rows[0]["how"]["version"]
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_while_a_device_is_timing_ends_what_runs_there(
+    finished: Any, board: Path, server: Loopback, presses: int
+) -> None:
+    file = finished.folder / "artifacts" / "int8.tflite"
+    command = [sys.executable, "-m", "toolkit", "bench", str(file), "--device", str(board), "--ssh", HOST]
+    watched = Terminal([*command, "--processes", "2", "--seconds", "50"])
+    watched.wait_for(lambda text: "timing int8.tflite, process 1" in text and bool(workers(server)))
+    for _ in range(presses):
+        watched.press_ctrl_c()
+    code, stdout = watched.end()
+    assert (code, stdout) == (130, "")
+    assert watched.seen.rfind(SHOW) > watched.seen.rfind(HIDE)
+    assert any((not workers(server) and not left(server)) or time.sleep(0.1) for _ in range(300))
+
+
+def workers(server: Loopback) -> list[str]:
+    """Programs that run there, out of its folder for temporary files."""
+    found = subprocess.run(["pgrep", "-f", f"{server.temporary}/.*job-"], capture_output=True, text=True, check=False)
+    return found.stdout.split()
+
+
+def left(server: Loopback) -> list[str]:
+    return [path.name for path in server.temporary.iterdir() if not path.name.startswith("edgekit-lease-")]
 
 
 def test_bench_without_a_host_says_what_to_give(finished: Any, board: Path) -> None:
