@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -18,6 +19,8 @@ from toolkit.core import Progress
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, StageError
 from toolkit.exporters import onnx_file, tflite_file
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def value(manifest: runs.Manifest, subject: str, name: str, device: str = "") -> float:
@@ -214,6 +217,32 @@ def test_interrupt_says_so_in_the_manifest_and_leaves_no_process(
     assert (manifest.status, manifest.error) == ("failed", "interrupted by the user")
     assert not converter_processes()
     assert not (tmp_path / "run" / "scratch").exists()
+
+
+def test_manifest_of_a_run_fits_the_published_schema(finished: Any) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "docs" / "manifest.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(json.loads((finished.folder / "manifest.json").read_text()))
+
+
+def test_log_has_every_line_its_time_and_what_ran(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "log.txt").unlink()
+    shown: list[Progress] = []
+    wrong = "variants.int8.passes.quantize.layers={nowhere='float32'}"  # its own process finds that out
+    with pytest.raises(InputError, match="nowhere"):
+        pipeline.run(recipe_file, model=digits_model, resume=tmp_path / "run", overrides=[wrong], emit=shown.append)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    for progress in shown:
+        assert not progress.keep or re.search(rf"(?m)^[-0-9T:]+Z {re.escape(progress.text)}$", log), progress.text
+    assert f"edgekit 0.1.0 run: recipe {recipe_file}" in log
+    for package in ("tensorflow", "keras", "onnxruntime", "numpy"):
+        assert f"{package} {finished.manifest.versions[package]}" in log
+    assert log.count("Traceback (most recent call last)") >= 2  # where it was found, and where it was asked for
+    assert "toolkit/passes/quantize.py" in log
+    assert not any("Traceback" in progress.text for progress in shown)
 
 
 def test_every_split_is_a_named_sample_whose_images_are_listed(finished: Any) -> None:
