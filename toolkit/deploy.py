@@ -22,6 +22,7 @@ from toolkit.core import Progress, Session
 from toolkit.deployed import Deployed, Record, State
 from toolkit.devices import DeviceProfile, load_device, open_session, reached, safe_name
 from toolkit.errors import EdgekitError, GateError, InputError, StageError, UnavailableError, UnsupportedError
+from toolkit.parts import Part
 from toolkit.reference import Smoke
 
 KEPT = 3  # versions that stay: the current one, and what --rollback can go back to
@@ -146,12 +147,17 @@ class _Work:
         version = state.next(packed.sha256)
         archive = self.scratch / "bundle.tar"
         archive.write_bytes(packed.archive)
-        self.emit(Progress(f"sending {len(packed.archive):,} bytes to {self.device}", keep=True))
+        steps = 4 if smoke else 3
+        self.emit(Part.of(f"sending {len(packed.archive):,} bytes to {self.device}", 1, steps))
         pushed = self.session.push(archive)
         try:
+            self.emit(Part.of("unpacking it there, and checking every file by hash", 2, steps))
             incoming = self.shelf.unpack(state, pushed, len(packed.archive), packed.folder)
             self.shelf.verify(incoming, _hashes(packed))
+            if smoke:
+                self.emit(Part.of(f"smoke test of {packed.bundle.artifact} on {self.device}", 3, steps))
             tried = self._try(incoming, packed.bundle, packed.files) if smoke else None
+            self.emit(Part.of("making it current", steps, steps))
             self.shelf.keep(state, incoming, self._record(state, packed, version, tried))
             self.shelf.switch(state, version)
         except BaseException:
@@ -174,6 +180,8 @@ class _Work:
 
     def again(self, state: State, packed: Packed, *, smoke: bool) -> Deployment:
         """It is current already, and whole: only tried."""
+        if smoke:
+            self.emit(Progress(f"smoke test of {packed.bundle.artifact} on {self.device}", keep=True))
         tried = self._try(state.path(state.current), packed.bundle, packed.files) if smoke else None
         return self._deployment(state, state.current, packed.bundle, packed.sha256, smoke=tried, switched=False)
 
@@ -193,6 +201,7 @@ class _Work:
         tried = None
         if smoke:
             wanted = [n for n in bundle.files if n.startswith(f"{REFERENCE}/") or n == f"{bundle.file}.json"]
+            self.emit(Progress(f"smoke test of {bundle.artifact} on {self.device}", keep=True))
             tried = self._try(folder, bundle, self.shelf.fetch(folder, wanted, bundle.files))
         self.shelf.switch(state, version)
         return self._deployment(state, version, bundle, record.archive, smoke=tried, switched=True)
@@ -201,7 +210,6 @@ class _Work:
         """What the file in this folder answers there, by its reference; GateError where that is something else."""
         from toolkit.checks import inference
 
-        self.emit(Progress(f"smoke test of {bundle.artifact} on {self.device}", keep=True))
         here = self.scratch / "bundle"
         (here / REFERENCE).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -218,6 +226,7 @@ class _Work:
             prepared=reference.inputs(artifact, contract, images, self.scratch / "inputs"),
             folder=self.scratch / "outputs",
             threads=1,
+            emit=self.emit,
         )
         version, head = answer.versions.get(runtime.use, ""), contract.outputs[0].meaning
         found = reference.compare(answer, expected, here / REFERENCE, head=head, version=version)
