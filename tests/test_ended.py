@@ -44,3 +44,31 @@ def test_ctrl_c_once_cleans_up_and_twice_ends_at_once(wait: str, presses: int) -
     assert "Traceback" not in watched.text
     assert gone(int(stdout))
     assert watched.seen.rfind(terminal.SHOW) > watched.seen.rfind(terminal.HIDE) >= 0
+
+
+# A command during which Ctrl-C comes, and what becomes of the KeyboardInterrupt on its way up
+ODD = """
+import os, signal
+from toolkit import cli, pipeline
+from toolkit.errors import UnavailableError
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000000): pass
+def through_exec(**options):
+    exec("interrupt()", {"interrupt": interrupt})
+def of_a_library(**options):
+    try: interrupt()
+    except KeyboardInterrupt: raise SystemError("<built-in function> returned a result with an exception set")
+def of_ours(**options):
+    try: interrupt()
+    except KeyboardInterrupt: raise UnavailableError("numpy", "cannot be imported")
+pipeline.run = HOW
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("how", ["through_exec", "of_a_library", "of_ours"])
+def test_ctrl_c_is_known_whatever_a_library_makes_of_it(how: str) -> None:
+    watched = terminal.Terminal([*terminal.python(ODD.replace("HOW", how)), "run", "digits-demo"], TERM="dumb")
+    assert watched.end(seconds=60) == (130, "")
+    assert watched.text.strip() == "interrupted"

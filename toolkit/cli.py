@@ -34,7 +34,7 @@ from toolkit.cli_options import (
     set_option,
     ssh_option,
 )
-from toolkit.ended import INTERRUPTED, Ended, listen
+from toolkit.ended import INTERRUPTED, Ended, forget, interrupted, listen
 from toolkit.errors import EdgekitError
 
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
@@ -49,15 +49,19 @@ class Edgekit(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except EdgekitError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
         except Ended as error:
-            click.echo(str(error), err=True)
-            ctx.exit(128 + error.signal)
+            words, code = str(error), 128 + error.signal
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
+            words, code = "interrupted", INTERRUPTED
+        except Exception as error:
+            if interrupted():
+                words, code = "interrupted", INTERRUPTED
+            elif isinstance(error, EdgekitError):
+                words, code = f"error: {error}", error.exit_code
+            else:
+                raise
+        click.echo(words, err=True)
+        raise click.exceptions.Exit(code)
 
 
 @click.group(cls=Edgekit, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -413,3 +417,5 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        forget()

@@ -34,6 +34,20 @@ def listen() -> None:
         signal.signal(signal.SIGINT, _interrupt)
 
 
+def interrupted() -> bool:
+    """Whether Ctrl-C was heard: libraries in C make other exceptions of it, so that whatever is raised then is it."""
+    return signal.getsignal(signal.SIGINT) is _at_once
+
+
+def forget() -> None:
+    """Have the exit code be the one that is given.
+
+    Python ends itself by SIGINT where a KeyboardInterrupt went through an `exec` (a dataclass that is made has one),
+    though it was caught afterwards; the next `exec` makes it forget that.
+    """
+    exec("")
+
+
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise Ended(number)
 

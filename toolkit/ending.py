@@ -9,9 +9,12 @@ from time import perf_counter
 
 from toolkit import runs
 from toolkit.core import Progress
+from toolkit.ended import interrupted
 from toolkit.errors import EdgekitError, UnavailableError
 from toolkit.parts import Emit
 from toolkit.run_log import RunLog
+
+USER = "interrupted by the user"
 
 
 @contextmanager
@@ -34,21 +37,21 @@ def ending(run: runs.Run, log: RunLog, emit: Emit, scratch: Path) -> Iterator[No
     try:
         yield
     except KeyboardInterrupt as error:
-        failed(error, str(error) or "interrupted by the user")
+        failed(error, str(error) or USER)
         hint()
         raise
     except EdgekitError as error:
-        failed(error, str(error))
+        failed(error, USER if interrupted() else str(error))
         hint()
         raise
     except OSError as error:
         place = str(error.filename or run.folder)
         known = UnavailableError(place, error.strerror or str(error), "free some space, or choose another --out")
-        failed(error, str(known))
+        failed(error, USER if interrupted() else str(known))
         hint()
         raise known from error
     except Exception as error:
-        failed(error, f"{type(error).__name__}: {error}")
+        failed(error, USER if interrupted() else f"{type(error).__name__}: {error}")
         raise
     finally:
         runs.remove_scratch(scratch)
