@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests import terminal
@@ -68,7 +71,9 @@ cli.main()
 
 
 @pytest.mark.parametrize("how", ["through_exec", "of_a_library", "of_ours"])
-def test_ctrl_c_is_known_whatever_a_library_makes_of_it(how: str) -> None:
-    watched = terminal.Terminal([*terminal.python(ODD.replace("HOW", how)), "run", "digits-demo"], TERM="dumb")
+def test_ctrl_c_is_known_whatever_a_library_makes_of_it(how: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD.replace("HOW", how))
+    command = [sys.executable, "-m", "odd", "run", "digits-demo"]
+    watched = terminal.Terminal(command, TERM="dumb", PYTHONPATH=f"{terminal.ROOT}:{tmp_path}")
     assert watched.end(seconds=60) == (130, "")
     assert watched.text.strip() == "interrupted"

@@ -42,8 +42,8 @@ def interrupted() -> bool:
 def forget() -> None:
     """Have the exit code be the one that is given.
 
-    Python ends itself by SIGINT where a KeyboardInterrupt went through an `exec` (a dataclass that is made has one),
-    though it was caught afterwards; the next `exec` makes it forget that.
+    `python -m` ends itself by SIGINT where a KeyboardInterrupt went through an `exec` (a dataclass that is made has
+    one), though it was caught afterwards; the next `exec` makes it forget that.
     """
     exec("")
 
