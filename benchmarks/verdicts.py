@@ -1,7 +1,7 @@
-"""Three real networks whose int8 files collapse, lose a few points, and pass: verdict, layer at fault, and advice.
+"""Real networks whose int8 files collapse, lose a few points, and pass: the verdict, the layer at fault, the advice.
 
 Beside each verdict stands what one would have seen without a gate: one number of top-1 before and after. The runs are
-those of `edgekit run post-training-int8`; the first two leave out its correction of biases, as other converters do.
+those of `edgekit run post-training-int8`; all but the last leave out its correction of biases, as other converters do.
 
     python benchmarks/verdicts.py --data DIR [--test N] [--out DIR] [--only NAME ...] [--sensitivity]
 
@@ -30,6 +30,14 @@ IMAGENET = (
     "data.num_classes=1000",
     "data.splits.calibration=calib",
     "data.splits.test=eval",
+)
+CIFAR = (
+    "data.held_out={{path='{data}/cifar10_jpeg_test10k.npz'}}",
+    "data.splits.train=1000",
+    "data.splits.selection={rest}",
+    "data.splits.test={test}",
+    "budget.max_accuracy_drop=0.01",
+    "budget.min_agreement=0.95",
 )
 PLAIN = "variants.int8.passes.quantize.corrections=[]"
 PER_TENSOR = "variants.int8.passes.quantize.granularity=per_tensor"
@@ -62,18 +70,18 @@ CASES = (
         (*IMAGENET, PLAIN, 'variants.int8.export=["tflite"]', "budget.min_agreement=0.95"),
     ),
     Case(
+        "starved",
+        "ResNet20, TFLite, ranges from a single image",
+        "resnet20_cifar10_jpeg.keras",
+        "cifar10_jpeg_train50k.npz",
+        (*CIFAR, PLAIN, "data.splits.calibration=1", 'variants.int8.export=["tflite"]'),
+    ),
+    Case(
         "passes",
         "ResNet20, TFLite and ONNX, a scale for each channel",
         "resnet20_cifar10_jpeg.keras",
         "cifar10_jpeg_train50k.npz",
-        (
-            "data.held_out={{path='{data}/cifar10_jpeg_test10k.npz'}}",
-            "data.splits.train=1000",
-            "data.splits.selection={rest}",
-            "data.splits.test={test}",
-            "budget.max_accuracy_drop=0.01",
-            "budget.min_agreement=0.95",
-        ),
+        CIFAR,
     ),
 )
 
