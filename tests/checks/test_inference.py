@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from toolkit.checks import inference
-from toolkit.core import Artifact, Batch, Signature, TensorSpec
+from toolkit.core import Artifact, Batch, Progress, Signature, TensorSpec
 from toolkit.errors import InputError, StageError
 
 
@@ -68,15 +68,17 @@ def test_each_form_of_a_split_is_prepared_once_and_when_it_is_asked_for(tmp_path
         def pixels(self) -> Split:
             return self
 
-    said: list[str] = []
+    said: list[Progress] = []
     specs = artifact().signature.inputs
     split: Any = Split()
-    inputs = inference.OnDisk(split, specs, tmp_path, what="test", emit=lambda progress: said.append(progress.text))
+    inputs = inference.OnDisk(split, specs, tmp_path, what="test", emit=said.append)
     assert (Split.read, said) == (0, [])
     first, pixels = inputs.paths()["image"], inputs.paths(pixels=True)["image"]
     assert (inputs.paths()["image"], inputs.paths(pixels=True)["image"], Split.read) == (first, pixels, 2)
     assert (np.load(first).dtype, np.load(pixels).dtype) == (np.float32, np.uint8)
-    assert said == ["preparing 130 test images", "preparing 130 test images as pixels"]
+    words = ["preparing 130 test images", "preparing 130 test images as pixels"]
+    assert [progress.text for progress in said if progress.keep] == words
+    assert [progress.fraction for progress in said[1:4]] == [64 / 130, 128 / 130, 1.0]
 
 
 def test_prepared_inputs_hold_every_row_in_order(tmp_path: Path) -> None:
