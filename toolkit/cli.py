@@ -34,9 +34,10 @@ from toolkit.cli_options import (
     set_option,
     ssh_option,
 )
+from toolkit.cli_verdicts import COMMANDS as VERDICTS
+from toolkit.cli_verdicts import OUTCOME_CODES
 from toolkit.errors import EdgekitError
 
-OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 EPILOG = """Exit codes: 0 done and every gate passed; 1 a gate failed; 2 a mistake in the command, recipe or data;
@@ -398,7 +399,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
 
 
-for _command in DEPLOYING:
+for _command in (*DEPLOYING, *VERDICTS):
     cli.add_command(_command)
 cli.add_command(device)
 cli.add_command(init)

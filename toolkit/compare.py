@@ -25,6 +25,8 @@ STEADY = frozenset(
     {"size_bytes", "gzip_bytes", "entropy_bytes", "zeros", "clusters", "macs", "parameters", "arena_kib", "arena_bytes"}
 )
 """Quantities without chance in them: any difference is a change."""
+COUNTED = ("samples", "process_ms", "stable")
+"""What a clock gave, in `how`: never the same twice, and no setting."""
 SAME_MACHINE = ("python",)
 """Facts of a host that may differ without its being another host."""
 
@@ -196,9 +198,8 @@ def _modes(old: Measurement | None, new: Measurement | None) -> str:
 
 def _settings(old: Measurement, new: Measurement) -> str:
     """How the number was got, where that differs: other threads, another runtime."""
-    return ", ".join(
-        f"{item.where}: {item.before or '-'} to {item.after or '-'}" for item in _differences(old.how, new.how)
-    )
+    one, two = ({key: item for key, item in each.how.items() if key not in COUNTED} for each in (old, new))
+    return ", ".join(f"{item.where}: {item.before or '-'} to {item.after or '-'}" for item in _differences(one, two))
 
 
 def _judge(name: str, change: float, interval: Interval | None) -> tuple[Judgement, str]:

@@ -403,7 +403,7 @@ def _repair_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]
         yield f"{where}: rung qat needs the train split. Fix: set data.splits.train, or leave the rung out"
     if not any(map(repairable, stages)):
         yield f"{where}: no variant has a static quantize pass of its own. Fix: leave [repair] out"
-    if not any(gate.statistical_gates(target.budget) for target in recipe.targets):
+    if not any(gate.gates_on_answers(target.budget) for target in recipe.targets):
         yield f"{where}: no budget says what may be lost. Fix: set budget.max_accuracy_drop"
 
 
