@@ -14,76 +14,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.run_by_hand import CLASSES, FILE, HERE, IMAGES, make_run
 from toolkit import runs
 from toolkit.checks import gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
-from toolkit.checks.details import Details
-from toolkit.checks.parity import measure_parity
 from toolkit.cli import cli
-from toolkit.core import Budget, Measurement, TensorSpec
+from toolkit.core import Budget
 from toolkit.errors import InputError
 from toolkit.rejudging import rejudge
 from toolkit.split_records import LABELS, Labelled
 
-MS = 1_000_000
-CLASSES = ("cat", "dog", "owl")
-FILE = "phone.tflite"
-HERE = "this-machine"
-OUTPUT = TensorSpec("classes", (None, 3), "float32", "softmax")
-IMAGES = 900
-
-
-def scores(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probabilities that decide for the label where `right`, else for the class after it."""
-    decided = np.where(right, labels, (labels + 1) % 3)
-    return np.asarray(np.eye(3)[decided] * 0.8 + 0.1, np.float32)
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The file loses 5 of 900 images, all of them dogs; eight processes of it take about 4 ms."""
-    labels = np.arange(IMAGES) % 3
-    right = np.arange(IMAGES) % 10 > 0  # 90% of the original's
-    lost = right & ~((labels == 1) & (np.cumsum(right & (labels == 1)) <= 5))
-    data = Labelled("test", "sha256:t", CLASSES, labels, "classes")
-    original = Predictions("original", scores(right, labels), "softmax")
-    own = Predictions(FILE, scores(lost, labels), "softmax", HERE)
-    found = [*measure_accuracy(own, data, original=original).measurements, *measure_parity(own, original, data)]
-    found.append(Measurement(FILE, "size_bytes", 40 * 1024, "B", "computed"))
-    found.append(Measurement(FILE, "latency_p50_ms", 4.0, "ms", "measured", HERE, how={"processes": 8}))
-    folder = tmp_path / "run"
-    samples = folder / "samples"
-    samples.mkdir(parents=True)
-    np.savez(samples / "original.answers.npz", classes=original.outputs, **{"example ids": np.arange(IMAGES)})
-    np.savez(samples / f"{FILE}@{HERE}.answers.npz", classes=own.outputs, **{"example ids": np.arange(IMAGES)})
-    np.savez(samples / LABELS, labels=labels, task="classes", fingerprint="sha256:t")
-    np.savez(samples / f"{FILE}@{HERE}.latency.npz", *[np.full(9, (4 + i / 10) * MS) for i in range(8)])
-    record = runs.ArtifactRecord(
-        FILE, "phone", "original", f"artifacts/{FILE}", "tflite", "int8", 40 * 1024, "", (), (OUTPUT,)
-    )
-    reference = replace(record, name="original.tflite", variant="original")
-    own_budget = Budget(max_accuracy_drop=0.02).model_dump(mode="json")
-    manifest = runs.Manifest(
-        name="small",
-        status="done",
-        started="",
-        recipe={
-            "targets": [{"device": HERE, "variants": ["phone"], "budget": own_budget}],
-            "budget": {"max_accuracy_drop": 0.02},
-        },
-        seed=0,
-        host={},
-        versions={},
-        classes=CLASSES,
-        outcome="PASS",
-        data=(runs.DataRecord("test", IMAGES, "sha256:t", "made"),),
-        artifacts=(reference, record),
-        stages=(runs.StageRecord(f"answers:{FILE}@{HERE}", "litert", "check", FILE, "k", {}, 0.0),),
-        measurements=tuple(found),
-        details={"original": Details("softmax"), FILE: Details("softmax", HERE)},
-    )
-    runs.Run(folder, manifest).update()
-    return folder
+    return make_run(tmp_path / "run")
 
 
 def limits(folder: Path, text: str) -> Path:

@@ -356,21 +356,6 @@ def report(directory: Path, out: Path | None) -> None:
     click.echo(write_report(directory, out))
 
 
-@cli.command(short_help="Say what changed between two runs.")
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="As Markdown, for a pull request.")
-@json_option
-def compare(before: Path, after: Path, markdown: bool, as_json: bool) -> None:
-    """Say what changed between the runs in BEFORE and AFTER."""
-    from toolkit import compare as comparing
-    from toolkit.runs import read
-
-    found = comparing.compare(read(before), read(after))
-    text = comparing.markdown if markdown else comparing.text
-    print_result(as_json, lambda: comparing.as_dict(found), lambda: text(found).splitlines())
-
-
 @cli.command(short_help="Say what is installed and what is missing.")
 @json_option
 @click.pass_context

@@ -6,12 +6,11 @@ beside it, what each process gave from the raw samples of latency. What is not t
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit import runs
 from toolkit.budget_file import Limits, merged, name_of, read_limits
@@ -19,15 +18,11 @@ from toolkit.checks import gate, processes
 from toolkit.checks.evidence import Evidence
 from toolkit.core import Budget, Measurement, Verdict
 from toolkit.errors import InputError
-from toolkit.judging import EXAMPLE_IDS, HERE, NOT_JUDGED
+from toolkit.judging import HERE, NOT_JUDGED
+from toolkit.kept import UNREADABLE, AbsentError, Kept
 from toolkit.plan import REFERENCE
-from toolkit.split_records import Labelled, labelled
-
-if TYPE_CHECKING:
-    from toolkit.core import Array
 
 ON_EVIDENCE = ("max_class_drop", "max_error_increase", "min_cosine")  # judged on more than the manifest's counts
-UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -88,9 +83,9 @@ def rejudge(folder: Path, budget: Path | None = None, *, write: bool = False) ->
     pairs = [(record, device) for record in judged for device in _devices(manifest, record, limits)]
     asked = [limits.of(record.variant, device) for record, device in pairs]
     comparisons = sum(map(gate.statistical_gates, asked))
-    kept, verdicts = _Kept(folder, manifest), []
+    known, verdicts = _Known(folder, manifest), []
     for (record, device), own in zip(pairs, asked, strict=True):
-        facts, why = kept.facts(record.name, device, own)
+        facts, why = known.facts(record.name, device, own)
         found = gate.judge(record.name, device, budget=own, facts=facts, comparisons=comparisons)
         verdicts += [_with_reason(verdict, why.get(verdict.gate, "")) for verdict in found]
     before = {(each.artifact, each.device, each.gate): each.outcome for each in manifest.verdicts}
@@ -143,12 +138,11 @@ def _devices(manifest: runs.Manifest, record: runs.ArtifactRecord, limits: Limit
 # ---------------------------------------------------------------- what is known
 
 
-class _Kept:
-    """What a run has kept."""
+class _Known:
+    """What is known of a run's files."""
 
     def __init__(self, folder: Path, manifest: runs.Manifest) -> None:
-        self.folder, self.manifest = folder / "samples", manifest
-        self._labelled: Labelled | None = None
+        self.kept, self.manifest = Kept(folder, manifest), manifest
 
     def facts(self, artifact: str, device: str, budget: Budget) -> tuple[gate.Facts, dict[str, str]]:
         """What a file is judged on there, and for each gate why it has nothing to judge on, or less than it had."""
@@ -181,8 +175,8 @@ class _Kept:
         if measured.source != "measured" or processes.EACH in measured.how:
             return measured
         try:
-            raw = self._arrays(f"{measured.subject}@{measured.device}.latency.npz")
-            told = processes.told(processes.each(tuple(raw.values()), measured.name))
+            raw = self.kept.processes(measured.subject, measured.device)
+            told = processes.told(processes.each(raw, measured.name))
         except UNREADABLE as error:
             why |= {name: str(error) for name, of in gate.LATENCY.items() if of == measured.name}
             return measured
@@ -190,46 +184,10 @@ class _Kept:
 
     def _evidence(self, artifact: str, device: str) -> Evidence:
         """Resamples and counts by class, from the answers."""
-        from toolkit.checks.accuracy import Predictions, measure_accuracy
+        from toolkit.checks.accuracy import measure_accuracy
 
-        details = self.manifest.details.get(REFERENCE)
-        if details is None or not details.head:
-            raise AbsentError("the manifest does not say what the original's output means")
-        if self._labelled is None:
-            self._labelled = self._labels()
-        one, two = (self._outputs(name) for name in (REFERENCE, f"{artifact}@{device}"))
-        head: Any = details.head
-        before, after = Predictions(REFERENCE, one, head), Predictions(artifact, two, head, device)
-        return measure_accuracy(after, self._labelled, original=before).evidence
-
-    def _outputs(self, name: str) -> Array:
-        arrays = self._arrays(f"{name}.answers.npz")
-        first = next((array for key, array in arrays.items() if key != EXAMPLE_IDS), None)
-        if first is None:
-            raise AbsentError(f"samples/{name}.answers.npz holds no answers")
-        return first
-
-    def _labels(self) -> Labelled:
-        found = labelled(self.folder, self.manifest.classes)
-        if found is None:
-            raise AbsentError("samples/ holds no labels of the test images (an earlier version kept none)")
-        test = next((record for record in self.manifest.data if record.split == "test"), None)
-        if test is None or test.fingerprint != found.fingerprint:
-            raise AbsentError("the labels in samples/ are of other images than the run's test split")
-        return found
-
-    def _arrays(self, name: str) -> dict[str, Array]:
-        import numpy as np
-
-        path = self.folder / name
-        if not path.is_file():
-            raise AbsentError(f"samples/{name} is not there")
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-
-
-class AbsentError(ValueError):
-    """Something that the run did not keep, or keeps no longer."""
+        before, after = self.kept.predictions(REFERENCE), self.kept.predictions(artifact, device)
+        return measure_accuracy(after, self.kept.labels(), original=before).evidence
 
 
 def _on_evidence(budget: Budget, facts: gate.Facts) -> tuple[str, ...]:
