@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from tests.run_by_hand import CLASSES, FILE, HERE, IMAGES, make_run
 from toolkit import runs
+from toolkit.budget_file import read_limits
 from toolkit.checks import gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.cli import cli
@@ -178,6 +179,62 @@ def test_recipe_is_taken_for_its_limits(run: Path) -> None:
     max_size_kib = 39"""
     made = rejudge(run, limits(run, text))
     assert outcomes(made) == {(HERE, "max_size_kib"): "FAIL"}
+
+
+def test_limits_of_a_variant_that_the_run_has_not_are_told(run: Path) -> None:
+    text = f"""[budget]
+    max_size_kib = 41
+    [[targets]]
+    device = "{HERE}"
+    variants = ["tablet"]
+    budget = {{ max_size_kib = 39 }}"""
+    made = rejudge(run, limits(run, text))
+    assert made.outcome == "PASS"
+    assert made.notes == (f"limits for variant 'tablet' on {HERE} judge nothing here: the run has no such variant",)
+
+
+def test_plan_and_gate_read_the_same_limits_of_each_device(tmp_path: Path) -> None:
+    """A target's own limits over those of [budget], which hold for what it does not set."""
+    from toolkit.plan import make_plan
+    from toolkit.recipe_reader import load_recipe
+
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"""schema = 1
+    [model]
+    source = "m.keras"
+    [data]
+    use = "digits"
+    splits = {{ test = 100 }}
+    [budget]
+    max_accuracy_drop = 0.01
+    max_size_kib = 100
+    [[variants]]
+    name = "phone"
+    export = ["tflite"]
+    [[variants]]
+    name = "server"
+    export = ["onnx"]
+    [[targets]]
+    device = "{HERE}"
+    budget = {{ max_latency_p50_ms = 3 }}
+    [[targets]]
+    device = "raspberry-pi-4"
+    variants = ["phone"]
+    budget = {{ max_latency_p50_ms = 30, max_size_kib = 50 }}""")
+    read = read_limits(path, ())
+    checks = [check for check in make_plan(load_recipe(path)).checks if not check.artifact.startswith("original")]
+    assert {(check.artifact, check.device.name) for check in checks} == {
+        ("phone.tflite", HERE),
+        ("server.onnx", HERE),
+        ("phone.tflite", "raspberry-pi-4"),
+    }
+    for check in checks:
+        variant, device = check.artifact.split(".")[0], check.device.name
+        budget = read.of(variant, device)
+        assert budget == check.budget
+        assert (budget.max_accuracy_drop, budget.max_latency_p50_ms) == (0.01, 3 if device == HERE else 30)
+        assert budget.max_size_kib == (100 if device == HERE else 50)
+    assert read.of("server", "raspberry-pi-4") == read.default
 
 
 @pytest.mark.parametrize(

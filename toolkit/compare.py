@@ -36,7 +36,7 @@ STEADY = frozenset(
     {"size_bytes", "gzip_bytes", "entropy_bytes", "zeros", "clusters", "macs", "parameters", "arena_kib", "arena_bytes"}
 )
 """Quantities without chance in them: any difference is a change."""
-COUNTED = ("samples", "process_ms", "stable")
+COUNTED = ("samples", "processes", "process_ms", "stable")
 """What a clock gave, in `how`: never the same twice, and no setting."""
 SAME_MACHINE = ("python",)
 """Facts of a host that may differ without its being another host."""

@@ -89,7 +89,7 @@ def rejudge(folder: Path, budget: Path | None = None, *, write: bool = False) ->
         found = gate.judge(record.name, device, budget=own, facts=facts, comparisons=comparisons)
         verdicts += [_with_reason(verdict, why.get(verdict.gate, "")) for verdict in found]
     before = {(each.artifact, each.device, each.gate): each.outcome for each in manifest.verdicts}
-    notes = (f"the run's status is {manifest.status}: {manifest.error}",) if manifest.status != "done" else ()
+    notes = tuple(_notes(manifest, limits))
     made = Rejudged(str(folder), limits.source, gate.run_outcome(verdicts), tuple(verdicts), before, notes)
     if write:
         _write(folder, manifest, made)
@@ -103,6 +103,16 @@ def _write(folder: Path, manifest: runs.Manifest, made: Rejudged) -> None:
     told = f"judged again at {day} by the limits of {made.budget}, which are not those of the recipe shown here"
     runs.Run(folder, manifest).update(verdicts=made.verdicts, outcome=made.outcome, warnings=(*manifest.warnings, told))
     write_report(folder)
+
+
+def _notes(manifest: runs.Manifest, limits: Limits) -> Iterator[str]:
+    """What the verdicts do not say."""
+    if manifest.status != "done":
+        yield f"the run's status is {manifest.status}: {manifest.error}"
+    variants = {record.variant for record in manifest.artifacts}
+    for device, variant in limits.devices:
+        if variant and variant not in variants:
+            yield f"limits for variant {variant!r} on {device} judge nothing here: the run has no such variant"
 
 
 def _with_reason(verdict: Verdict, why: str) -> Verdict:
