@@ -90,6 +90,16 @@ def test_changes_are_judged(name: str, old: Any, new: Any, judgement: str) -> No
     assert only(made(number(name, *old)), made(number(name, *new))).judgement == judgement
 
 
+def test_no_latency_verdict_on_too_few_processes() -> None:
+    """Two processes hold a typical one half of the time, whatever their distance."""
+    few = [replace(number("latency_p50_ms", at), interval=Interval(at, at + 0.1, 0.5, "two")) for at in (10.0, 12.0)]
+    change = only(made(few[0]), made(few[1]))
+    assert (change.judgement, change.reason) == (
+        "unclear",
+        "its interval holds at 50% only: measure in more processes",
+    )
+
+
 def test_no_latency_verdict_across_hosts_but_size_is_judged() -> None:
     elsewhere = {**HOST, "cpu": "A76"}
     pair = (number("latency_p50_ms", 10, 9.9, 10.1), number("size_bytes", 100))

@@ -117,6 +117,14 @@ def test_small_differences_are_none_and_gains_are_told(
     assert made.worse == ()
 
 
+def test_what_the_runs_timed_themselves_is_no_verdict_beside_it(tmp_path: Path, bench: Bench) -> None:
+    before, after = pair(tmp_path, content=b"4.4", host={"cpu": "one"}, milliseconds=9.0)
+    found = compare_runs(before, after, bench=True).comparison
+    assert found.same_host
+    (change,) = [item for item in found.measurements if item.name == "latency_p50_ms"]
+    assert (change.judgement, change.reason) == ("not compared", "timed in turn instead")
+
+
 def test_same_bytes_are_not_timed(tmp_path: Path, bench: Bench) -> None:
     made = compare_runs(*pair(tmp_path), bench=True)
     (timed,) = made.comparison.retimed

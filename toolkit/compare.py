@@ -36,6 +36,8 @@ STEADY = frozenset(
     {"size_bytes", "gzip_bytes", "entropy_bytes", "zeros", "clusters", "macs", "parameters", "arena_kib", "arena_bytes"}
 )
 """Quantities without chance in them: any difference is a change."""
+SURE = 0.9
+"""Least confidence of a verdict on a time: that of five processes; two hold a typical one in half of all cases."""
 COUNTED = ("samples", "processes", "process_ms", "stable")
 """What a clock gave, in `how`: never the same twice, and no setting."""
 SAME_MACHINE = ("python",)
@@ -243,6 +245,8 @@ def _judge(name: str, change: float, interval: Interval | None) -> tuple[Judgeme
         return direction(name, change), ""
     if interval is None:
         return ("changed" if name not in TIMES else "unclear"), "no interval"
+    if name in TIMES and interval.confidence < SURE:
+        return "unclear", f"its interval holds at {100 * interval.confidence:.3g}% only: measure in more processes"
     if interval.low <= 0 <= interval.high:
         return ("same" if change == 0 else "unclear"), "" if change == 0 else "the interval holds 0"
     return direction(name, change), ""

@@ -22,6 +22,7 @@ from toolkit.devices import DeviceProfile, load_device, open_session, reached
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError, UnsupportedError
 from toolkit.plan import REFERENCE
+from toolkit.report.numbers import TIMES
 from toolkit.runs import ArtifactRecord, Manifest
 
 CONFIDENCE = 0.95
@@ -81,7 +82,14 @@ def retime(  # the command's options, one by one
         with session.alone():
             _time(unlike, session, spec, rounds, emit)
     made = tuple(_judged(pair, profile.name, len(unlike), tolerance) for pair in pairs)
-    return replace(comparison, retimed=made, not_retimed=refused)
+    timed = {each.subject for each in made}
+    changes = tuple(
+        replace(change, judgement="not compared", reason="timed in turn instead")
+        if change.name in TIMES and change.device == profile.name and change.subject in timed
+        else change
+        for change in comparison.measurements
+    )
+    return replace(comparison, measurements=changes, retimed=made, not_retimed=refused)
 
 
 def _time(pairs: Sequence[_Pair], session: Session, spec: MeasureSpec, rounds: int, emit: Emit) -> None:
