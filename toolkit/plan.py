@@ -102,6 +102,8 @@ def make_plan(recipe: Recipe) -> Plan:
     for stage in stages:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
+    judged = [check for check in checks if check.runtime and not check.artifact.startswith(f"{REFERENCE}.")]
+    notes += gate.too_few_processes((each.device.name, each.measure.processes, each.budget) for each in judged)
     notes += expected.to_plan((check.device for check in checks), recipe.model.source)
     problems += ordering.problems(stages)
     problems += _kind_problems(stages, kind)

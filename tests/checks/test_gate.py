@@ -18,6 +18,7 @@ from toolkit.checks.gate import (
     judge,
     run_outcome,
     statistical_gates,
+    too_few_processes,
 )
 from toolkit.core import Budget, Interval, Measurement, Verdict
 from toolkit.engine.statistics import Paired, bonferroni, paired_interval
@@ -246,6 +247,16 @@ def test_statistical_gates_are_counted() -> None:
     assert statistical_gates(Budget()) == 0
     assert statistical_gates(Budget(max_latency_p50_ms=1, max_latency_p90_ms=1, min_agreement=0.9)) == 3
     assert gates_on_answers(Budget(max_latency_p50_ms=1, max_latency_p90_ms=1, min_agreement=0.9)) == 1
+
+
+def test_plan_says_how_many_processes_a_latency_gate_needs() -> None:
+    """Four verdicts at 95%: 1.25% for each, 0.625% an end; seven processes have 1/128, eight 1/256."""
+    timed, other = Budget(max_latency_p50_ms=1, max_accuracy_drop=0.1), Budget(max_accuracy_drop=0.1)
+    asked = [("pi", 7, timed), ("pi", 8, timed)]
+    assert list(too_few_processes(asked)) == [
+        "pi: 7 processes cannot hold a latency gate at the run's confidence: measure.processes = 8 would"
+    ]
+    assert not list(too_few_processes([("pi", 1, other), ("pi", 0, timed)]))  # 0 measures none, which is said elsewhere
 
 
 @pytest.mark.parametrize(

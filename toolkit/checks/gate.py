@@ -8,7 +8,7 @@ out among all such verdicts of a run (Bonferroni). Intervals are two-sided, so a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -96,6 +96,21 @@ def statistical_gates(budget: Budget) -> int:
 def gates_on_answers(budget: Budget) -> int:
     """How many of them rest on what a file answers."""
     return sum(getattr(budget, name) is not None for name in STATISTICAL)
+
+
+def too_few_processes(asked: Iterable[tuple[str, int, Budget]]) -> Iterator[str]:
+    """Of (device, processes, budget) of every file of a run: where latency gates will be wider than they need be."""
+    asked = list(asked)
+    comparisons = sum(statistical_gates(budget) for _, _, budget in asked)
+    for device, count, budget in asked:
+        if count and any(getattr(budget, name) is not None for name in LATENCY):
+            from toolkit.engine.latency import processes_needed
+            from toolkit.engine.statistics import bonferroni
+
+            needed = processes_needed(bonferroni(budget.confidence, comparisons))
+            if count < needed:
+                few = f"{count} process{'es' * (count != 1)} cannot hold a latency gate at the run's confidence"
+                yield f"{device}: {few}: measure.processes = {needed} would"
 
 
 def judge(artifact: str, device: str, *, budget: Budget, facts: Facts, comparisons: int = 1) -> tuple[Verdict, ...]:
