@@ -166,6 +166,22 @@ def test_typical_processes_limits_hold_on_a_shared_host(count: int, what: dict[s
     assert within(failed, runs)
 
 
+@pytest.mark.parametrize("slow", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_processes_hold_their_level_by_what_a_slow_state_may_add(count: int, slow: float) -> None:
+    """At the confidence of one verdict in fifteen, which so few cannot reach by themselves."""
+    rng, runs, each = np.random.default_rng(13), 2000, bonferroni(CONFIDENCE, 15)
+    true = float(np.median(host(rng, (40_000,), 8, apart=8.0, slow=slow)))
+    assert not typical_interval(list(range(count)), each).enough
+    found = [
+        processes.judged("latency_p50_ms", row, each)[0] for row in host(rng, (runs,), count, apart=8.0, slow=slow)
+    ]
+    level = (1 - each) / 2
+    assert within(sum(interval.high <= true for interval in found) / runs, runs, level)
+    # two outliers in turn are not a slow state: 2% of processes are, which two may both be once in 2,500 times
+    assert within(sum(interval.low > true for interval in found) / runs, runs, level)
+
+
 def test_measuring_on_until_two_agree_does_not_break_the_limits() -> None:
     """Eight processes, and up to sixteen where the two best medians do not agree: what `latency.measure` does."""
     rng, runs = np.random.default_rng(6), 6000
