@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 from tests.checks.test_simulated_verdicts import LEVEL, host, within
 from tests.run_by_hand import FILE, HERE, make_run
-from toolkit import retiming
+from toolkit import retiming, runs
 from toolkit.cli import cli
 from toolkit.comparing import compare_runs
 from toolkit.engine.latency import typical_interval
@@ -209,6 +210,16 @@ def test_markdown_says_what_is_worse_first_and_json_has_it(tmp_path: Path, bench
     assert len(found["worse"]) >= 2
     assert found["retimed"][0]["judgement"] == "worse"
     assert found["retimed"][0]["interval"]["confidence"] > 0.95
+
+
+def test_scores_on_other_images_are_said_to_be_untold(tmp_path: Path) -> None:
+    before, after = pair(tmp_path, loses=60)
+    manifest = runs.read(after)
+    runs.Run(after, replace(manifest, data=(replace(manifest.data[0], fingerprint="sha256:other"),))).update()
+    made = compare_runs(before, after)
+    assert made.worse == ()
+    assert made.untold == (f"accuracy of {FILE} is not compared: the test images differ",)
+    assert "**Cannot be told:**\n- accuracy of phone.tflite" in invoke(before, after, "--markdown").output
 
 
 @pytest.mark.parametrize("option", [("--rounds", 9), ("--device", HERE), ("--seconds", 1), ("--ssh", "pi=me@host")])

@@ -59,12 +59,14 @@ def gate(ctx: click.Context, run: Path, budget: Path | None, write: bool, as_jso
 def compare(ctx: click.Context, /, before: Path, after: Path, as_json: bool, **options: Any) -> None:
     """Say what changed between the runs in BEFORE and AFTER: recipe, versions, data, verdicts, every measurement."""
     from toolkit import comparing
+    from toolkit.progress import shown
 
     for name in OF_BENCH if not options["bench"] else ():
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name} says how --bench times, which is not asked for")
     asked = {name: options.pop(name) for name in ("markdown", "fail_on")}
-    made = comparing.compare_runs(before, after, **options)
+    with shown() as emit:
+        made = comparing.compare_runs(before, after, emit=emit, **options)
     print_result(as_json, made.as_dict, made.markdown if asked["markdown"] else made.lines)
     ctx.exit(1 if asked["fail_on"] and made.worse else 0)
 

@@ -10,28 +10,30 @@ from typing import Any
 from toolkit import compare as comparisons
 from toolkit import runs
 from toolkit.paired_runs import paired
-from toolkit.regressions import TOLERANCE, regressions
+from toolkit.regressions import TOLERANCE, regressions, untold
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What changed, and what of it is worse for sure, each in a sentence."""
+    """What changed, what of it is worse for sure, and which scores could not be compared, each in a sentence."""
 
     comparison: comparisons.Comparison
     worse: tuple[str, ...]
+    untold: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Built-in types only, fit for JSON."""
-        return {**comparisons.as_dict(self.comparison), "worse": list(self.worse)}
+        return {**comparisons.as_dict(self.comparison), "worse": list(self.worse), "untold": list(self.untold)}
 
     def lines(self) -> Iterator[str]:
         """For a terminal."""
         yield from comparisons.text(self.comparison).splitlines()
         yield from (f"worse: {line}" for line in self.worse)
+        yield from (f"cannot be told: {line}" for line in self.untold)
 
     def markdown(self) -> Iterator[str]:
         """For a pull request."""
-        yield from comparisons.markdown(self.comparison, self.worse).splitlines()
+        yield from comparisons.markdown(self.comparison, self.worse, self.untold).splitlines()
 
 
 def compare_runs(
@@ -44,12 +46,10 @@ def compare_runs(
     one, two = ((_folder(path), runs.read(path)) for path in (before, after))
     found = paired(comparisons.compare(one[1], two[1]), one, two)
     if bench:
-        from toolkit.progress import shown
         from toolkit.retiming import retime
 
-        with shown() as emit:
-            found = retime(found, one, two, tolerance=tolerance, emit=emit, **options)
-    return Compared(found, regressions(found, tolerance))
+        found = retime(found, one, two, tolerance=tolerance, **options)
+    return Compared(found, regressions(found, tolerance), untold(found))
 
 
 def _folder(path: Path) -> Path:

@@ -26,9 +26,23 @@ def regressions(found: Comparison, tolerance: float = TOLERANCE) -> tuple[str, .
     return tuple(plain(line) for line in lines)
 
 
+def untold(found: Comparison) -> tuple[str, ...]:
+    """Scores of delivered files that could not be set against each other, and why: no regression of theirs is seen."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for each in found.measurements:
+        if each.name in SCORES and each.judgement == "not compared" and each.device and _delivered(each):
+            reasons.setdefault((quantity(each.name).label, each.reason), []).append(each.subject)
+    return tuple(
+        plain(f"{label} of {', '.join(subjects)} is not compared: {why}") for (label, why), subjects in reasons.items()
+    )
+
+
+def _delivered(change: Change) -> bool:
+    return change.subject.partition(".")[0] != REFERENCE and delivered(change.subject)
+
+
 def _worse(change: Change, tolerance: float) -> bool:
-    reference = change.subject.partition(".")[0] == REFERENCE
-    if change.judgement != "worse" or change.name not in WATCHED or reference or not delivered(change.subject):
+    if change.judgement != "worse" or change.name not in WATCHED or not _delivered(change):
         return False
     if change.name not in STEADY or not change.before:
         return True

@@ -55,8 +55,8 @@ def hosts(comparison: Comparison) -> str:
     return f"The hosts differ ({parts}): no verdict on latency."
 
 
-def markdown(comparison: Comparison, worse: Sequence[str] = ()) -> str:
-    """The comparison as a comment on a pull request. worse: what fails it, each in a sentence, said first."""
+def markdown(comparison: Comparison, worse: Sequence[str] = (), untold: Sequence[str] = ()) -> str:
+    """The comparison as a comment on a pull request. Said first, each a sentence: what fails it, what none can tell."""
     before, after = comparison.outcomes
     head = [
         f"### Edgekit: {_words(before)} → {_words(after)}",
@@ -65,6 +65,9 @@ def markdown(comparison: Comparison, worse: Sequence[str] = ()) -> str:
     head.append(_words(hosts(comparison)))
     head += ["\n".join(["**Worse:**", *(f"- {_words(line)}" for line in worse[:MOST_WORSE])])] if worse else []
     head += [f"and {len(worse) - MOST_WORSE} more"] if len(worse) > MOST_WORSE else []
+    head += (
+        ["\n".join(["**Cannot be told:**", *(f"- {_words(line)}" for line in untold[:MOST_WORSE])])] if untold else []
+    )
     count = sum(item.judgement == "worse" for item in comparison.measurements)
     better = sum(item.judgement == "better" for item in comparison.measurements)
     head.append(f"{count} measurements worse, {better} better, {len(comparison.measurements)} in all.")
