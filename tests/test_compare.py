@@ -171,13 +171,17 @@ def test_markdown_lets_no_name_break_out() -> None:
         Measurement(bad, bad, 1.0, bad, "measured", bad, None, {bad: bad}), name=bad, recipe={bad: bad}, host={bad: bad}
     )
     other = made(Measurement(bad, bad, 2.0, bad, "measured", bad), recipe={bad: "y"}, host={**HOST, bad: "z"})
-    text = comparing.markdown(comparing.compare(hostile, other))
+    timed = comparing.Retimed(bad, bad, 1.0, 2.0, 2.0, Interval(1.9, 2.1, 0.95, bad), 20, "worse")
+    found = replace(comparing.compare(hostile, other), retimed=(timed,), not_retimed={bad: bad})
+    text = comparing.markdown(found, worse=(bad.replace("\n", " "),), untold=(bad,))
     outside = "".join(part for line in text.splitlines() for part in line.split("`")[::2])  # what is in no code span
     assert "@" not in outside
     assert "<img" not in outside
     assert not [line for line in text.splitlines() if line.startswith("# ")]
     bars = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")}
-    assert bars == {6}
+    assert bars == {6}  # five cells in both tables
+    assert text.count("| worse |") == 0
+    assert "▼ worse" in text
 
 
 def test_markdown_fits_a_comment_and_closes_its_folds() -> None:
