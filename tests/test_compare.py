@@ -90,6 +90,16 @@ def test_changes_are_judged(name: str, old: Any, new: Any, judgement: str) -> No
     assert only(made(number(name, *old)), made(number(name, *new))).judgement == judgement
 
 
+def test_no_latency_verdict_on_too_few_processes() -> None:
+    """Two processes hold a typical one half of the time, whatever their distance."""
+    few = [replace(number("latency_p50_ms", at), interval=Interval(at, at + 0.1, 0.5, "two")) for at in (10.0, 12.0)]
+    change = only(made(few[0]), made(few[1]))
+    assert (change.judgement, change.reason) == (
+        "unclear",
+        "its interval holds at 50% only: measure in more processes",
+    )
+
+
 def test_no_latency_verdict_across_hosts_but_size_is_judged() -> None:
     elsewhere = {**HOST, "cpu": "A76"}
     pair = (number("latency_p50_ms", 10, 9.9, 10.1), number("size_bytes", 100))
@@ -161,13 +171,17 @@ def test_markdown_lets_no_name_break_out() -> None:
         Measurement(bad, bad, 1.0, bad, "measured", bad, None, {bad: bad}), name=bad, recipe={bad: bad}, host={bad: bad}
     )
     other = made(Measurement(bad, bad, 2.0, bad, "measured", bad), recipe={bad: "y"}, host={**HOST, bad: "z"})
-    text = comparing.markdown(comparing.compare(hostile, other))
+    timed = comparing.Retimed(bad, bad, 1.0, 2.0, 2.0, Interval(1.9, 2.1, 0.95, bad), 20, "worse")
+    found = replace(comparing.compare(hostile, other), retimed=(timed,), not_retimed={bad: bad})
+    text = comparing.markdown(found, worse=(bad.replace("\n", " "),), untold=(bad,))
     outside = "".join(part for line in text.splitlines() for part in line.split("`")[::2])  # what is in no code span
     assert "@" not in outside
     assert "<img" not in outside
     assert not [line for line in text.splitlines() if line.startswith("# ")]
     bars = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")}
-    assert bars == {6}
+    assert bars == {6}  # five cells in both tables
+    assert text.count("| worse |") == 0
+    assert "▼ worse" in text
 
 
 def test_markdown_fits_a_comment_and_closes_its_folds() -> None:

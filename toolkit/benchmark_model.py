@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.checks import processes
 from toolkit.core import Artifact, Completed, Interval, Measurement, MeasureSpec, Session
 from toolkit.devices import DeviceProfile
 from toolkit.errors import InputError, StageError, UnavailableError, UnsupportedError
@@ -25,7 +26,6 @@ ROW = re.compile(
     r"[\d.e+-]+%, [\d.e+-]+%, [\d.e+-]+, \d+, (?P<name>.*)$"
 )
 REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
-P50_RANGE = "range: least 5th percentile to second smallest median of a process, as benchmark_model prints them"
 TIMINGS = re.compile(
     r"Inference timings in us: Init: ([\d.e+]+), First inference: ([\d.e+]+), "
     r"Warmup \(avg\): ([\d.e+]+), Inference \(avg\): ([\d.e+]+)"
@@ -217,12 +217,9 @@ def measurements(
 ) -> Iterator[Measurement]:
     """What the processes said together; the best one's median is quoted, where it has one."""
     medians = sorted(found.median for found in results if found.median is not None)
-    lows = [found.p5 for found in results if found.p5 is not None]
     rows: list[tuple[str, float, str, Interval | None, str]] = []
     if medians:
-        low, high = min([*lows, medians[0]]), medians[min(1, len(medians) - 1)]
-        p50 = Interval(low, high, 0.0, P50_RANGE)
-        rows.append(("latency_p50_ms", medians[0], "ms", p50, "smallest median of a process"))
+        rows.append(("latency_p50_ms", medians[0], "ms", processes.interval(medians), "smallest median of a process"))
     rows += [
         ("latency_mean_ms", min(found.mean for found in results), "ms", None, "smallest mean of a process"),
         ("latency_min_ms", min(found.least for found in results), "ms", None, "all samples"),
@@ -247,6 +244,7 @@ def measurements(
     for name, value, unit, interval, estimator in rows:
         source = profile.provenance
         how_it_was = {**told, "estimator": estimator}
+        how_it_was |= processes.told(medians) if name == "latency_p50_ms" else {}
         yield Measurement(artifact.name, name, value, unit, source, profile.name, interval, how_it_was)
 
 

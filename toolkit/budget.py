@@ -42,9 +42,9 @@ class Budget(Component):
     max_size_kib: Annotated[float, Field(gt=0)] | None = None
     """Largest file, in KiB."""
     max_latency_p50_ms: Annotated[float, Field(gt=0)] | None = None
-    """Largest median latency of one inference at batch 1, in milliseconds."""
+    """Largest median latency of one inference at batch 1 in a typical process, in milliseconds."""
     max_latency_p90_ms: Annotated[float, Field(gt=0)] | None = None
-    """Largest 90th percentile of latency over all processes, in milliseconds."""
+    """Largest 90th percentile of latency in a typical process, in milliseconds."""
     max_macs: Annotated[float, Field(gt=0)] | None = None
     """Most multiply-accumulate operations for one image."""
     max_arena_kib: Annotated[float, Field(gt=0)] | None = None

@@ -34,10 +34,10 @@ from toolkit.cli_options import (
     set_option,
     ssh_option,
 )
+from toolkit.cli_verdicts import COMMANDS as VERDICTS
+from toolkit.cli_verdicts import OUTCOME_CODES
 from toolkit.ended import INTERRUPTED, Ended, forget, interrupted, listen
 from toolkit.errors import EdgekitError
-
-OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
 
 EPILOG = """Exit codes: 0 done and every gate passed; 1 a gate failed; 2 a mistake in the command, recipe or data;
 3 the environment lacks something; 4 a gate was inconclusive; 130 interrupted."""
@@ -353,21 +353,6 @@ def report(directory: Path, out: Path | None) -> None:
     click.echo(write_report(directory, out))
 
 
-@cli.command(short_help="Say what changed between two runs.")
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="As Markdown, for a pull request.")
-@json_option
-def compare(before: Path, after: Path, markdown: bool, as_json: bool) -> None:
-    """Say what changed between the runs in BEFORE and AFTER."""
-    from toolkit import compare as comparing
-    from toolkit.runs import read
-
-    found = comparing.compare(read(before), read(after))
-    text = comparing.markdown if markdown else comparing.text
-    print_result(as_json, lambda: comparing.as_dict(found), lambda: text(found).splitlines())
-
-
 @cli.command(short_help="Say what is installed and what is missing.")
 @json_option
 @click.pass_context
@@ -396,7 +381,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, "edgekit", "_EDGEKIT_COMPLETE").source())
 
 
-for _command in DEPLOYING:
+for _command in (*DEPLOYING, *VERDICTS):
     cli.add_command(_command)
 cli.add_command(device)
 cli.add_command(init)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from toolkit.core import Interval, Measurement
@@ -18,13 +18,28 @@ from toolkit.report.numbers import MISSING, TIMES, quantity
 from toolkit.runs import DataRecord, Manifest
 from toolkit.tensorrt.power import incomparable
 
-__all__ = ["Change", "Comparison", "Difference", "as_dict", "change_interval", "compare", "dotted", "markdown", "text"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "Difference",
+    "Retimed",
+    "as_dict",
+    "change_interval",
+    "compare",
+    "dotted",
+    "markdown",
+    "text",
+]
 
 Judgement = Literal["better", "worse", "same", "unclear", "changed", "not compared"]
 STEADY = frozenset(
     {"size_bytes", "gzip_bytes", "entropy_bytes", "zeros", "clusters", "macs", "parameters", "arena_kib", "arena_bytes"}
 )
 """Quantities without chance in them: any difference is a change."""
+SURE = 0.9
+"""Least confidence of a verdict on a time: that of five processes; two hold a typical one in half of all cases."""
+COUNTED = ("samples", "processes", "process_ms", "stable")
+"""What a clock gave, in `how`: never the same twice, and no setting."""
 SAME_MACHINE = ("python",)
 """Facts of a host that may differ without its being another host."""
 
@@ -55,8 +70,29 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Retimed:
+    """One file of both runs, timed in turn on one device. ratio: after / before of a typical round, with its interval.
+
+    same: byte for byte, so that there was nothing to time.
+    """
+
+    subject: str
+    device: str
+    before_ms: float | None
+    after_ms: float | None
+    ratio: float
+    interval: Interval | None
+    rounds: int
+    judgement: Judgement
+    same: bool = False
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What changed from one run to the next. same_host: None where a run does not say what it ran on."""
+    """What changed from one run to the next. same_host: None where a run does not say what it ran on.
+
+    retimed: files of both, measured in one job; not_retimed: file -> why it could not be.
+    """
 
     before: str
     after: str
@@ -68,6 +104,8 @@ class Comparison:
     host: tuple[Difference, ...]
     verdicts: tuple[Difference, ...]
     measurements: tuple[Change, ...]
+    retimed: tuple[Retimed, ...] = ()
+    not_retimed: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare(before: Manifest, after: Manifest) -> Comparison:
@@ -196,24 +234,26 @@ def _modes(old: Measurement | None, new: Measurement | None) -> str:
 
 def _settings(old: Measurement, new: Measurement) -> str:
     """How the number was got, where that differs: other threads, another runtime."""
-    return ", ".join(
-        f"{item.where}: {item.before or '-'} to {item.after or '-'}" for item in _differences(old.how, new.how)
-    )
+    one, two = ({key: item for key, item in each.how.items() if key not in COUNTED} for each in (old, new))
+    return ", ".join(f"{item.where}: {item.before or '-'} to {item.after or '-'}" for item in _differences(one, two))
 
 
 def _judge(name: str, change: float, interval: Interval | None) -> tuple[Judgement, str]:
     if change == 0 and interval is None:
         return "same", ""
     if name in STEADY:
-        return _direction(name, change), ""
+        return direction(name, change), ""
     if interval is None:
         return ("changed" if name not in TIMES else "unclear"), "no interval"
+    if name in TIMES and interval.confidence < SURE:
+        return "unclear", f"its interval holds at {100 * interval.confidence:.3g}% only: measure in more processes"
     if interval.low <= 0 <= interval.high:
         return ("same" if change == 0 else "unclear"), "" if change == 0 else "the interval holds 0"
-    return _direction(name, change), ""
+    return direction(name, change), ""
 
 
-def _direction(name: str, change: float) -> Judgement:
+def direction(name: str, change: float) -> Judgement:
+    """Whether a change of this quantity is for the better."""
     if change == 0:
         return "same"
     better = quantity(name).better

@@ -55,6 +55,7 @@ RUNTIMES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "tflite": ("litert", ("ai-edge-litert",)),
     "onnx": ("onnxruntime", ("onnxruntime",)),
 }
+NOT_JUDGED = "nothing of it is judged"  # what is said of a device that failed, behind its name
 EXAMPLE_IDS = "example ids"  # array beside the outputs in samples/*.answers.npz; no output is called so
 
 
@@ -108,7 +109,7 @@ class Judge:
         self._failed = on_each([own[0].device for own in checks.values()], work)
         for device, error in self._failed.items():
             self.run.forget_device(device)
-            self._warn(f"{device}: nothing of it is judged: {error}")
+            self._warn(f"{device}: {NOT_JUDGED}: {error}")
         for check in (own for each in checks.values() for own in each if own.device.name not in self._failed):
             if check.device.answers:  # in the plan's order, whichever device was the first to finish
                 self._compare(self._answered[check.artifact, check.device.name], test)

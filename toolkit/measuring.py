@@ -170,7 +170,11 @@ def _how_lines(rows: Sequence[Mapping[str, Any]], swept: bool) -> Iterator[str]:
     several = len({_subject(row, swept) for row in rows}) > 1
     for row in rows:
         subject = _subject(row, swept)
-        apart = ("estimator",) if "sensor" in row["how"] else ("estimator", "kind")  # of a layer: its name says it
+        apart = (
+            "estimator",
+            "process_ms",
+            *(() if "sensor" in row["how"] else ("kind",)),
+        )  # of a layer: its name says it
         known = told.get(subject, {})
         own = {key: value for key, value in row["how"].items() if key not in apart and known.get(key) != value}
         if own:

@@ -102,6 +102,8 @@ def make_plan(recipe: Recipe) -> Plan:
     for stage in stages:
         if stage.kind == "export":
             checks += _checks(recipe, stage, problems, notes)
+    judged = [check for check in checks if check.runtime and not check.artifact.startswith(f"{REFERENCE}.")]
+    notes += gate.too_few_processes((each.device.name, each.measure.processes, each.budget) for each in judged)
     notes += expected.to_plan((check.device for check in checks), recipe.model.source)
     problems += ordering.problems(stages)
     problems += _kind_problems(stages, kind)
@@ -403,7 +405,7 @@ def _repair_problems(recipe: Recipe, stages: tuple[Stage, ...]) -> Iterator[str]
         yield f"{where}: rung qat needs the train split. Fix: set data.splits.train, or leave the rung out"
     if not any(map(repairable, stages)):
         yield f"{where}: no variant has a static quantize pass of its own. Fix: leave [repair] out"
-    if not any(gate.statistical_gates(target.budget) for target in recipe.targets):
+    if not any(gate.gates_on_answers(target.budget) for target in recipe.targets):
         yield f"{where}: no budget says what may be lost. Fix: set budget.max_accuracy_drop"
 
 

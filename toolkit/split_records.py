@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from toolkit.core import Array, Batch, Task
     from toolkit.datasets.splits import Splits
     from toolkit.datasets.stream import Split
 
+LABELS = "test.labels.npz"  # in samples/
 SOME = 50  # names of left-out images in the manifest itself
 
 
@@ -23,6 +29,7 @@ def keep(run: runs.Run, splits: Splits) -> None:
     )
     if splits.left_out:
         _list(run, "left-out", [asdict(left) for left in splits.left_out])
+    _labels(run, splits.test)
     run.update(data=records, left_out=left_out, classes=tuple(splits.test.classes), warnings=tuple(splits.warnings))
 
 
@@ -38,6 +45,46 @@ def _record(run: runs.Run, split: Split) -> runs.DataRecord:
         name=split.drawn,
         ids=_list(run, split.name, content),
     )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A run's test split as it was kept: all of a `core.Dataset` but its images."""
+
+    name: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    labels: Array
+    task: Task
+    ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """None: the images are not kept."""
+        return iter(())
+
+
+def labelled(samples: Path, classes: tuple[str, ...]) -> Labelled | None:
+    """The labels that a run's samples/ holds, None where it holds none."""
+    import numpy as np
+
+    path = samples / LABELS
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        task: Any = str(stored["task"])
+        return Labelled("test", str(stored["fingerprint"]), classes, stored["labels"], task)
+
+
+def _labels(run: runs.Run, split: Split) -> None:
+    """Keep what the test images' answers are judged by, so that a run can be judged again."""
+    import numpy as np
+
+    held = BytesIO()
+    np.savez_compressed(held, labels=np.asarray(split.labels), task=split.task, fingerprint=split.fingerprint)
+    runs.write_atomically(run.folder / "samples" / LABELS, held.getvalue())
 
 
 def _list(run: runs.Run, name: str, content: Any) -> str:

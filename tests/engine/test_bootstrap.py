@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_equal_scores_never_differ() -> None:
 
 def test_limits_of_a_mean_equal_scipys() -> None:
     sample = RNG.exponential(size=50)
-    limits = bootstrap.of_mean(sample, seed=0, resamples=20_000).limits(0.95)
+    limits = replace(bootstrap.of_mean(sample, seed=0, resamples=20_000), deviations=None).limits(0.95)
     other = stats.bootstrap((sample,), np.mean, n_resamples=20_000, method="BCa", random_state=1).confidence_interval
     assert (limits.low, limits.high) == pytest.approx((other.low, other.high), abs=0.02 * sample.std())
 
@@ -79,9 +80,30 @@ def test_limits_of_a_growth_equal_scipys() -> None:
         method="BCa",
         random_state=1,
     ).confidence_interval
-    limits = found.limits(0.95)
+    limits = replace(found, deviations=None).limits(0.95)
     assert found.estimate == pytest.approx(after.mean() / before.mean() - 1)
     assert (limits.low, limits.high) == pytest.approx((other.low, other.high), abs=0.004)
+
+
+def test_bootstrap_t_of_a_mean_equals_hand_working_and_the_outer_end_holds() -> None:
+    """Upper end m - t(0.025) s / sqrt(n), t of 20,000 other resamples."""
+    sample, rng = RNG.exponential(size=50), np.random.default_rng(5)
+    found = bootstrap.of_mean(sample, seed=0, resamples=20_000)
+    rows = sample[rng.integers(0, 50, (20_000, 50))]
+    t = (rows.mean(axis=1) - sample.mean()) / (rows.std(axis=1, ddof=1) / math.sqrt(50))
+    high = sample.mean() - np.quantile(t, 0.025) * sample.std(ddof=1) / math.sqrt(50)
+    assert found.limits(0.95).high == pytest.approx(high, abs=0.03 * sample.std())
+    alone = replace(found, deviations=None).limits(0.95)
+    assert found.limits(0.95).high > alone.high
+    assert found.limits(0.95).low <= alone.low
+
+
+def test_error_of_a_growth_equals_the_jackknifes() -> None:
+    before = RNG.exponential(size=200) + 0.5
+    after = before * RNG.uniform(0.9, 1.4, 200)
+    left = (after.sum() - after) / (before.sum() - before)
+    jackknife = math.sqrt(199 / 200 * np.square(left - left.mean()).sum())
+    assert bootstrap.of_growth(before, after, seed=0, resamples=200).error == pytest.approx(jackknife, rel=0.02)
 
 
 def test_growth_from_nothing_is_infinite_and_from_nothing_to_nothing_none() -> None:
@@ -114,6 +136,8 @@ def test_few_positives_widen_the_interval() -> None:
 
 CONFIDENCE = 0.9  # each end wrong 5% of the time
 REPETITIONS = 400
+MANY = 2000  # of what is quickly computed
+NOISE_OF_MANY = 3 * math.sqrt(0.05 * 0.95 / MANY)
 NOISE = 3 * math.sqrt(0.05 * 0.95 / REPETITIONS)  # three standard errors of the share counted
 
 
@@ -143,13 +167,13 @@ def test_wrong_verdicts_on_a_growing_error_are_as_rare_as_stated(images: int) ->
     """Errors |z| and |z + w / 2| of normal z, w: the mean grows by sqrt(1.25) - 1."""
     rng, true = np.random.default_rng(2), math.sqrt(1.25) - 1
     below = above = 0
-    for repetition in range(REPETITIONS):
+    for repetition in range(MANY):
         z, w = rng.normal(size=(2, images))
-        found = bootstrap.of_growth(np.abs(z), np.abs(z + w / 2), seed=repetition, resamples=500)
+        found = bootstrap.of_growth(np.abs(z), np.abs(z + w / 2), seed=repetition, resamples=400)
         limits = found.limits(CONFIDENCE)
         below, above = below + (limits.high <= true), above + (limits.low > true)
-    assert 0.01 <= below / REPETITIONS <= 0.05 + NOISE  # nor is it far too wide
-    assert 0.01 <= above / REPETITIONS <= 0.05 + NOISE
+    assert 0.01 <= below / MANY <= 0.05 + NOISE_OF_MANY  # nor is it far too wide
+    assert 0.01 <= above / MANY <= 0.05 + NOISE_OF_MANY
 
 
 @pytest.mark.parametrize("images", [40, 100])
@@ -157,9 +181,9 @@ def test_wrong_verdicts_on_a_skewed_mean_are_as_rare_as_stated(images: int) -> N
     """Cosines 1 - 0.02 e of exponential e: their mean is 0.98."""
     rng = np.random.default_rng(3)
     below = above = 0
-    for repetition in range(REPETITIONS):
+    for repetition in range(MANY):
         values = 1 - 0.02 * rng.exponential(size=images)
-        limits = bootstrap.of_mean(values, seed=repetition, resamples=500).limits(CONFIDENCE)
+        limits = bootstrap.of_mean(values, seed=repetition, resamples=400).limits(CONFIDENCE)
         below, above = below + (limits.high < 0.98), above + (limits.low >= 0.98)
-    assert 0.01 <= below / REPETITIONS <= 0.05 + NOISE
-    assert 0.01 <= above / REPETITIONS <= 0.05 + NOISE
+    assert 0.01 <= below / MANY <= 0.05 + NOISE_OF_MANY
+    assert 0.01 <= above / MANY <= 0.05 + NOISE_OF_MANY

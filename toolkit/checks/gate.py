@@ -1,24 +1,29 @@
 """The gate: from measurements and a budget to PASS, FAIL or INCONCLUSIVE, each with its reason.
 
-Losses, agreement and similarity are judged on the whole confidence interval, at the budget's confidence shared out
-among all such verdicts of a run (Bonferroni). Intervals are two-sided, so a wrong PASS is as rare as
+Losses, agreement, similarity and latency are judged on the whole confidence interval, at the budget's confidence shared
+out among all such verdicts of a run (Bonferroni). Intervals are two-sided, so a wrong PASS is as rare as
 (1 - confidence) / 2. What was asked for and not measured is INCONCLUSIVE, never left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
 
+from toolkit.checks import processes
 from toolkit.checks.accuracy import as_interval, paired_table
 from toolkit.checks.evidence import Evidence
 from toolkit.core import Budget, Interval, Measurement, Outcome, Verdict
 
+WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 RunOutcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "NO GATE"]
 STATISTICAL = ("max_accuracy_drop", "max_class_drop", "max_error_increase", "min_cosine", "min_agreement")
+LATENCY = {"max_latency_p50_ms": "latency_p50_ms", "max_latency_p90_ms": "latency_p90_ms"}  # gate -> measurement
 STATISTICAL_FACTS = ("accuracy_drop", "class_drop", "error_increase", "cosine")
+FEWEST_PROCESSES = 2  # one says nothing of the next
 _KIB = 1024.0
 
 
@@ -85,7 +90,27 @@ def gather(measurements: Iterable[Measurement], artifact: str, device: str) -> F
 
 def statistical_gates(budget: Budget) -> int:
     """How many statistical verdicts this budget asks for of one artifact; their sum over a run is `comparisons`."""
+    return sum(getattr(budget, name) is not None for name in (*STATISTICAL, *LATENCY))
+
+
+def gates_on_answers(budget: Budget) -> int:
+    """How many of them rest on what a file answers."""
     return sum(getattr(budget, name) is not None for name in STATISTICAL)
+
+
+def too_few_processes(asked: Iterable[tuple[str, int, Budget]]) -> Iterator[str]:
+    """Of (device, processes, budget) of every file of a run: where latency gates will be wider than they need be."""
+    asked = list(asked)
+    comparisons = sum(statistical_gates(budget) for _, _, budget in asked)
+    for device, count, budget in asked:
+        if count and any(getattr(budget, name) is not None for name in LATENCY):
+            from toolkit.engine.latency import processes_needed
+            from toolkit.engine.statistics import bonferroni
+
+            needed = processes_needed(bonferroni(budget.confidence, comparisons))
+            if count < needed:
+                few = f"{count} process{'es' * (count != 1)} cannot hold a latency gate at the run's confidence"
+                yield f"{device}: {few}: measure.processes = {needed} would"
 
 
 def judge(artifact: str, device: str, *, budget: Budget, facts: Facts, comparisons: int = 1) -> tuple[Verdict, ...]:
@@ -99,8 +124,8 @@ def judge(artifact: str, device: str, *, budget: Budget, facts: Facts, compariso
         "max_error_increase": lambda limit: _error(facts, limit, confidence),
         "min_cosine": lambda limit: _cosine(facts, limit, confidence),
         "min_agreement": lambda limit: _agreement(facts.agreement, limit, confidence),
-        "max_latency_p50_ms": lambda limit: _latency(facts.latency_p50, limit, device),
-        "max_latency_p90_ms": lambda limit: _latency(facts.latency_p90, limit, device),
+        "max_latency_p50_ms": lambda limit: _latency(facts.latency_p50, limit, confidence, device=device),
+        "max_latency_p90_ms": lambda limit: _latency(facts.latency_p90, limit, confidence, device=device),
         "max_size_kib": lambda limit: _exact(facts.size, limit, unit="KiB", scale=1 / _KIB),
         "max_macs": lambda limit: _exact(facts.macs, limit, unit="MACs"),
         "max_arena_kib": lambda limit: _exact(facts.arena, limit, unit="KiB of arena"),
@@ -126,8 +151,7 @@ def _imitated(number: Measurement | None) -> str:
 def run_outcome(verdicts: Iterable[Verdict]) -> RunOutcome:
     """The worst of all: FAIL, then INCONCLUSIVE, then PASS; NO GATE where nothing was asked for."""
     found = {verdict.outcome for verdict in verdicts}
-    order: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
-    return next((outcome for outcome in order if outcome in found), "NO GATE")
+    return next((outcome for outcome in WORST_FIRST if outcome in found), "NO GATE")
 
 
 @dataclass(frozen=True)
@@ -281,8 +305,8 @@ def _agreement(agreement: Measurement | None, limit: float, confidence: float) -
     return Judged(outcome, reason, agree / images, interval)
 
 
-def _latency(latency: Measurement | None, limit: float, device: str) -> Judged:
-    """Only what was measured on the device is judged, on the whole of its interval."""
+def _latency(latency: Measurement | None, limit: float, confidence: float, *, device: str) -> Judged:
+    """Only what several processes measured on the device is judged, on the whole interval of a typical one."""
     where = f" on {device}" if device else ""
     if latency is None or not math.isfinite(latency.value):
         return Judged("INCONCLUSIVE", f"not measured{where}")
@@ -291,17 +315,19 @@ def _latency(latency: Measurement | None, limit: float, device: str) -> Judged:
         known = latency.interval if latency.source == "estimated" else None
         span = f", {known.low:.3g} .. {known.high:.3g}" if known else ""
         return Judged("INCONCLUSIVE", f"only {latency.source} ({text}{span}), not measured{where}", latency.value)
-    interval = latency.interval
-    if interval is None:
-        return Judged("INCONCLUSIVE", f"{text} without an interval: measure in several processes", latency.value)
-    sure = f" at {_percent(interval.confidence)}" if interval.confidence else ""
-    span = f"{text} ({interval.low:.3g} .. {interval.high:.3g}{sure})"
+    values = processes.values_of(latency)
+    if len(values) < FEWEST_PROCESSES:
+        told = "in one process" if values else "without what each process gave"
+        return Judged("INCONCLUSIVE", f"{text} {told}: measure in several processes", latency.value)
+    interval, few = processes.judged(latency.name, values, confidence)
+    value = median(values)
+    span = f"{value:.3g} ms ({interval.low:.3g} .. {interval.high:.3g} at {_percent(interval.confidence)})"
     if interval.high <= limit:
-        return Judged("PASS", f"{span}, budget {limit:g} ms", latency.value, interval)
+        return Judged("PASS", f"{span}, budget {limit:g} ms", value, interval)
     if interval.low > limit:
-        return Judged("FAIL", f"{span}, over the budget of {limit:g} ms", latency.value, interval)
-    reason = f"{span} lies across the budget of {limit:g} ms; measure longer, or on a quieter machine"
-    return Judged("INCONCLUSIVE", reason, latency.value, interval)
+        return Judged("FAIL", f"{span}, over the budget of {limit:g} ms", value, interval)
+    why = few or "more processes, or a quieter machine, would tell"
+    return Judged("INCONCLUSIVE", f"{span} lies across the budget of {limit:g} ms; {why}", value, interval)
 
 
 def _exact(number: Measurement | None, limit: float, *, unit: str, scale: float = 1.0) -> Judged:

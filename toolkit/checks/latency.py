@@ -8,15 +8,13 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from toolkit import benchmark_model, registry
+from toolkit.checks import processes
 from toolkit.core import Artifact, Interval, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile
 
 if TYPE_CHECKING:
     from toolkit.engine.latency import Estimate
 
-P50_RANGE = "range: least p5 to second smallest median of a process"
-BOOTSTRAP = "bootstrap of processes"
-CONFIDENCE = 0.95
 ARENA = "span of the tensors under the built-in kernels"
 MORE = 2  # times as many processes at most, for an artifact that is not stable
 TIMEOUT_S = 300.0  # beside the job's own seconds: loading, first inference
@@ -153,17 +151,15 @@ class _Timed:
             if not timed and title != "arena_kib":
                 continue
             told = {**how, "estimator": estimator}
+            told |= processes.told(processes.each(raw, title)) if title in processes.PERCENTILES else {}
             yield Measurement(self.artifact.name, title, value, unit, source, device, interval, told)
 
 
 def _times(raw: Sequence[Any], found: Estimate, batch: int) -> Iterator[Row]:
-    from toolkit.engine.latency import p50_interval, pooled_interval
-
-    p50 = Interval(*p50_interval(raw), 0.0, P50_RANGE)
-    p90 = Interval(*pooled_interval(raw, 90, CONFIDENCE), CONFIDENCE, BOOTSTRAP)
+    p50, p90 = (processes.interval(processes.each(raw, name)) for name in processes.PERCENTILES)
     images = "1" if batch == 1 else f"{batch} images"
     yield "latency_p50_ms", found.p50, "ms", p50, "smallest median of a process"
-    yield "latency_p90_ms", found.p90, "ms", p90, "all samples"
+    yield "latency_p90_ms", found.p90, "ms", p90, "median of the processes' 90th percentiles"
     yield "latency_p99_ms", found.p99, "ms", None, "all samples"
     yield "latency_min_ms", found.least, "ms", None, "all samples"
     yield "latency_p5_ms", found.p5, "ms", None, "smallest 5th percentile of a process"

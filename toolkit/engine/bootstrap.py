@@ -1,16 +1,17 @@
 """The bootstrap over images, for what is no plain share: both models on the same resamples, so that they stay paired.
 
-Means and ratios of means have BCa limits (Efron 1987, JASA 82:171). A difference of mean average precisions has the
-outer ends of two intervals, as neither keeps its level alone on few positives (tests/engine/test_bootstrap.py
-simulates it): the percentile interval, expanded for small samples (Hesterberg 2015, The American Statistician 69:371,
-section 3.3), and the same turned round the estimate (basic: Davison & Hinkley 1997, section 5.2).
+Means and ratios of means have the outer ends of two intervals, as BCa (Efron 1987, JASA 82:171) is too near on the long
+side of a skewed mean of few images: BCa's and bootstrap-t's (Hall 1988, Annals of Statistics 16:927). A difference
+of mean average precisions has the outer ends of the percentile interval, expanded for small samples (Hesterberg 2015,
+The American Statistician 69:371, section 3.3), and of the same turned round the estimate (basic: Davison & Hinkley
+1997, section 5.2). None keeps its level alone on few images, as tests/engine/test_bootstrap.py simulates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -27,25 +28,31 @@ MOST_RESAMPLES = 10_000
 FEWEST_RESAMPLES = 2_000
 _DRAWN = 40_000_000  # images drawn in all, where that leaves more resamples than the fewest: about a second
 FEWEST_EXAMPLES = 30  # percentile limits of fewer are far too narrow (Hesterberg 2015, section 3)
+STUDENTIZED = 0.999  # share of draws with a spread of their own, below which too few images differ for bootstrap-t
 _CHUNK = 500_000  # numbers held at once: about the size of a processor's cache
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """What resampling gave. draws: sorted. acceleration: of BCa limits, or None for the outer ends of percentile and
-    basic limits; positives: how many examples these rest on, for a label on average."""
+    basic limits; positives: how many examples these rest on, for a label on average. error: standard error of the
+    estimate, deviations: sorted, of each draw from it in standard errors of its own; without them BCa stands alone."""
 
     estimate: float
     draws: Floats
     examples: int
     acceleration: float | None = None
     positives: float = math.inf
+    error: float = 0.0
+    deviations: Floats | None = None
 
     @property
     def method(self) -> str:
         """Name of the estimator, with its number of resamples."""
         outer = "outer limits of the percentile bootstrap (expanded, Hesterberg 2015) and the basic one"
-        kind = outer if self.acceleration is None else "BCa bootstrap (Efron 1987)"
+        own = "BCa bootstrap (Efron 1987)"
+        own = own if self.deviations is None else f"outer limits of {own} and bootstrap-t (Hall 1988)"
+        kind = outer if self.acceleration is None else own
         return f"{kind}, {len(self.draws):,} resamples of images"
 
     @property
@@ -63,7 +70,10 @@ class Bootstrap:
         share, least = float(below) / len(self.draws), 1 / (len(self.draws) + 1)
         bias = _NORMAL.inv_cdf(min(max(share, least), 1 - least))
         low, high = self._quantiles(*(bias + (bias + end) / (1 - skew * (bias + end)) for end in (-z, z)))
-        return Limits(min(low, self.estimate), max(high, self.estimate))
+        if self.deviations is not None:
+            least, most = np.quantile(self.deviations, [_NORMAL.cdf(-z), _NORMAL.cdf(z)], method="inverted_cdf")
+            low, high = min(low, self.estimate - most * self.error), max(high, self.estimate - least * self.error)
+        return Limits(float(min(low, self.estimate)), float(max(high, self.estimate)))
 
     def _outer(self, z: float) -> Limits:
         if math.isfinite(self.positives):
@@ -81,18 +91,21 @@ class Bootstrap:
 def of_mean(values: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
     """The mean of one value an image."""
     sample = np.asarray(values, np.float64)
-    parts = [sample[places].mean(axis=1) for places in _places(len(sample), seed, resamples)]
-    return Bootstrap(float(sample.mean()), np.sort(np.concatenate(parts)), len(sample), _skew(sample))
+    parts = [_mean(sample[places]) for places in _places(len(sample), seed, resamples)]
+    means, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    estimate, error = (float(each[0]) for each in _mean(sample[None]))
+    return _studentized(Bootstrap(estimate, means, len(sample), _skew(sample), error=error), errors)
 
 
 def of_growth(before: Array, after: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
     """Relative growth of a mean, mean(after) / mean(before) - 1, of pairs; `before` must not be all zero."""
     one, two = np.asarray(before, np.float64), np.asarray(after, np.float64)
-    parts = [_growth(one[places].sum(axis=1), two[places].sum(axis=1)) for places in _places(len(one), seed, resamples)]
+    parts = [_growth_of(one[places], two[places]) for places in _places(len(one), seed, resamples)]
+    growths, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
     left_out = -_growth(one.sum() - one, two.sum() - two)  # the jackknife: an image that raises the ratio lowers these
     acceleration = _skew(left_out) if np.isfinite(left_out).all() else 0.0
-    estimate = float(_growth(one.sum(keepdims=True), two.sum(keepdims=True))[0])
-    return Bootstrap(estimate, np.sort(np.concatenate(parts)), len(one), acceleration)
+    estimate, error = (float(each[0]) for each in _growth_of(one[None], two[None]))
+    return _studentized(Bootstrap(estimate, growths, len(one), acceleration, error=error), errors)
 
 
 def of_precision_drop(first: Array, second: Array, truth: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
@@ -178,6 +191,30 @@ def _skew(influence: Floats) -> float:
     spread = influence - influence.mean()
     squares = float(np.sum(spread**2))
     return float(np.sum(spread**3)) / (6 * squares**1.5) if squares > 0 else 0.0
+
+
+def _mean(rows: Floats) -> tuple[Floats, Floats]:
+    """Mean and its standard error of each row."""
+    return rows.mean(axis=1), rows.std(axis=1) / math.sqrt(max(1, rows.shape[1] - 1))
+
+
+def _growth_of(before: Floats, after: Floats) -> tuple[Floats, Floats]:
+    """Growth of the mean and its standard error (linearised: Cochran, Sampling Techniques, section 6.3) of each row."""
+    sums = before.sum(axis=1)
+    growth = _growth(sums, after.sum(axis=1))
+    rest = np.square(after - np.where(np.isfinite(growth), 1 + growth, 0.0)[:, None] * before).sum(axis=1)
+    count = before.shape[1]
+    scale = np.sqrt(rest * count / max(1, count - 1))
+    return growth, np.divide(scale, sums, out=np.zeros_like(scale), where=sums > 0)
+
+
+def _studentized(found: Bootstrap, errors: Floats) -> Bootstrap:
+    """With its draws sorted, and their deviations where these are finite for enough of them to tell a tail."""
+    there = (errors > 0) & np.isfinite(found.draws)
+    if there.mean() < STUDENTIZED or not math.isfinite(found.estimate):
+        return replace(found, draws=np.sort(found.draws))
+    deviations = (found.draws[there] - found.estimate) / errors[there]
+    return replace(found, draws=np.sort(found.draws), deviations=np.sort(deviations))
 
 
 def _growth(before: Floats, after: Floats) -> Floats:

@@ -12,6 +12,7 @@ from toolkit.report.view import ORIGINAL, View
 from toolkit.runs import ArtifactRecord, Manifest
 
 MOST_REASONS = 8
+LONGEST_RULE = 120  # characters under a table's head
 HEADINGS = ("", "accuracy", "change", "agreement", "size", "latency p50", "verdict")
 
 
@@ -58,14 +59,15 @@ def _reasons(manifest: Manifest) -> list[str]:
     return [*lines, f"and {more} more, in the report"] if more > 0 else lines
 
 
-def table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows in columns, the first one underlined; columns but the first and last are right-aligned."""
+def table(rows: list[tuple[str, ...]], *, left: int = 1) -> list[str]:
+    """Rows in columns, the first one underlined; all but the first `left` and the last are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        middle = (cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True))
-        lines.append("  ".join([row[0].ljust(widths[0]), *middle, row[-1]]).rstrip())
-    return [lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]]
+        first = (cell.ljust(width) for cell, width in zip(row[:left], widths[:left], strict=True))
+        middle = (cell.rjust(width) for cell, width in zip(row[left:-1], widths[left:-1], strict=True))
+        lines.append("  ".join([*first, *middle, *row[max(left, len(row) - 1) :]]).rstrip())
+    return [lines[0], "-" * min(sum(widths) + 2 * len(widths) - 2, LONGEST_RULE), *lines[1:]]
 
 
 def _original(view: View) -> tuple[str, ...]:
