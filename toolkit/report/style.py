@@ -151,6 +151,8 @@ stroke-linejoin:round}
 .heat{padding-left:10px;border-left:3px solid var(--paper)}
 .heat small,.heat .change{display:inline;margin-left:8px;font-size:12.5px}
 .heat small,.heat .change{color:var(--ink)}
+.equal th,.equal td{padding-right:12px}.equal thead th+th,.equal td.quiet{padding-left:13px}
+.equal .heat small{display:block;margin-left:0}
 .down1{background:var(--down1)}.down2{background:var(--down2)}.down3{background:var(--down3)}
 .up1{background:var(--up1)}.up2{background:var(--up2)}.up3{background:var(--up3)}
 
