@@ -122,3 +122,46 @@ def test_files_that_cannot_be_set_beside_each_other_are_refused(
 ) -> None:
     result = invoke("diagnose", finished.folder, *words)
     assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+
+
+def test_float_file_that_leaves_its_model_is_looked_into_at_the_end_of_a_run(finished: Any, tmp_path: Path) -> None:
+    """Its weights changed in the middle, and its answers with them: nobody asked, no gate failed."""
+    import shutil
+
+    import numpy as np
+
+    from toolkit import equivalence, runs
+    from toolkit.data import load_splits
+    from toolkit.diagnosis import diagnosed
+    from toolkit.executor import Executor
+    from toolkit.exporters import tflite_file
+    from toolkit.plan import make_plan
+    from toolkit.recipe_reader import load_recipe
+
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    path = folder / "artifacts" / "float.tflite"
+    model = tflite_file.parse(path.read_bytes())
+    operator = [each for each in model.subgraphs[0].operators if len(each.inputs) == 3][1]
+    buffer = model.buffers[model.subgraphs[0].tensors[operator.inputs[1]].buffer]
+    weights = np.random.default_rng(0).permutation(np.frombuffer(bytes(buffer.data), np.float32))
+    buffer.data = np.frombuffer(weights.tobytes(), np.uint8)
+    path.write_bytes(tflite_file.pack(model))
+    (answers,) = (folder / "samples").glob("float.tflite@*.answers.npz")
+    with np.load(answers) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    first = next(iter(arrays))
+    arrays[first] = np.roll(arrays[first], 1, axis=1)
+    np.savez(answers, **arrays)
+    run = runs.Run(folder, runs.read(folder))
+    run.update(equivalence=equivalence.of_run(folder, run.manifest))
+    assert run.manifest.equivalence is not None
+    assert run.manifest.equivalence.strays() == ("float.tflite",)
+    recipe = load_recipe(folder / "recipe.toml", model=finished.manifest.invocation["model"])
+    splits = load_splits(recipe.data, recipe.data.preprocess.resolve((None, 8, 8, 1)), seed=recipe.seed)
+    with Executor(tmp_path / "log.txt", lambda progress: None) as executor:
+        diagnosed(make_plan(recipe), run, executor, splits, tmp_path / "scratch")
+    (found,) = run.manifest.diagnoses.values()
+    assert found.diagnosis.artifact == "float.tflite"
+    assert found.diagnosis.first is not None
+    assert found.diagnosis.first.layer in ("conv2", "conv2_relu")
+    assert runs.read(folder).diagnoses == run.manifest.diagnoses

@@ -95,6 +95,14 @@ def test_answers_that_are_gone_are_left_out(run: tuple[Path, Manifest]) -> None:
     assert equivalence.of_run(folder, manifest) is None
 
 
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut off"])
+def test_damaged_answers_are_left_out(run: tuple[Path, Manifest], content: bytes) -> None:
+    (run[0] / "samples" / "original.answers.npz").write_bytes(content)
+    found = equivalence.of_run(*run)
+    assert found is not None
+    assert ([each.name for each in found.subjects], found.left_out) == (["a.tflite", "a.tflite"], 1)
+
+
 def test_report_of_an_older_run_has_the_matrix_and_leaves_the_manifest(run: tuple[Path, Manifest]) -> None:
     folder, manifest = run
     before = (folder / "manifest.json").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from toolkit.checks.equivalence import Equivalence, Subject, compare
 from toolkit.judging import EXAMPLE_IDS
@@ -69,11 +70,13 @@ def _file(folder: Path, subject: Subject) -> Path:
     return folder / "samples" / f"{subject.name}{where}.answers.npz"
 
 
-def _read(path: Path) -> Array:
-    """The first output, as it is judged."""
+def _read(path: Path) -> Array | None:
+    """The first output, as it is judged; None where the file is damaged, so that a report comes out all the same."""
     import numpy as np
 
-    with np.load(path) as stored:
-        name = next(name for name in stored.files if name != EXAMPLE_IDS)
-        outputs: Array = stored[name]
+    try:
+        with np.load(path) as stored:
+            outputs: Array = stored[next(name for name in stored.files if name != EXAMPLE_IDS)]
+    except (OSError, ValueError, EOFError, BadZipFile, StopIteration):
+        return None
     return outputs

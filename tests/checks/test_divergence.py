@@ -312,7 +312,8 @@ def test_first_is_by_the_files_order_and_not_by_error() -> None:
     rows = [row(2, 5, 5), row(0, 100, 100), row(1, 50, 50)]
     found = first_diverging(rows, "float32")
     assert found is not None
-    assert (found.layer, found.place, found.compared) == ("l1", 2, 3)
+    assert (found.layer, found.place, found.compared, found.others) == ("l1", 2, 3, 1)
+    assert sentence(found, "float32").endswith("; by their own error so do 1 after it")
 
 
 @pytest.mark.parametrize(

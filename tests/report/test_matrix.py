@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from toolkit.checks.diagnosis import Diagnosis
+from toolkit.checks.divergence import Divergence
 from toolkit.checks.equivalence import Equivalence, Pair, Subject
+from toolkit.checks.layers import LayerError
 from toolkit.report.html import render
 from toolkit.report.matrix import lines, matrix
 from toolkit.report.text import summary_lines
 from toolkit.report.view import View
-from toolkit.runs import Manifest
+from toolkit.runs import DiagnosisRecord, Manifest
 
 SUBJECTS = (
     Subject("original", runtime="keras"),
@@ -67,6 +70,18 @@ def test_where_all_is_well_the_terminal_says_nothing(sample: Manifest) -> None:
     sound = replace(fine, pairs=(*PAIRS[:2], replace(PAIRS[2], unexpected="")))
     assert lines(shown(sample, sound)) == []
     assert "No file differs from its model" in matrix(shown(sample, sound))
+
+
+def test_sentence_names_the_layer_that_the_diagnosis_found(sample: Manifest) -> None:
+    row = LayerError("conv<2>", ("conv<2>",), "CONV_2D", "t", "int8", 3, 3, 20, -1, 1, 0, 0.1, 0)
+    found = Diagnosis("<b>.onnx", 4, "conv<2>", True, "advice", (row,), scheme="int8")
+    known = replace(found, first=Divergence("conv<2>", row, 1, 3))
+    for diagnosis, said in ((known, "the first layer to diverge is conv<2>"), (found, "no layer diverges")):
+        record = DiagnosisRecord("sha", (4, True), diagnosis)
+        manifest = replace(sample, equivalence=FOUND, diagnoses={"<b>.onnx": record})
+        assert lines(View(manifest))[0].endswith(f"; {said}")
+    page = render(manifest)
+    assert "No layer diverges." in page and "conv&lt;2&gt;" in page
 
 
 @pytest.mark.parametrize("head", ["embedding", "regression"])

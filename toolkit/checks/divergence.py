@@ -22,12 +22,13 @@ ROUNDING = 1e-6  # of the largest input: what sums in another order leave where 
 @dataclass(frozen=True)
 class Divergence:
     """layer: the first that leaves tolerance. row: where it shows, with its statistics. place: among `compared` layers,
-    from 1, in the file's order."""
+    from 1, in the file's order. others: how many more leave it, by their own error."""
 
     layer: str
     row: LayerError
     place: int
     compared: int
+    others: int = 0
 
 
 def held_db(scheme: str) -> float:
@@ -43,10 +44,11 @@ def in_order(rows: Sequence[LayerError]) -> tuple[LayerError, ...]:
 def first_diverging(rows: Sequence[LayerError], scheme: str) -> Divergence | None:
     """The first row that its scheme does not explain; None where all are explained."""
     ordered = in_order(rows)
-    for place, row in enumerate(ordered, start=1):
-        if diverges(row, scheme):
-            return Divergence(row.omitted or row.misread or row.layer, row, place, len(ordered))
-    return None
+    strays = [place for place, row in enumerate(ordered) if diverges(row, scheme)]
+    if not strays:
+        return None
+    row = ordered[strays[0]]
+    return Divergence(row.omitted or row.misread or row.layer, row, strays[0] + 1, len(ordered), len(strays) - 1)
 
 
 def diverges(row: LayerError, scheme: str) -> bool:
@@ -77,8 +79,9 @@ def sentence(found: Divergence, scheme: str) -> str:
     if row.saturated:
         told.append(f"{100 * row.saturated:.2g}% beyond its integers")
     left_out = "; the file leaves it out" if row.omitted else ""
+    more = f"; by their own error so do {found.others} after it" if found.others else ""
     where = f"layer {found.place} of {found.compared}, {row.operator} {row.tensor}"
-    return f"the first layer to diverge is {found.layer} ({where}){left_out}: {', '.join(told)}"
+    return f"the first layer to diverge is {found.layer} ({where}){left_out}: {', '.join(told)}{more}"
 
 
 def _expected(row: LayerError, scheme: str) -> str:

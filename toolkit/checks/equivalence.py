@@ -96,10 +96,11 @@ class _Known:
     logits: Array
 
 
-def compare(subjects: Sequence[Subject], head: str, read: Callable[[Subject], Array]) -> Equivalence | None:
-    """All pairs; None for fewer than two subjects. read: outputs of one, (images, ...), all of the same images.
+def compare(subjects: Sequence[Subject], head: str, read: Callable[[Subject], Array | None]) -> Equivalence | None:
+    """All pairs; None for fewer than two subjects. read: outputs of one, (images, ...), all of the same images;
+    None leaves it out.
 
-    A subject whose outputs have another shape than the first one's is left out.
+    A subject whose outputs have another shape than the first one's is left out too.
     """
     kept: list[Subject] = []
     known: list[_Known] = []
@@ -107,6 +108,8 @@ def compare(subjects: Sequence[Subject], head: str, read: Callable[[Subject], Ar
     rows = 0
     for subject in subjects[:MOST_SUBJECTS]:
         outputs = read(subject)
+        if outputs is None:
+            continue
         if not kept:
             shape, rows = outputs.shape, _rows(outputs.shape, min(len(subjects), MOST_SUBJECTS))
         if outputs.shape == shape and len(outputs):

@@ -111,4 +111,17 @@ def _told(view: View) -> Markup:
 def _unexpected(view: View) -> list[str]:
     """Sentences, with the layer where the two begin to differ where it was looked for."""
     found = view.manifest.equivalence
-    return [found.sentence(pair) for pair in found.unexpected()] if found else []
+    return (
+        [found.sentence(pair) + _layer(view, found.subjects[pair.second]) for pair in found.unexpected()]
+        if found
+        else []
+    )
+
+
+def _layer(view: View, file: Subject) -> str:
+    """What the file's diagnosis says of where it leaves its model."""
+    record = view.manifest.diagnoses.get(file.name)
+    if record is None or not record.diagnosis.scheme:
+        return ""
+    first = record.diagnosis.first
+    return f"; the first layer to diverge is {first.layer}" if first else f"; {record.diagnosis.diverging()}"
