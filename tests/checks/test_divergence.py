@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from nets import Noise, Written
 
 from toolkit.checks.between import between
@@ -69,6 +71,43 @@ def test_no_layer_of_a_sound_file_diverges(
         assert builds_up(rows, scheme) is None
     file = written[name].tflite if suffix == ".tflite" else written[name].onnx
     assert first(file, net.graph, "int8") is None
+
+
+def gated() -> Any:
+    """Swish, a gate, branches that are joined, separable and transposed convolutions, two dense layers."""
+    x = image = keras.Input((16, 16, 3), name="image")
+    x = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[0.5, 1.0, 2.0], name="norm")(x)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="silu", name="stem")(x)
+    gate = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(x)
+    gate = layers.Conv2D(8, 1, activation="sigmoid", name="excite")(gate)
+    x = layers.Multiply(name="gated")([x, gate])
+    left = layers.SeparableConv2D(8, 3, padding="same", activation="relu", name="separable")(x)
+    right = layers.LeakyReLU(0.2, name="leaky")(layers.Conv2D(8, 1, name="point")(layers.MaxPooling2D(1)(x)))
+    x = layers.Concatenate(name="joined")([left, right])
+    x = layers.Conv2DTranspose(4, 2, strides=2, name="up")(x)
+    x = layers.AveragePooling2D(2, name="pool")(layers.Activation("tanh", name="tanh")(x))
+    x = layers.Dense(12, activation="elu", name="dense")(layers.Flatten(name="flat")(x))
+    return keras.Model(image, layers.Dense(10, activation="sigmoid", name="head")(layers.Dropout(0.2)(x)))
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+@pytest.mark.parametrize("scheme", ["float32", "float16", "int8"])
+def test_no_layer_of_a_network_of_many_kinds_diverges(scheme: Scheme, suffix: str, tmp_path: Path) -> None:
+    from toolkit.exporters.onnx import ONNX
+    from toolkit.exporters.tflite import TFLite
+
+    keras.utils.set_random_seed(2)
+    graph = gated()
+    meaning = Signature(ENDS, (TensorSpec("head", (None, 10), "float32", "sigmoids"),))
+    exporter: Any = TFLite() if suffix == ".tflite" else ONNX(layout="NCHW")
+    model = Model("keras", graph, meaning, quant=QuantSpec(scheme))
+    exporter.export(model, tmp_path / f"file{suffix}", ExportContext(Noise()))
+    errors = layer_errors(tmp_path / f"file{suffix}", graph, IMAGES)
+    assert first_diverging(errors.rows, scheme) is None
+    named = {layer for row in errors.rows for layer in row.layers}
+    assert {"stem", "excite", "gated", "point", "leaky", "joined", "up", "dense", "head"} <= named
+    assert errors.kernels_db is not None
+    assert errors.kernels_db > (12 if scheme == "int8" else 40)
 
 
 # ---------------------------------------------------------------- faults in .tflite files
