@@ -88,6 +88,7 @@ FLOORS = {
     "deploy": 8,
     "deployed": 8,
     "diagnosis": 8,
+    "equivalence": 8,
     "doctor": 8,
     "engine_timing": 8,
     "engines": 8,

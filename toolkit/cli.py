@@ -322,7 +322,7 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
     print_result(as_json, lambda: found, lambda: measurement_lines(found))
 
 
-@cli.command(short_help="Say which layer of a quantized file is at fault.")
+@cli.command(short_help="Say which layer of a file is at fault, and where it first leaves its model.")
 @click.argument("target", metavar="RUN_OR_FILE", type=click.Path(path_type=Path))
 @click.argument("artifact", required=False)
 @click.option("--model", type=click.Path(path_type=Path), help="For a file: the Keras model it was written from.")
@@ -330,14 +330,23 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
 @click.option("--preprocess", help="For a file: as `eval` takes it.")
 @click.option("--images", type=click.IntRange(1, 1000), default=16, show_default=True, help="How many images to use.")
 @click.option("--sensitivity/--no-sensitivity", default=True, help="Also simulate each layer alone, and all but it.")
+@click.option(
+    "--against", metavar="FILE", help="Only say where the file first differs from this one, of the same model."
+)
 @code_option
 @quiet_option
 @json_option
-def diagnose(target: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
-    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each quantized one), or of a file."""
+def diagnose(target: Path, artifact: str | None, as_json: bool, against: str | None, **options: Any) -> None:
+    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each file), or of a file."""
     from toolkit import diagnosis
     from toolkit.progress import shown
 
+    if against is not None:
+        del options["sensitivity"]
+        with shown() as emit:
+            between = diagnosis.beside(target, artifact, against=against, emit=emit, **options)
+        print_result(as_json, lambda: diagnosis.as_dict(between), lambda: [between.sentence()])
+        return
     with shown() as emit:
         found = diagnosis.diagnose(target, artifact, emit=emit, **options)
     print_result(as_json, lambda: diagnosis.as_dict(found), lambda: diagnosis.lines(found))

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, pruning, runs, split_records, trained
+from toolkit import allowed, beside, doctor, equivalence, pruning, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -98,7 +98,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write the report of a run from its manifest alone; the path written."""
     from toolkit.report.html import render
 
-    manifest = runs.read(directory)
+    manifest = equivalence.completed(directory, runs.read(directory))
     path = out or directory / "report.html"
     runs.write_atomically(path, render(manifest).encode())
     return path
@@ -166,6 +166,7 @@ class _Pipeline:
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
+        self.run.update(equivalence=equivalence.of_run(self.run.folder, self.run.manifest))
         diagnosed(self.plan, self.run, self.executor, splits, self.scratch)
 
     def _require_fit(self, head: Meaning, task: Task | None = None) -> None:

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
+from toolkit.checks.equivalence import Equivalence
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
@@ -174,6 +175,7 @@ class Manifest:
     details: dict[str, Details] = field(default_factory=dict)
     diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
     repairs: dict[str, RepairRecord] = field(default_factory=dict)
+    equivalence: Equivalence | None = None  # None too where a run is older than it
     warnings: tuple[str, ...] = ()
 
 
@@ -260,7 +262,7 @@ class Run:
         gone = {m.subject for m in self.manifest.measurements} - {
             m.subject for m in self.manifest.measurements if m.subject in names
         }
-        self.update(stages=(*stages, *latency), artifacts=artifacts)
+        self.update(stages=(*stages, *latency), artifacts=artifacts, equivalence=None)
         self.forget(gone)
 
     def reusable(self, name: str, key: str) -> StageRecord | None:

@@ -36,6 +36,7 @@ from toolkit.core import (
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from toolkit.checks.between import Between
     from toolkit.checks.diagnosis import Diagnosis
     from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
@@ -184,6 +185,17 @@ class Stages:
         known = self._model(model)
         asked = replace(known, quant=replace(known.quant, scheme=scheme))  # a bare file's model says nothing of it
         return diagnose(artifact, asked, arrays, sensitivity=sensitivity, emit=self._emit)
+
+    def between(
+        self, *, artifacts: tuple[Path, Path], schemes: tuple[Scheme, Scheme], model: Path, images: Mapping[str, Path]
+    ) -> Between | None:
+        """Where two files of one model first differ, on prepared images (.npy)."""
+        import numpy as np
+
+        from toolkit.checks.between import between
+
+        arrays = {name: np.load(path) for name, path in images.items()}
+        return between(artifacts, schemes, self._model(model).graph, arrays)
 
     def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""

@@ -1,13 +1,15 @@
-"""What is wrong with a quantized file, layer by layer, and what to do about it."""
+"""What is wrong with a delivered file, layer by layer, and what to do about it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.checks import divergence
+from toolkit.checks.divergence import Divergence
 from toolkit.checks.layers import IMAGES as IMAGES  # noqa: PLC0414  (how many, where nobody says)
 from toolkit.checks.layers import Culprit, LayerError, bounded, layer_errors
 from toolkit.core import STATIC, Model, Progress, QuantSpec
@@ -38,7 +40,9 @@ class Diagnosis:
     """errors: of the file's layers, worst first. sensitive: of a simulation, the layer that wins most back first.
 
     all_db, all_agreement: of that simulation with every layer quantized; None where none was made. advice: which layer
-    is likely at fault, and what to do.
+    is likely at fault, and what to do. first: the first layer that leaves tolerance, in the file's order. builds_up:
+    the layer from which on the error of all together is too large. kernels_db: SQNR of the file's answers in its
+    runtime as it is delivered, against the plain kernels that were looked into; None where it does not run there.
     """
 
     artifact: str
@@ -51,6 +55,28 @@ class Diagnosis:
     sensitive: tuple[Sensitive, ...] = ()
     all_db: float | None = None
     all_agreement: float | None = None
+    scheme: str = ""
+    first: Divergence | None = None
+    builds_up: str = ""
+    kernels_db: float | None = None
+
+    @property
+    def floats(self) -> bool:
+        """Whether the file computes in floats: nothing is lost by rounding to integers."""
+        return self.scheme in divergence.FLOAT_DB
+
+    def diverging(self) -> str:
+        """The first layer that leaves tolerance, with its statistics; or that none does, and where error builds up."""
+        if self.first is not None:
+            return divergence.sentence(self.first, self.scheme)
+        told = "no layer diverges"
+        if self.builds_up:
+            told += f": each is as near as its scheme allows, and together they end too far from {self.builds_up} on"
+        if self.kernels_db is not None and self.kernels_db < divergence.held_db(self.scheme):
+            told += (
+                f"; but the runtime's optimized kernels answer otherwise than its plain ones ({self.kernels_db:.1f} dB)"
+            )
+        return told
 
 
 def diagnose(
@@ -70,19 +96,38 @@ def diagnose(
     culprit = found.culprit()
     if culprit is None:
         raise UnsupportedError(str(path), "none of its tensors is one of the model's layers")
+    first = divergence.first_diverging(found.rows, model.quant.scheme)
+    drift = divergence.builds_up(found.rows, model.quant.scheme)
+    if first is not None and model.quant.scheme in divergence.FLOAT_DB:
+        culprit = Culprit(first.layer, first.row, faulty=True)
     rows, every = _sensitive(model, images, path.suffix, emit) if sensitivity else ((), None)
-    return Diagnosis(
+    made = Diagnosis(
         artifact=path.name,
         images=found.images,
         culprit=culprit.layer,
         faulty=culprit.faulty,
-        advice=_advice(culprit, rows, model.quant, path.suffix),
+        advice="",
         errors=found.worst_first(),
         unmatched=found.unmatched,
         sensitive=rows,
         all_db=None if every is None else every[0],
         all_agreement=None if every is None else every[1],
+        scheme=model.quant.scheme,
+        first=first,
+        builds_up=drift.layer if drift else "",
+        kernels_db=found.kernels_db,
     )
+    if made.floats:
+        return replace(made, advice=_of_floats(made))
+    return replace(made, advice=_advice(culprit, rows, model.quant, path.suffix))
+
+
+def _of_floats(made: Diagnosis) -> str:
+    """One sentence of a file that rounds nothing to integers: it computes the model, or something else."""
+    if made.first is not None:
+        return f"{made.first.layer} does not compute what the model's layer does: write the file anew"
+    worst = made.errors[0]
+    return f"{made.diverging()}: the worst, {worst.layer}, keeps {worst.alone_db:.0f} dB"
 
 
 def _sensitive(

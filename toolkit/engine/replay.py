@@ -1,4 +1,4 @@
-"""The float layers of a prepared graph, run on the tensors of a quantized file: which layer's own error is how large.
+"""The float layers of a prepared graph, run on the tensors of a file: which layer's own error is how large.
 
 A file's operators are followed in their order. What one computes is matched to a call of the graph by value: the float
 calls that follow the tensors it reads are run on what the file itself has there, and the one it equals best is meant.
@@ -20,13 +20,19 @@ from numpy.typing import NDArray
 from toolkit.engine.graph import Call, Edge, Graph, walk
 from toolkit.engine.numeric import sqnr_db
 from toolkit.engine.prepare import WEIGHTED
+from toolkit.engine.stored import activation
 
 Array = NDArray[Any]
 NEAR_DB = 20.0  # a tenth of the signal: what 8 bits rarely miss, and another tensor never has by chance
+EXACT_DB = 50.0  # files of floats have this tensor or another: half precision kept 59 dB and more in every layer
 ALIKE_DB = 6.0  # half of it
 STEPS = 255  # of 8 bits
+PERCENT = 0.01  # of a layer's range: some three steps of 8 bits, and far beyond what floats round
 AHEAD = 4  # operators that one layer may be written as (Rescaling: 2, a hard swish: 4), without weights
 CHANNELS_LAST = (0, 2, 3, 1)  # NCHW -> NHWC
+
+FUSED = ("relu", "relu6", "tanh")  # activations that an operator of a .tflite file can end with, and layers have
+ACTIVATIONS = ("ReLU", "Activation", "LeakyReLU", "PReLU", "ELU", "Softmax")
 
 # operator of a file -> classes of the layers it computes; where a value tells nothing, this does
 KINDS: dict[str, tuple[str, ...]] = {
@@ -41,28 +47,30 @@ KINDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("AVERAGE_POOL_2D", "AveragePool"), ("AveragePooling2D", "GlobalAveragePooling2D")),
     **dict.fromkeys(("MEAN", "ReduceMean", "GlobalAveragePool"), ("GlobalAveragePooling2D", "AveragePooling2D")),
     **dict.fromkeys(("MAX_POOL_2D", "MaxPool", "REDUCE_MAX"), ("MaxPooling2D", "GlobalMaxPooling2D")),
-    **dict.fromkeys(("SOFTMAX", "Softmax"), ("Softmax", "Activation")),
-    **dict.fromkeys(("LOGISTIC", "Sigmoid", "TANH", "Tanh", "HARD_SWISH", "Elu", "ELU"), ("Activation",)),
-    **dict.fromkeys(("RELU", "RELU6", "Relu", "Clip"), ("ReLU", "Activation")),
-    **dict.fromkeys(("LEAKY_RELU", "PRELU", "LeakyRelu", "PRelu"), ("LeakyReLU", "PReLU", "ReLU")),
+    **dict.fromkeys(("SOFTMAX", "Softmax", "LOGISTIC", "Sigmoid", "TANH", "Tanh", "HARD_SWISH", "Elu"), ACTIVATIONS),
+    **dict.fromkeys(("ELU", "RELU", "RELU6", "Relu", "Clip", "LEAKY_RELU", "PRELU", "LeakyRelu", "PRelu"), ACTIVATIONS),
 }
 HOLD_WEIGHTS = {kind for kind, names in KINDS.items() if {"Conv2D", "Dense", "Conv2DTranspose"} & set(names)}
 
 
 @dataclass(frozen=True)
 class Node:
-    """One tensor that a file computes. inputs: keys of the tensors it is computed from, constants left out."""
+    """One tensor that a file computes. inputs: keys of the tensors it is computed from, constants left out.
+
+    activated: the operator ends with an activation of its own.
+    """
 
     kind: str
     inputs: tuple[int, ...]
     output: int
+    activated: bool = False
 
 
 @dataclass(frozen=True)
 class Trace:
     """What a file computed for some images. values: dequantized, first dimension the images.
 
-    inputs: tensors of the file's inputs, in the order of the graph's. limits: smallest and largest value that a
+    inputs, outputs: tensors of the file's, in the order of the graph's. limits: smallest and largest value that a
     tensor's integers round to it.
     """
 
@@ -70,6 +78,7 @@ class Trace:
     inputs: tuple[int, ...]
     values: Mapping[int, Array]
     limits: Mapping[int, tuple[float, float]]
+    outputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,9 @@ class Errors:
     count: int = 0
     alone_low: float = math.inf
     alone_high: float = -math.inf
+    largest: float = 0.0  # difference of a value from that of the float layer on the file's own inputs
+    apart: int = 0  # values that differ so by more than PERCENT of the float layer's extremes
+    fed: float = 0.0  # largest value among those inputs
 
     @property
     def saturated(self) -> float:
@@ -118,6 +130,12 @@ class Errors:
     def alone_db(self) -> float:
         """Of the tensor against the float layer on the file's own inputs."""
         return decibels(self.alone_signal, self.alone_noise)
+
+    def beside(self, alone: Array, value: Array) -> None:
+        """Count where `value` leaves what the float layer gives; what is no number does so everywhere."""
+        gap = np.nan_to_num(np.abs(alone - value), nan=math.inf)
+        self.largest = max(self.largest, float(gap.max()))
+        self.apart += int(np.count_nonzero(gap > PERCENT * (float(alone.max()) - float(alone.min()))))
 
     def possible_db(self, scale: float = 0.0) -> float:
         """What 8 bits between the extremes of the float layer's values would have, or such steps: step**2 / 12."""
@@ -138,19 +156,21 @@ class Replay:
     def __init__(self, model: Any) -> None:
         self.model, self.graph = model, walk(model)
         self.matches: tuple[Match, ...] = ()
-        self.errors: dict[int, Errors] = {}  # by tensor
+        self.errors: dict[tuple[int, Edge], Errors] = {}  # by tensor, and the edge it is held against
+        self.carried: dict[int, Array] = {}  # matched tensors of the last images, in the shape of their edges
 
     def add(self, trace: Trace) -> None:
         """Count some images; the first ones also say which tensor is which layer."""
         if not self.matches:
-            self.matches = match(self.graph, trace)
-            self.errors = {found.tensor: Errors() for found in self.matches}
+            matched = match(self.graph, trace)
+            self.matches = (*matched, *_unfinished(self.graph, trace, matched))
+            self.errors = {(each.tensor, each.edge): Errors() for each in self.matches}
         whole = self._reference(trace)
-        carried = _carried(self.graph, trace, self.matches)
+        self.carried = carried = _carried(self.graph, trace, self.matches)
         for found in self.matches:
-            value = carried[found.tensor]
-            alone = self._alone(found, carried)
-            sums, reference = self.errors[found.tensor], whole[found.edge]
+            alone, reference = self.alone(found, carried), whole[found.edge]
+            value = carried[found.tensor].reshape(alone.shape)
+            sums = self.errors[found.tensor, found.edge]
             sums.signal += _energy(reference)
             sums.noise += _energy(reference - value)
             sums.alone_signal += _energy(alone)
@@ -158,20 +178,23 @@ class Replay:
             low, high = trace.limits.get(found.tensor, (-math.inf, math.inf))
             sums.clipped += int(np.count_nonzero((alone < low) | (alone > high)))
             sums.count += value.size
-            sums.alone_low = min(sums.alone_low, float(alone.min()))
-            sums.alone_high = max(sums.alone_high, float(alone.max()))
-            sums.low, sums.high = min(sums.low, float(value.min())), max(sums.high, float(value.max()))
+            sums.beside(alone, value)
+            sums.fed = max(sums.fed, *(float(np.abs(carried[key]).max()) for key in found.sources.values()))
+            ends = _ends(alone), _ends(value)
+            sums.alone_low, sums.alone_high = min(sums.alone_low, ends[0][0]), max(sums.alone_high, ends[0][1])
+            sums.low, sums.high = min(sums.low, ends[1][0]), max(sums.high, ends[1][1])
 
     def _reference(self, trace: Trace) -> dict[Edge, Array]:
         given = {edge: trace.values[key] for edge, key in zip(self.graph.inputs, trace.inputs, strict=True)}
         given = {edge: _in_shape(value, _shape(self.graph, edge)) for edge, value in given.items()}
         return run(self.graph, given, range(len(self.graph.calls)))
 
-    def _alone(self, found: Match, carried: Mapping[int, Array]) -> Array:
+    def alone(self, found: Match, carried: Mapping[int, Array]) -> Array:
+        """What the float layer gives on the file's own inputs of it."""
         given = {edge: carried[tensor] for edge, tensor in found.sources.items()}
         if found.alias:
             return given[found.edge]
-        return run(self.graph, given, _needed(self.graph, found.edge, set(given)))[found.edge]
+        return run(self.graph, given, needed(self.graph, found.edge, set(given)))[found.edge]
 
 
 def run(graph: Graph, given: Mapping[Edge, Array], indexes: Sequence[int] | range) -> dict[Edge, Array]:
@@ -205,6 +228,7 @@ def match(graph: Graph, trace: Trace) -> tuple[Match, ...]:
 class _Matcher:
     def __init__(self, graph: Graph, trace: Trace) -> None:
         self.graph, self.trace = graph, trace
+        self.same_db = NEAR_DB if trace.limits else EXACT_DB
         self.readers: dict[int, list[Node]] = {}
         for node in trace.nodes:
             for key in node.inputs:
@@ -241,8 +265,8 @@ class _Matcher:
             return None
         if best[0] < NEAR_DB and self._goes_on(node, options, AHEAD):
             return None
-        if best[0] < ALIKE_DB:
-            best = self._by_kind(node, options, sources, value)
+        if best[0] < NEAR_DB:
+            best = self._by_kind(node, options, sources, value) or (best if best[0] >= ALIKE_DB else None)
             if best is None:
                 return None
         _, edge, turned = best
@@ -250,7 +274,7 @@ class _Matcher:
 
     def _made(self, node: Node, edge: Edge, sources: dict[Edge, int], *, turned: bool) -> Match:
         alias = edge in sources
-        indexes = [edge.call] if alias else _needed(self.graph, edge, set(sources))
+        indexes = [edge.call] if alias else needed(self.graph, edge, set(sources))
         names = tuple(self.graph.calls[index].name for index in indexes)
         used = {e: k for e, k in sources.items() if alias or any(e in self.graph.calls[i].inputs for i in indexes)}
         name = self.graph.calls[edge.call].name
@@ -278,7 +302,7 @@ class _Matcher:
                 continue
             value = self.trace.values[reader.output]
             sizes = {edge: local for edge, local in options.items() if edge not in self.reach.get(node.output, {})}
-            if any(score >= NEAR_DB for local in sizes.values() for score, _ in _scores(local, value)):
+            if any(score >= self.same_db for local in sizes.values() for score, _ in _scores(local, value)):
                 return True
             if self._goes_on(reader, options, steps - 1):
                 return True
@@ -287,15 +311,33 @@ class _Matcher:
     def _by_kind(
         self, node: Node, options: dict[Edge, Array], sources: dict[Edge, int], value: Array
     ) -> tuple[float, Edge, bool] | None:
-        """Of the options that hold a layer of the operator's kind the most alike, whatever its scale."""
+        """Of the options that end as the operator does (a layer of its kind, an activation behind it where it has one)
+        the most alike, whatever its scale."""
         kinds, found = KINDS.get(node.kind, ()), []
         for edge, local in options.items():
-            if edge in sources:
+            if edge in sources or self._taken(node, local):
                 continue
-            chain = _needed(self.graph, edge, set(sources))
-            if any(self.graph.calls[index].kind in kinds for index in chain):
-                found += [(alike, edge, turned) for alike, turned in _scores(local, value, correlation)]
-        return max(found, key=lambda item: item[0], default=None)
+            chain = [self.graph.calls[index] for index in needed(self.graph, edge, set(sources))]
+            if not any(call.kind in kinds for call in chain):
+                continue
+            ends = _ends_so(node, chain[-1], kinds)
+            found += [((ends, alike), edge, turned) for alike, turned in _scores(local, value, correlation)]
+        best = max(found, key=lambda item: item[0], default=None)
+        return best and (best[0][1], best[1], best[2])
+
+    def _taken(self, node: Node, local: Array) -> bool:
+        """Whether another tensor of the file is this one: of two branches a sound one is not taken for a broken one."""
+        others = (self.trace.values[each.output] for each in self.trace.nodes if each.output != node.output)
+        return any(score >= NEAR_DB for value in others for score, _ in _scores(local, value))
+
+
+def _ends_so(node: Node, last: Call, kinds: Sequence[str]) -> int:
+    """How well an operator with weights can end in this call: just there, at its own layer, anywhere."""
+    if node.kind not in HOLD_WEIGHTS:
+        return 0
+    if activation(last) in FUSED:
+        return 2 * node.activated
+    return (2 - node.activated) * (last.kind in kinds)
 
 
 def _scores(local: Array, value: Array, score: Any = None) -> Iterator[tuple[float, bool]]:
@@ -304,11 +346,16 @@ def _scores(local: Array, value: Array, score: Any = None) -> Iterator[tuple[flo
     if value[0].size != local[0].size:
         return
     if value.shape == local.shape or value.ndim != 4 or local.ndim != 4:
-        yield measure(local, value.reshape(local.shape)), False
+        yield _number(measure(local, value.reshape(local.shape))), False
     if value.ndim == 4 and local.ndim == 4:
         turned = value.transpose(CHANNELS_LAST)
         if turned.shape == local.shape:
-            yield measure(local, turned), True
+            yield _number(measure(local, turned)), True
+
+
+def _number(value: float) -> float:
+    """What can be ordered: the likeness of what is no number is the least."""
+    return -math.inf if math.isnan(value) else value
 
 
 def correlation(one: Array, other: Array) -> float:
@@ -317,7 +364,24 @@ def correlation(one: Array, other: Array) -> float:
     return float(np.sum(one * other, dtype=np.float64)) / product if product else 0.0
 
 
-def _needed(graph: Graph, edge: Edge, given: set[Edge]) -> list[int]:
+def _unfinished(graph: Graph, trace: Trace, matches: Sequence[Match]) -> Iterator[Match]:
+    """The file's output held against the graph's, where it was taken for something before it: layers are missing."""
+    if len(trace.outputs) != 1 or len(graph.outputs) != 1 or any(each.edge == graph.outputs[0] for each in matches):
+        return
+    ((key,), (edge,)) = trace.outputs, graph.outputs
+    carried = _carried(graph, trace, matches)
+    known = dict(zip(graph.inputs, trace.inputs, strict=True)) | {each.edge: each.tensor for each in matches}
+    chain = needed(graph, edge, set(known))
+    used = {source: tensor for source, tensor in known.items() if any(source in graph.calls[i].inputs for i in chain)}
+    given = run(graph, {source: carried[tensor] for source, tensor in used.items()}, chain)[edge]
+    value = trace.values[key]
+    if value.size != given.size or _number(sqnr_db(given, value.reshape(given.shape))) >= NEAR_DB:
+        return
+    names = tuple(graph.calls[index].name for index in chain)
+    yield Match(key, edge, graph.calls[edge.call].name, names, "output", used)
+
+
+def needed(graph: Graph, edge: Edge, given: set[Edge]) -> list[int]:
     """Calls that lead from `given` to `edge`, in order."""
     found: set[int] = set()
     todo = [edge]
@@ -335,7 +399,7 @@ def _carried(graph: Graph, trace: Trace, matches: Sequence[Match]) -> dict[int, 
     pairs = zip(graph.inputs, trace.inputs, strict=True)
     found = {key: _in_shape(trace.values[key], _shape(graph, edge)) for edge, key in pairs}
     for each in matches:
-        found[each.tensor] = _carry(trace.values[each.tensor], _shape(graph, each.edge), turned=each.turned)
+        found.setdefault(each.tensor, _carry(trace.values[each.tensor], _shape(graph, each.edge), turned=each.turned))
     return found
 
 
@@ -357,6 +421,11 @@ def _in_shape(value: Array, shape: tuple[int | None, ...]) -> Array:
 
 def _shape(graph: Graph, edge: Edge) -> tuple[int | None, ...]:
     return graph.calls[edge.call].output_shapes[edge.output]
+
+
+def _ends(values: Array) -> tuple[float, float]:
+    """Smallest and largest, of those that are numbers."""
+    return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
 
 
 def _energy(values: Array) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, clusters, details, inside, overview, zeros
+from toolkit.report import answers, clusters, details, inside, matrix, overview, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -25,6 +25,7 @@ SECTIONS = (
     ("clusters", "Shared weights", clusters.clusters),
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
+    ("matrix", "Equivalence", matrix.matrix),
     ("diagnosis", "Diagnosis", inside.diagnosis),
     ("repairs", "Repair", inside.repairs),
     ("layers", "Layers", details.layers),

@@ -9,7 +9,7 @@ from toolkit.checks.layers import LayerError
 from toolkit.report.charts import Scale
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import MISSING, seconds, show
-from toolkit.report.overview import badge, number, section, table
+from toolkit.report.overview import badge, capital, number, section, table
 from toolkit.report.view import View
 from toolkit.runs import RepairRecord, RepairTrial
 
@@ -24,7 +24,10 @@ def diagnosis(view: View) -> Markup:
     """One part for each file that was looked into."""
     found = [record.diagnosis for record in view.manifest.diagnoses.values()]
     if not found:
-        said = "No quantized file failed a gate on its answers, and the recipe has no [diagnosis]."
+        said = (
+            "No quantized file failed a gate on its answers, no file differs from its model by more than its scheme "
+            "explains, and the recipe has no [diagnosis]."
+        )
         return section("diagnosis", "Inside the files", tag("p", said, class_="quiet"))
     lead = "Own error: of a layer fed with the file's own inputs, against the float layer. Larger is better."
     return section("diagnosis", "Inside the files", (_one(each) for each in found), lead=lead)
@@ -80,10 +83,12 @@ def _one(found: Diagnosis) -> Markup:
         "Float wins back, dB",
     )
     told = [tag("b", found.artifact), f": {found.advice}."]
+    diverging = f"{capital(found.diverging())}." if found.first or not found.floats else None
     picture = tag("figure", tag("figcaption", f"Own error by layer of {found.artifact}"), _bars(found))
     more = len(found.errors) - len(rows)
     return join(
         tag("p", told),
+        tag("p", diverging) if found.scheme and diverging else None,
         tag("div", picture, class_="charts"),
         table(headings, rows, label=f"Layers of {found.artifact}"),
         tag("p", f"{more} more in the manifest.", class_="quiet") if more > 0 else None,

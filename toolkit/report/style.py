@@ -151,6 +151,8 @@ stroke-linejoin:round}
 .heat{padding-left:10px;border-left:3px solid var(--paper)}
 .heat small,.heat .change{display:inline;margin-left:8px;font-size:12.5px}
 .heat small,.heat .change{color:var(--ink)}
+.equal th,.equal td{padding-right:12px}.equal thead th+th,.equal td.quiet{padding-left:13px}
+.equal .heat small{display:block;margin-left:0}
 .down1{background:var(--down1)}.down2{background:var(--down2)}.down3{background:var(--down3)}
 .up1{background:var(--up1)}.up2{background:var(--up2)}.up3{background:var(--up3)}
 
@@ -175,6 +177,7 @@ footer{padding-top:16px;border-top:1px solid var(--ink);color:var(--soft);font-s
 @media (max-width:820px){body{padding:0 16px 40px}header{padding-top:24px}h1{font-size:25px}
 section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18px}
 .banner{grid-template-columns:1fr;padding:14px 16px}
+.equal tbody th{min-width:120px;white-space:normal;overflow-wrap:anywhere}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 16px}
 .figures dd{font-size:19px}#wins .lead{font-size:16px}}
 @media print{:root{color-scheme:light;--paper:#fff;--raised:#fff;--ink:#000;--soft:#444;--line:#bbb;--hair:#ddd}
