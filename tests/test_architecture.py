@@ -78,6 +78,7 @@ FLOORS = {
     "doctor": 8,
     "engine_timing": 8,
     "engines": 8,
+    "examining": 8,
     "executor": 8,
     "first_recipe": 8,
     "inspection": 8,

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, pruning, runs, split_records, trained
+from toolkit import allowed, beside, doctor, examining, pruning, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -208,6 +208,7 @@ class _Pipeline:
         self._require_fit(contract.head)
         splits = self._data(contract)
         self._require_fit(contract.head, splits.test.task)
+        examining.of_run(self.run, self.executor, self._file(stage.name), splits, self.emit)
         return splits
 
     def _made(self, stage: Stage) -> Splits:

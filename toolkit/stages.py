@@ -37,6 +37,7 @@ from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
     from toolkit.checks.diagnosis import Diagnosis
+    from toolkit.checks.inputs import InputsCheck
     from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
@@ -180,6 +181,29 @@ class Stages:
         known = self._model(model)
         asked = replace(known, quant=replace(known.quant, scheme=scheme))  # a bare file's model says nothing of it
         return diagnose(artifact, asked, arrays, sensitivity=sensitivity, emit=self._emit)
+
+    def examine(
+        self, *, model: Path | Model, preprocessing: Preprocessing, images: Path, labels: Path, key: str
+    ) -> InputsCheck:
+        """Whether images (.npy, as decoded) reach a model as it was trained on. model: a saved one, or of a file."""
+        import numpy as np
+
+        from toolkit.checks.inputs import examine
+        from toolkit.checks.presented import given
+        from toolkit.engine.moments import Observed
+
+        known = self._model(model) if isinstance(model, Path) else model
+        name = known.signature.inputs[0].name
+
+        def outputs(arrays: Array) -> Observed:
+            return Observed(answers(known, {name: arrays})[0])
+
+        observe: Callable[[Array], Observed] = outputs
+        if known.kind == "keras":
+            from toolkit.engine.inputs import Witnesses
+
+            observe = Witnesses(known.graph).observe
+        return examine(given(np.load(images), preprocessing), np.load(labels), known.head, observe, key=key)
 
     def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""
