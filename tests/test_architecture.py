@@ -72,6 +72,7 @@ FLOORS = {
     "catalogue": 8,
     "compare": 8,
     "contract": 8,
+    "coverage": 8,
     "deploy": 8,
     "deployed": 8,
     "diagnosis": 8,

@@ -333,16 +333,25 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
 @click.option("--preprocess", help="For a file: as `eval` takes it.")
 @click.option("--images", type=click.IntRange(1, 1000), default=16, show_default=True, help="How many images to use.")
 @click.option("--sensitivity/--no-sensitivity", default=True, help="Also simulate each layer alone, and all but it.")
+@click.option("--calibration/--no-calibration", default=True, help="Of a run: also check its calibrations.")
 @code_option
 @json_option
-def diagnose(target: Path, artifact: str | None, as_json: bool, **options: Any) -> None:
-    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each quantized one), or of a file."""
-    from toolkit import diagnosis
+def diagnose(target: Path, artifact: str | None, as_json: bool, calibration: bool, **options: Any) -> None:
+    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each quantized one), or of a file.
+
+    Of a run also whether its calibration images were enough."""
+    from toolkit import coverage, diagnosis
     from toolkit.progress import shown
 
+    asked = {name: options[name] for name in ("images", "allow_code")}
     with shown() as emit:
         found = diagnosis.diagnose(target, artifact, emit=emit, **options)
-    print_result(as_json, lambda: diagnosis.as_dict(found), lambda: diagnosis.lines(found))
+        checks = coverage.check_run(target, artifact, emit=emit, **asked) if calibration and target.is_dir() else []
+    print_result(
+        as_json,
+        lambda: diagnosis.as_dict(found) | coverage.as_dict(checks),
+        lambda: (*diagnosis.lines(found), *coverage.lines(checks)),
+    )
 
 
 @cli.command(short_help="Write a run's report anew.")

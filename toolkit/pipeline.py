@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, examining, pruning, runs, split_records, trained
+from toolkit import allowed, beside, coverage, doctor, examining, pruning, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -194,6 +194,7 @@ class _Pipeline:
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
         diagnosed(self.plan, self.run, self.executor, splits, self.scratch)
+        coverage.checked(self.plan, self.run, self.executor, self._open_data)
 
     def _require_fit(self, head: Meaning, task: Task | None = None) -> None:
         """Raise where the head and what the recipe asks for do not belong together."""

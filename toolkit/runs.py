@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.checks.coverage import CalibrationCheck
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.checks.inputs import InputsCheck
@@ -176,6 +177,7 @@ class Manifest:
     details: dict[str, Details] = field(default_factory=dict)
     diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
     repairs: dict[str, RepairRecord] = field(default_factory=dict)
+    calibrations: dict[str, CalibrationCheck] = field(default_factory=dict)
     inputs: InputsCheck | None = None  # whether the images come as the model was trained on
     warnings: tuple[str, ...] = ()
 

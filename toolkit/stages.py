@@ -36,6 +36,7 @@ from toolkit.core import (
 from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from toolkit.checks.coverage import CalibrationCheck
     from toolkit.checks.diagnosis import Diagnosis
     from toolkit.checks.inputs import InputsCheck
     from toolkit.core import Array
@@ -181,6 +182,17 @@ class Stages:
         known = self._model(model)
         asked = replace(known, quant=replace(known.quant, scheme=scheme))  # a bare file's model says nothing of it
         return diagnose(artifact, asked, arrays, sensitivity=sensitivity, emit=self._emit)
+
+    def coverage(self, *, model: Path, stage: str, judged: int) -> CalibrationCheck:
+        """Whether the calibration of a saved model was enough, against the selection split, else train."""
+        from toolkit.checks.coverage import check
+
+        splits = self._opened()
+        others = splits.selection or splits.train
+        if splits.calibration is None or others is None:
+            problem = "needs a calibration split, and a selection or train split beside it"
+            raise InputError("calibration", problem, "set data.splits.selection")
+        return check(self._model(model), splits.calibration, others, stage=stage, judged=judged, emit=self._emit)
 
     def examine(
         self, *, model: Path | Model, preprocessing: Preprocessing, images: Path, labels: Path, key: str

@@ -23,7 +23,7 @@ What = Literal["scale", "color", "layout", "labels", "values"]
 IMAGES = (48, 256)  # at least and at most that are looked at
 PIXELS = 4 << 20  # of all of them: some seconds of a MobileNet
 SCREENED = 24  # of those at least: to choose what is tried again on the others
-SURE = 4.0  # standard errors: one in 30,000 by chance, for some ten comparisons a run
+SURE = 3.5  # standard errors: one in 4,000 by chance, for a handful of comparisons
 MATERIAL = 0.02  # of probability: less is no mistake of preprocessing
 NEARER = (0.6, 0.8)  # share of the distance that is left: alone, and where the answers are clearly surer as well
 MOST_TIMES = 0.01  # more is not worth a number
@@ -321,11 +321,11 @@ def _renumbered(seen: _Seen) -> _Renumbered | None:
     best = max(scores, key=lambda shift: (float(scores[shift].mean()), shift == 0))
     if not best or not _clearly(scores[best], scores[0]):
         return None
-    side, right = "above" if best > 0 else "below", seen.decided(best) or 0.0
-    told = f"{_percent(right)} of {len(labels)} images then are right instead of {_percent(seen.decided())}"
+    side, reached = "above" if best > 0 else "below", seen.decided(best) or 0.0
+    told = f"{_percent(reached)} of {len(labels)} images then are right instead of {_percent(seen.decided())}"
     text = f"labels are one {side} the model's numbers of the classes: {told}"
     fix = "number the classes as the model does: one of the two has a background class 0"
-    return _Renumbered(Finding("labels", text, fix), (labels - best) % classes, right)
+    return _Renumbered(Finding("labels", text, fix), (labels - best) % classes, reached)
 
 
 def _clearly(one: Array, two: Array) -> bool:
