@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 BITS = {"int8": 8, "int16x8": 16}
-MATTERS_DB = 1.0  # at the output; less is within what other images say (checks.diagnosis)
+MATTERS_DB = 1.5  # at the output: a quarter of a bit; less is within what other images say
 CLIPPED = 0.001  # share of a tensor's values beyond its range: as checks.diagnosis has it
 UNLIKE = (
     4.0  # times the share outside that chance gives: of n values alike the next one lies beyond all with 2 / (n + 1)
@@ -215,7 +215,7 @@ def _advice(
             f"{worst.layer} clips {100 * worst.outside:.2g}% of its values on the {other} split, whose own ranges win"
         )
         return f"{told} {others - full:.1f} dB: calibrate on images like those it will see"
-    if max(full - half, others - full) >= MATTERS_DB:
+    if max(full - half, abs(others - full)) >= MATTERS_DB:
         return f"take more than {images} images: {by_half}, {by_others}"
     return f"{images} images are enough: {by_half}, {by_others}"
 
