@@ -71,17 +71,16 @@ def looked_at(
     contract = store.read_contract(model) if isinstance(model, Path) else model
     if not _fits(contract):
         return None
-    floats = data.is_float()
-    shown = data if floats else data.pixels()
-    count = min(len(shown), images_for(*_size(contract, data)))
-    batch = next(iter(shown.batches(count)))
-    images = np.asarray(next(iter(batch.inputs.values())), np.float32 if floats else np.uint8)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / "images.npy", folder / "labels.npy"
-    for path, array in zip(paths, (images, np.asarray(batch.targets["label"])), strict=True):
-        np.save(path, array)
+    count = min(len(data), images_for(*_size(contract, data)))
     emit(Progress(f"looking at {count} images as the model gets them", keep=True))
+    paths = folder / "images.npy", folder / "labels.npy"
     try:
+        floats = data.is_float()
+        batch = next(iter((data if floats else data.pixels()).batches(count)))
+        images = np.asarray(next(iter(batch.inputs.values())), np.float32 if floats else np.uint8)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, array in zip(paths, (images, np.asarray(batch.targets["label"])), strict=True):
+            np.save(path, array)
         found: InputsCheck = executor.call(
             "examine", model=model, preprocessing=data.preprocessing, images=paths[0], labels=paths[1], key=key
         )

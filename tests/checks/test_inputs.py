@@ -219,6 +219,44 @@ def test_table_shows_what_was_tried_the_given_way_first() -> None:
     assert right["channels reversed"] > (first.right or 1)
 
 
+@pytest.mark.parametrize(
+    ("head", "targets"),
+    [
+        ("embedding", lambda labels: labels),
+        ("sigmoids", lambda labels: np.eye(CLASSES)[labels]),
+        ("regression", lambda labels: np.eye(CLASSES, dtype=np.float32)[labels]),
+        ("softmax", lambda labels: labels),
+    ],
+)
+def test_every_head_is_looked_at(head: Any, targets: Any) -> None:
+    """The same scores, read as each head has them: a missing scale is named, clean images are left alone."""
+    known = network("signed", 0)
+
+    def observe(inputs: Any) -> Observed:
+        seen = known.observe(inputs)
+        odds = np.exp((seen.outputs - seen.outputs.max(axis=1, keepdims=True)).clip(-60))
+        return replace(seen, outputs=odds / odds.sum(axis=1, keepdims=True))
+
+    images, labels = pictures(200, 62)
+    for preprocess, wanted in (("raw", ["scale"]), ("signed", [])):
+        found = examine(given(images, contract(preprocess)), targets(labels), head, observe)
+        assert [finding.what for finding in found.findings] == wanted
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17])
+def test_few_images_are_no_trouble(count: int) -> None:
+    images, labels = pictures(count, 63)
+    assert look("raw", images, labels).images == count
+
+
+def test_answers_that_are_no_numbers_are_no_trouble() -> None:
+    images, labels = pictures(64, 64)
+    nothing = examine(
+        given(images, contract("raw")), labels, "softmax", lambda x: Observed(np.full((len(x), 6), np.nan))
+    )
+    assert nothing.findings == ()
+
+
 def test_data_stays_as_it_is() -> None:
     images, labels = pictures(64, 60)
     before = images.copy()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 What = Literal["scale", "color", "layout", "labels", "values"]
 IMAGES = (48, 256)  # at least and at most that are looked at
+LEAST = 16  # fewer can tell nothing
 PIXELS = 4 << 20  # of all of them: some seconds of a MobileNet
 SCREENED = 24  # of those at least: to choose what is tried again on the others
 SURE = 3.5  # standard errors: one in 4,000 by chance, for a handful of comparisons
@@ -94,6 +95,8 @@ def examine(
 
     labels: of these images, as `head` has them; None for none. Deterministic: the same images give the same answer.
     """
+    if len(now.pixels) < LEAST:
+        return InputsCheck(len(now.pixels), findings=tuple(_values(now)))
     trial = _Trial(now, labels, head, observe)
     best, finalists = trial.search()
     renumbered = _renumbered(trial.all(best))
@@ -251,11 +254,10 @@ class _Trial:
     def _shift(self, *seen: _Seen) -> int:
         """How far labels are above the model's numbers, as the best of these answers has it."""
         means = {
-            shift: max(float(right.mean()) for each in seen if (right := each.right(shift)) is not None)
+            shift: max((float(right.mean()) for each in seen if (right := each.right(shift)) is not None), default=0.0)
             for shift in self._shifts(seen[0])
-            if seen[0].labels is not None
         }
-        return max(means, key=lambda shift: (means[shift], shift == 0)) if means else 0
+        return max(means, key=lambda shift: (means[shift], shift == 0))
 
 
 @dataclass(frozen=True)
