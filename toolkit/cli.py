@@ -333,12 +333,17 @@ def eval_(artifact: Path, as_json: bool, **options: Any) -> None:
 @click.option(
     "--against", metavar="FILE", help="Only say where the file first differs from this one, of the same model."
 )
+@click.option("--calibration/--no-calibration", default=True, help="Of a run: also check its calibrations.")
 @code_option
 @quiet_option
 @json_option
-def diagnose(target: Path, artifact: str | None, as_json: bool, against: str | None, **options: Any) -> None:
-    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each file), or of a file."""
-    from toolkit import diagnosis
+def diagnose(
+    target: Path, artifact: str | None, as_json: bool, against: str | None, calibration: bool, **options: Any
+) -> None:
+    """Say which layer is at fault: of ARTIFACT in a run directory (by default of each file), or of a file.
+
+    Of a run also whether its calibration images were enough."""
+    from toolkit import coverage, diagnosis
     from toolkit.progress import shown
 
     if against is not None:
@@ -347,9 +352,15 @@ def diagnose(target: Path, artifact: str | None, as_json: bool, against: str | N
             between = diagnosis.beside(target, artifact, against=against, emit=emit, **options)
         print_result(as_json, lambda: diagnosis.as_dict(between), lambda: [between.sentence()])
         return
+    asked = {name: options[name] for name in ("images", "allow_code")}
     with shown() as emit:
         found = diagnosis.diagnose(target, artifact, emit=emit, **options)
-    print_result(as_json, lambda: diagnosis.as_dict(found), lambda: diagnosis.lines(found))
+        checks = coverage.check_run(target, artifact, emit=emit, **asked) if calibration and target.is_dir() else []
+    print_result(
+        as_json,
+        lambda: diagnosis.as_dict(found) | coverage.as_dict(checks),
+        lambda: (*diagnosis.lines(found), *coverage.lines(checks)),
+    )
 
 
 @cli.command(short_help="Write a run's report anew.")

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import registry, runs
+from toolkit import examining, registry, runs
 from toolkit.bench import Bench
 from toolkit.checks import fit
 from toolkit.checks.installed import absent_here, installed
@@ -32,8 +32,11 @@ from toolkit.inspection import FORMATS, read_artifact
 from toolkit.plan import source_of
 
 if TYPE_CHECKING:
+    from toolkit.checks.inputs import InputsCheck
     from toolkit.core import Dataset
     from toolkit.datasets.stream import Split
+
+    Answered = tuple[Any, Dataset, Any, dict[str, Any], str]
 
 HEADS = ("auto", *fit.TARGETS)
 Emit = Callable[[Progress], None]
@@ -106,7 +109,8 @@ def evaluate_file(
 
     preprocess: None is as the contract beside the file states, with its layout, head and order of classes; "raw" where
     there is none. layout: of the file's image input, where it is not to be seen from its shape. Returns {"file",
-    "measurements", "per_class", "left_out"}. allow_code: modules whose code a trained model may need.
+    "measurements", "per_class", "left_out", "inputs"}; inputs as checks.inputs has them, None without images.
+    allow_code: modules whose code a trained model may need.
     """
     from toolkit.checks.accuracy import Predictions, measure_accuracy
 
@@ -117,17 +121,18 @@ def evaluate_file(
         source: Provenance = "measured"
         if file.suffix.lower() not in FORMATS and source_of(file):
             reader = _source(file, asked, allow_code)
-            found = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
+            found, odd = _trained_answers(file, asked, reader, folder=Path(folder), emit=emit)
         else:
             (profile,) = reached([load_device(device)], **places)
-            found = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
+            found, odd = _file_answers(file, asked, profile, folder=Path(folder), emit=emit)
             source = profile.provenance
     outputs, dataset, meaning, how, where = found
     predictions = Predictions(file.name, outputs, meaning, where, source, {**how, "preprocess": asked.shown()})
     accuracy = measure_accuracy(predictions, dataset)
     classes = [{"class": name, **counts} for name, counts in zip(dataset.classes, accuracy.per_class, strict=False)]
     rows = [asdict(measurement) for measurement in accuracy.measurements]
-    return {"file": str(file), "measurements": rows, "per_class": classes, "left_out": dict(accuracy.left_out)}
+    told = {"file": str(file), "measurements": rows, "per_class": classes, "left_out": dict(accuracy.left_out)}
+    return told | {"inputs": odd and asdict(odd)}
 
 
 def images_for(file: Path, data: str, preprocess: str | None, first: TensorSpec, emit: Emit) -> Split:
@@ -152,6 +157,8 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
         taken = f": {row['how']['estimator']}" if row["how"].get("estimator") else ""
         yield f"{_subject(row, swept)}  {row['name']}  {value}  [{row['source']}{taken}]"
     yield from _how_lines(found["measurements"], swept)
+    for finding in (found.get("inputs") or {}).get("findings", ()):
+        yield f"warning: {finding['text']}. Fix: {finding['fix']}"
     yield from (f"note: {note}" for note in found.get("notes", ()))
     for name, why in found.get("left_out", {}).items():
         yield f"left out of {name}: {why}"
@@ -216,7 +223,7 @@ def _asked(file: Path, asked: _Asked) -> _Asked:
 
 def _file_answers(
     file: Path, asked: _Asked, profile: DeviceProfile, *, folder: Path, emit: Emit
-) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
+) -> tuple[Answered, InputsCheck | None]:
     from toolkit.checks import inference
 
     artifact = _in_layout(read_artifact(file), asked.layout)
@@ -253,7 +260,9 @@ def _file_answers(
         )
     outputs = answer.outputs[artifact.signature.outputs[0].name]
     how = {"runtime": runtime, "version": answer.versions.get(runtime, ""), "delegate": delegate, **profile.how}
-    return outputs, dataset, _meaning(asked.head, outputs, dataset), how, profile.name
+    meaning = _meaning(asked.head, outputs, dataset)
+    odd = examining.of_file(_in_layout(artifact, asked.layout), meaning, dataset, folder, emit)
+    return (outputs, dataset, meaning, how, profile.name), odd
 
 
 def _source(file: Path, asked: _Asked, allow_code: Sequence[str]) -> Any:
@@ -265,7 +274,7 @@ def _source(file: Path, asked: _Asked, allow_code: Sequence[str]) -> Any:
 
 def _trained_answers(
     file: Path, asked: _Asked, source: Any, *, folder: Path, emit: Emit
-) -> tuple[Any, Dataset, Any, dict[str, Any], str]:
+) -> tuple[Answered, InputsCheck | None]:
     """In the executor's process, whose libraries may print what they like."""
     from importlib.metadata import version
 
@@ -285,9 +294,10 @@ def _trained_answers(
         fit.check_data(output, dataset)
         prepared = inference.prepare(dataset, facts.signature.inputs, folder / "inputs").paths
         answers = executor.call("predict", model=saved, inputs=prepared, folder=folder / "outputs")
+        odd = examining.looked_at(executor, saved, dataset, folder=folder, emit=emit, key="--preprocess")
     package = "tensorflow" if getattr(source, "kind_of", lambda path: "keras")(file) == "savedmodel" else "keras"
     how = {"runtime": package, "version": version(package)}
-    return np.load(answers[output.name]), dataset, output.meaning, how, ""
+    return (np.load(answers[output.name]), dataset, output.meaning, how, ""), odd
 
 
 def _dataset(asked: _Asked, shape: tuple[int | None, ...], name: str, emit: Emit) -> Split:

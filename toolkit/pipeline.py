@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, equivalence, pruning, runs, split_records, trained
+from toolkit import allowed, beside, coverage, doctor, equivalence, examining, pruning, runs, split_records, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -168,6 +168,7 @@ class _Pipeline:
         judge.judge(models, self.artifacts, splits)
         self.run.update(equivalence=equivalence.of_run(self.run.folder, self.run.manifest))
         diagnosed(self.plan, self.run, self.executor, splits, self.scratch)
+        coverage.checked(self.plan, self.run, self.executor, self._open_data)
 
     def _require_fit(self, head: Meaning, task: Task | None = None) -> None:
         """Raise where the head and what the recipe asks for do not belong together."""
@@ -182,6 +183,7 @@ class _Pipeline:
         self._require_fit(contract.head)
         splits = self._data(contract)
         self._require_fit(contract.head, splits.test.task)
+        examining.of_run(self.run, self.executor, self._file(stage.name), splits, self.emit)
         return splits
 
     def _made(self, stage: Stage) -> Splits:

@@ -82,6 +82,8 @@ class DiagnosisSection(Component):
     """Also simulate each layer quantized alone, and all but it."""
     images: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many, from the selection split, else from calibration."""
+    calibration: bool = True
+    """Also check each calibration: with half of its images, and against others of the selection split, else train."""
 
 
 class RepairSection(Component):

@@ -21,9 +21,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.checks.coverage import CalibrationCheck
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.checks.equivalence import Equivalence
+from toolkit.checks.inputs import InputsCheck
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
@@ -176,6 +178,8 @@ class Manifest:
     diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
     repairs: dict[str, RepairRecord] = field(default_factory=dict)
     equivalence: Equivalence | None = None  # None too where a run is older than it
+    calibrations: dict[str, CalibrationCheck] = field(default_factory=dict)
+    inputs: InputsCheck | None = None  # whether the images come as the model was trained on
     warnings: tuple[str, ...] = ()
 
 

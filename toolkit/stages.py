@@ -37,7 +37,9 @@ from toolkit.errors import EdgekitError, InputError, UnavailableError
 
 if TYPE_CHECKING:
     from toolkit.checks.between import Between
+    from toolkit.checks.coverage import CalibrationCheck
     from toolkit.checks.diagnosis import Diagnosis
+    from toolkit.checks.inputs import InputsCheck
     from toolkit.core import Array
     from toolkit.datasets.preprocess import PreprocessSpec
     from toolkit.datasets.splits import Splits
@@ -196,6 +198,40 @@ class Stages:
 
         arrays = {name: np.load(path) for name, path in images.items()}
         return between(artifacts, schemes, self._model(model).graph, arrays)
+
+    def coverage(self, *, model: Path, stage: str, judged: int) -> CalibrationCheck:
+        """Whether the calibration of a saved model was enough, against the selection split, else train."""
+        from toolkit.checks.coverage import check
+
+        splits = self._opened()
+        others = splits.selection or splits.train
+        if splits.calibration is None or others is None:
+            problem = "needs a calibration split, and a selection or train split beside it"
+            raise InputError("calibration", problem, "set data.splits.selection")
+        return check(self._model(model), splits.calibration, others, stage=stage, judged=judged, emit=self._emit)
+
+    def examine(
+        self, *, model: Path | Model, preprocessing: Preprocessing, images: Path, labels: Path, key: str
+    ) -> InputsCheck:
+        """Whether images (.npy, as decoded) reach a model as it was trained on. model: a saved one, or of a file."""
+        import numpy as np
+
+        from toolkit.checks.inputs import examine
+        from toolkit.checks.presented import given
+        from toolkit.engine.moments import Observed
+
+        known = self._model(model) if isinstance(model, Path) else model
+        name = known.signature.inputs[0].name
+
+        def outputs(arrays: Array) -> Observed:
+            return Observed(answers(known, {name: arrays})[0])
+
+        observe: Callable[[Array], Observed] = outputs
+        if known.kind == "keras":
+            from toolkit.engine.inputs import Witnesses
+
+            observe = Witnesses(known.graph).observe
+        return examine(given(np.load(images), preprocessing), np.load(labels), known.head, observe, key=key)
 
     def inspect(self, *, path: Path, allow_code: tuple[str, ...] = ()) -> dict[str, Any]:
         """What a trained model is, for `edgekit inspect`."""

@@ -31,6 +31,7 @@ def output(head: Any, columns: int) -> TensorSpec:
         ("regression", 1, "classes", 10, "'regression', which needs numbers; the data gives one class an image"),
         ("softmax", 3, "labels", 3, "'softmax', which needs one class an image; the data gives several labels"),
         ("softmax", 3, "classes", 4, "the model has 3 classes, the data has 4"),
+        ("logits", 1001, "classes", 1000, r"the data has 1000 \(one more: its class 0 may be the background\)"),
         ("logits", 1, "classes", 3, "the model has 2 classes, the data has 3"),
         ("sigmoids", 3, "labels", 4, "the model has 3 labels, the data has 4"),
         ("regression", 2, "values", 1, "the model has 2 numbers, the data has 1"),

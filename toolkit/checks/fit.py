@@ -10,6 +10,7 @@ from toolkit.core import Budget, Dataset, Meaning, Task, TensorSpec
 from toolkit.errors import InputError
 from toolkit.metrics.classification import DECIDING
 
+MOST_FOR_TWO = 3  # classes: so few have no background among them
 EVERY: tuple[Task, ...] = ("classes", "labels", "values")
 TARGETS: MappingProxyType[Meaning, tuple[Task, ...]] = MappingProxyType(
     {
@@ -43,7 +44,9 @@ def check_data(output: TensorSpec, data: Dataset) -> None:
     if known != len(data.classes):
         word = {"classes": "classes", "labels": "labels", "values": "numbers"}[data.task]
         problem = f"the model has {known} {word}, the data has {len(data.classes)}"
-        raise InputError("data", problem, f"give the data all {word} of the model, in its order")
+        one_more = data.task == "classes" and known == len(data.classes) + 1 > MOST_FOR_TWO
+        ground = " (one more: its class 0 may be the background)" if one_more else ""
+        raise InputError("data", problem + ground, f"give the data all {word} of the model, in its order")
 
 
 def budget_problems(head: Meaning, budget: Budget, task: Task | None = None) -> tuple[tuple[str, str, str], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, clusters, details, inside, matrix, overview, zeros
+from toolkit.report import answers, calibration, clusters, details, inside, matrix, overview, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -27,6 +27,8 @@ SECTIONS = (
     ("classes", "Classes", details.classes),
     ("matrix", "Equivalence", matrix.matrix),
     ("diagnosis", "Diagnosis", inside.diagnosis),
+    ("calibration", "Calibration", calibration.calibration),
+    ("inputs", "Inputs", calibration.inputs),
     ("repairs", "Repair", inside.repairs),
     ("layers", "Layers", details.layers),
     ("training", "Training", details.training),
