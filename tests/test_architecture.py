@@ -79,6 +79,7 @@ FLOORS = {
     "engine_timing": 8,
     "engines": 8,
     "executor": 8,
+    "faster": 8,
     "first_recipe": 8,
     "inspection": 8,
     "linting": 8,

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import registry, runs
+from toolkit import faster, registry, runs
 from toolkit.bench import Bench
 from toolkit.checks import fit
 from toolkit.checks.installed import absent_here, installed
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from toolkit.core import Dataset
     from toolkit.datasets.stream import Split
 
+LAYER = "layer_share:"
 HEADS = ("auto", *fit.TARGETS)
 Emit = Callable[[Progress], None]
 
@@ -141,7 +142,10 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
     from toolkit.report.numbers import plain, show
 
     swept = len({row["how"].get("threads") for row in found["measurements"]} - {None}) > 1
-    for row in found["measurements"]:
+    explained = [faster.as_speed(each) for each in found.get("speed", ())]
+    told = {f"{speed.artifact} {LAYER}" for speed in explained}  # layers of these have a table of their own
+    shown = [row for row in found["measurements"] if f"{row['subject']} {row['name'][: len(LAYER)]}" not in told]
+    for row in shown:
         measurement = Measurement(**{**row, "interval": None})
         value = plain(show(measurement.name, measurement.value, measurement.unit))
         span = row["interval"]
@@ -151,10 +155,11 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
             value += f"  ({low} .. {high}{sure})"
         taken = f": {row['how']['estimator']}" if row["how"].get("estimator") else ""
         yield f"{_subject(row, swept)}  {row['name']}  {value}  [{row['source']}{taken}]"
-    yield from _how_lines(found["measurements"], swept)
+    yield from _how_lines(shown, swept)
     yield from (f"note: {note}" for note in found.get("notes", ()))
     for name, why in found.get("left_out", {}).items():
         yield f"left out of {name}: {why}"
+    yield from faster.lines(explained)
 
 
 def _subject(row: Mapping[str, Any], swept: bool) -> str:

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
+from toolkit.checks.speed import Speed
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
@@ -175,6 +176,7 @@ class Manifest:
     details: dict[str, Details] = field(default_factory=dict)
     diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
     repairs: dict[str, RepairRecord] = field(default_factory=dict)
+    speeds: tuple[Speed, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
