@@ -40,7 +40,7 @@ def speed(view: View) -> Markup:
     clean = [f"{each.artifact} on {each.device}" for each in found if not each.findings]
     quiet = tag("p", f"{capital(CLEAN)} in {', '.join(clean)}.", class_="quiet") if clean else None
     lead = "What takes time, the strongest first, and what shows it; shares are of one inference."
-    return section("speed", TITLE, map(_one, telling), quiet, [_layers(each) for each in found], lead=lead)
+    return section("speed", TITLE, map(_one, telling), quiet, *(_layers(each) for each in found), lead=lead)
 
 
 def _one(found: Speed) -> Markup:
