@@ -18,7 +18,7 @@ from toolkit import pruning, runs
 from toolkit.checks import shares
 from toolkit.checks.latency import TIMEOUT_S, job
 from toolkit.checks.shares import Profile
-from toolkit.checks.speed import CLEAN, Finding, Speed, SpeedLayer
+from toolkit.checks.speed import CLEAN, NO_GAIN, Finding, Speed, SpeedLayer
 from toolkit.checks.speed_graph import Graph, read_graph
 from toolkit.checks.speed_match import match
 from toolkit.checks.speed_rules import LITERT, Seen, cores_of, findings
@@ -126,8 +126,8 @@ def no_gain(
         ratio = own.value / before.value
         text = f"it takes {own.value:.3g} ms at best, {other.name} {before.value:.3g} ms: {ratio:.2f} times as long"
         text += f" with {100 * less:.0f}% of the MACs" if less <= LESS else ""
-        advice = f"what follows may be why; {other.name} is the one to beat"
-        yield Finding("no gain", text, advice, "measured", "both timed on the device, interleaved", whole=True)
+        advice = f"see what follows for why; where nothing does, {other.name} is the file to deliver"
+        yield Finding(NO_GAIN, text, advice, "measured", "both timed on the device, interleaved", whole=True)
         return
 
 

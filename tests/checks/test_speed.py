@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.checks.speed_nets import Lite, Onnx
-from toolkit.checks.speed import Finding, Speed, counted, named, strongest
+from toolkit.checks.speed import NO_GAIN, Finding, Speed, counted, named, strongest
 from toolkit.checks.speed_graph import Graph, Node, read_graph
 from toolkit.checks.speed_match import Row
 from toolkit.checks.speed_rules import WORTH, Seen, findings
@@ -293,8 +293,13 @@ def test_strongest_finding_comes_first_and_unknown_shares_between() -> None:
         return Finding(rule, "x", "do y", "file", "z", **more)
 
     found = [finding("a", share=0.3), finding("b"), finding("c", whole=True), finding("d", estimated=0.9)]
-    speed = Speed("m", "", "d", "litert", "xnnpack", 1, tuple(found))
-    assert [each.rule for _, each in strongest([speed], 4)] == ["c", "d", "b", "a"]
+    speeds = [Speed(each.rule, "", "d", "litert", "xnnpack", 1, (each,)) for each in found]
+    clean = Speed("clean", "", "d", "litert", "xnnpack", 1, ())
+    assert [speed.artifact for speed, _ in strongest([clean, *speeds])] == ["c", "d", "b", "a"]
+    slow = replace(clean, findings=(finding(NO_GAIN, whole=True), found[0]))
+    assert [text for _, text in strongest([slow])] == ["x; x (30% of the time). Do y"]
+    alone = replace(slow, findings=slow.findings[:1])
+    assert [text for _, text in strongest([alone])] == ["x; nothing else stands out"]
     assert finding("a", share=0.3).sentence == "x (30% of the time). Do y"
     assert finding("d", estimated=0.9).sentence == "x (about 90% of the time, estimated). Do y"
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 ShownBy = Literal["measured", "runtime", "file", "estimated", "rule"]
 CLEAN = "nothing stands out"
+NO_GAIN = "no gain"  # the rule that a clock has the first word on
 UNKNOWN = 0.5  # what a finding of unknown share may explain: between those that are known to matter and those not
 NAMED, KINDS = 3, 4  # layers and kinds in a sentence
 
@@ -109,7 +110,18 @@ def counted(kinds: Iterable[str]) -> str:
     return f"{shown} and others" if len(ranked) > KINDS else shown
 
 
-def strongest(found: Iterable[Speed], most: int) -> list[tuple[Speed, Finding]]:
-    """The findings that may explain most, over all files and devices."""
-    every = [(speed, finding) for speed in found for finding in speed.findings]
-    return sorted(every, key=lambda pair: -pair[1].weight)[:most]
+def strongest(found: Iterable[Speed]) -> list[tuple[Speed, str]]:
+    """Of each file on each device that something was found of, one sentence; what may explain most comes first.
+
+    That a file is no faster is told together with what may be why.
+    """
+    telling = sorted((speed for speed in found if speed.findings), key=lambda speed: -speed.findings[0].weight)
+    return [(speed, _told(speed.findings)) for speed in telling]
+
+
+def _told(found: Sequence[Finding]) -> str:
+    first, *others = found
+    if first.rule != NO_GAIN:
+        return first.sentence
+    why = others[0].sentence if others else "nothing else stands out"
+    return f"{first.text}; {why}"

@@ -21,12 +21,9 @@ TITLE = "Why it is no faster"
 
 def lines(view: View) -> list[str]:
     """The strongest findings, for a terminal."""
-    found = view.manifest.speeds
-    shown = [
-        f"speed: {speed.artifact} on {speed.device}: {finding.sentence} [{SHOWN_BY[finding.shown_by]}]"
-        for speed, finding in strongest(found, MOST)
-    ]
-    more = sum(len(speed.findings) for speed in found) - len(shown)
+    found = strongest(view.manifest.speeds)
+    shown = [f"speed: {speed.artifact} on {speed.device}: {sentence}" for speed, sentence in found[:MOST]]
+    more = len(found) - len(shown)
     return [*shown, f"speed: {more} more, in the report"] if more > 0 else shown
 
 
