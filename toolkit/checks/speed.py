@@ -103,6 +103,11 @@ def named(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - NAMED} more" if len(names) > NAMED else shown
 
 
+def several(count: int, what: str) -> str:
+    """`1 operator`, `2 operators`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def counted(kinds: Iterable[str]) -> str:
     """`17 DEPTHWISE_CONV_2D, 2 SOFTMAX`, the most frequent first."""
     ranked = Counter(kinds).most_common()
