@@ -22,7 +22,7 @@ from toolkit.checks.speed import CLEAN, NO_GAIN, Finding, Speed, SpeedLayer
 from toolkit.checks.speed_graph import Graph, read_graph
 from toolkit.checks.speed_match import match
 from toolkit.checks.speed_rules import LITERT, Seen, cores_of, findings
-from toolkit.checks.zeros import zeros_of
+from toolkit.checks.zeros import Zeros, zeros_of
 from toolkit.core import Artifact, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile, load_device, open_session
 from toolkit.errors import EdgekitError
@@ -141,11 +141,12 @@ def _best(index: Mapping[tuple[str, str, str], Measurement], subject: str, devic
 
 
 class Asking:
-    """Asks this machine's LiteRT what XNNPACK takes of a file; a session is opened for the first question."""
+    """Reads files, and asks this machine's LiteRT what XNNPACK takes of them; a session is opened for the first."""
 
     def __init__(self) -> None:
         self._session: Session | None = None
         self._known: dict[str, tuple[tuple[tuple[int, ...], ...], str] | None] = {}
+        self._read: dict[str, tuple[Graph, Zeros]] = {}
 
     def __enter__(self) -> Asking:
         return self
@@ -159,6 +160,12 @@ class Asking:
         if artifact.sha256 not in self._known:
             self._known[artifact.sha256] = self._asked(artifact)
         return self._known[artifact.sha256]
+
+    def read(self, artifact: Artifact) -> tuple[Graph, Zeros]:
+        """The file's graph and its zeros, read once for all devices."""
+        if artifact.sha256 not in self._read:
+            self._read[artifact.sha256] = (read_graph(artifact.path), zeros_of(artifact.path))
+        return self._read[artifact.sha256]
 
     def _asked(self, artifact: Artifact) -> tuple[tuple[tuple[int, ...], ...], str] | None:
         try:
@@ -183,14 +190,14 @@ def explained(
     """What is found of a file; asked: (runtime, delegate, threads). None for one that is not read."""
     runtime, delegate, threads = asked
     try:
-        graph = read_graph(artifact.path)
+        graph, zeros = asking.read(artifact)
     except EdgekitError:
         return None
     pieces, who = (profile.pieces, f"LiteRT on {device.name}") if profile else (None, "")
     if pieces is None and artifact.format == "tflite" and (runtime, delegate) == ("litert", "xnnpack"):
         pieces, who = asking.pieces(artifact) or (None, "")
     rows = match(graph, profile.layers, profile.pieces or ()) if profile and profile.layers else ()
-    estimate, why = _estimate(artifact, device, threads)
+    estimate, why = _estimate(graph, device, threads)
     timed, limits = _timed(graph, estimate)
     seen = Seen(
         artifact,
@@ -203,7 +210,7 @@ def explained(
         pieces,
         who,
         estimate,
-        zeros_of(artifact.path),
+        zeros,
         timed,
         limits,
         pruning.multiple_of(device),
@@ -224,18 +231,18 @@ def explained(
     )
 
 
-def _estimate(artifact: Artifact, device: DeviceProfile, threads: int) -> tuple[roofline.Estimate | None, str]:
+def _estimate(graph: Graph, device: DeviceProfile, threads: int) -> tuple[roofline.Estimate | None, str]:
     """The roofline of a file there, or why there is none."""
     if not device.processors:
         return None, f"the profile of {device.name} has no processors to estimate from"
     if device.processors[0].vela:
         return None, "Vela's estimate is of the whole file"
-    if artifact.scheme not in ESTIMATED:
-        return None, f"what {artifact.scheme} is computed in depends on the runtime"
-    from toolkit.estimates import workload
-
+    if graph.scheme not in ESTIMATED:
+        return None, f"what {graph.scheme} is computed in depends on the runtime"
+    if not graph.work:
+        return None, "the sizes of its tensors are known only once it runs"
     try:
-        return roofline.estimate(device, workload.read(artifact.path), threads=threads), ""
+        return roofline.estimate(device, tuple(graph.work.values()), threads=threads), ""
     except EdgekitError as error:
         return None, error.problem
 

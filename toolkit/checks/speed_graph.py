@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 Computes = Literal["float", "integer", "moves", "edge"]
 INTEGERS = ("int8", "uint8", "int16", "int4")
 MOVES = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SHAPE", "TRANSPOSE", "DENSIFY"})
+# what ONNX Runtime has integer kernels for, and makes of an operator between Q/DQ
+# (core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc); it drops ReLU and Clip
+FUSED = frozenset(
+    {
+        *("Conv", "MatMul", "Gemm", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "LeakyRelu"),
+        *("Sigmoid", "Softmax", "ArgMax", "Where", "MaxPool", "Resize", "Relu", "Clip", "Split", "Pad"),
+    }
+)
 OPERATIONS = ("/convolution", "/depthwise", "/MatMul", "/Conv2D", "/conv2d")  # as Keras 3 and TensorFlow call them
 ACTIVATIONS = ("Relu", "Clip")  # ONNX Runtime drops them before a QuantizeLinear that cannot hold what they cut off
 
@@ -159,7 +167,7 @@ def _packed(content: bytes) -> dict[int, int]:
 def _onnx(path: Path) -> Graph:
     file = onnx_file.read(path)
     scheme = onnx_scan.scheme_of(file)
-    floats = {node.output[0] for node in _not_absorbed(file, onnx_scan.floats(file))} if scheme == "int8" else None
+    floats = set(_not_absorbed(file)) if scheme == "int8" else None
     makers = {name: place for place, node in enumerate(file.nodes) for name in node.output}
     inputs, outputs = ({spec.name for spec in end} for end in (file.inputs, file.outputs))
     nodes = []
@@ -189,22 +197,24 @@ def _onnx_computes(node: Any, floats: set[int] | None) -> Computes:
         return "edge"
     if node.op_type in (*onnx_scan.MOVING, "Shape") and node.op_type not in ("MaxPool", "Resize"):
         return "moves"
-    whole = node.op_type in ("ConvInteger", "MatMulInteger") or (floats is not None and node.output[0] not in floats)
-    return "integer" if whole else "float"
+    fused = floats is not None and node.op_type in FUSED and node.output[0] not in floats
+    return "integer" if fused or node.op_type in ("ConvInteger", "MatMulInteger") else "float"
 
 
-def _not_absorbed(file: onnx_file.File, nodes: Iterable[Any]) -> Iterator[Any]:
-    """Those that ONNX Runtime does not make integer by dropping an activation that the next QuantizeLinear does anyway.
+def _not_absorbed(file: onnx_file.File) -> Iterator[str]:
+    """What nodes make that ONNX Runtime does not compute on integers; an activation that the next QuantizeLinear does
+    anyway is dropped.
 
     ONNX Runtime, core/optimizer/qdq_transformer (ReluQuantFusion, ClipQuantFusion).
     """
-    found = list(nodes)
-    dropped = {node.output[0] for node in found if node.op_type in ACTIVATIONS and _dropped(file, node)}
-    for node in found:
+    kept = [node for node in file.nodes if node.op_type in ACTIVATIONS]
+    dropped = {node.output[0] for node in kept if _dropped(file, node)}
+    yield from (node.output[0] for node in kept if node.output[0] not in dropped)
+    for node in onnx_scan.floats(file):
         readers = [reader.output[0] for name in node.output for reader in file.consumers.get(name, ())]
         into = bool(readers) and dropped.issuperset(readers) and _from_edges(file, node)
         if node.output[0] not in dropped and not into:
-            yield node
+            yield node.output[0]
 
 
 def _from_edges(file: onnx_file.File, node: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.checks.speed import Finding, counted, named
+from toolkit.checks.speed import Finding, counted, named, several
 from toolkit.checks.speed_graph import ACTIVATIONS, Graph, Node
 from toolkit.checks.speed_match import Row
 from toolkit.checks.zeros import Zeros, is_sparse, use_of
@@ -24,11 +24,13 @@ DOMINANT = 0.4  # of the time in one of several layers
 FEW = 5  # layers: of fewer one always dominates
 BOUND = 0.5  # of the estimated time in layers that memory limits
 WASTED = 0.1  # of the MACs, in channels that are only there to fill a tile
-TURNING = 0.05  # of the time, in what only turns values around
+TURNING = 0.1  # of the time, in what only turns values around
 LITERT = ("litert", "tflite-runtime")
 CPUS = (*LITERT, "onnxruntime", "openvino")
 TURNING_TYPES = ("QuantizeLinear", "DequantizeLinear", "Cast")
 SHOWN = 12  # names kept with a finding
+LOGITS = "end the network in logits: the largest is the same one, and softmax can be taken outside the file"
+UNUSED = 'quantize with uint8 activations and int8 weights (scheme = "int8"), the form that ONNX Runtime fuses'
 REORDERED = (
     "keep to operators that ONNX Runtime has in its blocked layout (Conv, pooling, Add, ReLU) between convolutions"
 )
@@ -128,6 +130,8 @@ def _left_by_rule(seen: Seen) -> Iterator[Finding]:
 
 
 def _advice_left(seen: Seen, left: Sequence[Node]) -> str:
+    if {node.operator for node in left} == {"SOFTMAX"}:
+        return LOGITS
     if seen.graph.scheme == "dynamic" and any(node.depthwise for node in left):
         return 'quantize with scheme = "int8", or leave the depthwise layers in float32 (`layers` of `quantize`)'
     kinds = ", ".join(dict.fromkeys(node.operator for node in left[:3]))
@@ -153,7 +157,9 @@ def left_by_provider(seen: Seen) -> Iterator[Finding]:
     left = [row for row in seen.rows if row.by == "CPU" or row.kind.startswith("Memcpy")]
     if left:
         share = sum(row.share for row in left)
-        text = f"{len(left)} nodes run on the CPU or copy to and from it ({counted(row.kind for row in left)})"
+        text = (
+            f"{several(len(left), 'node')} on the CPU, or copying to and from it ({counted(row.kind for row in left)})"
+        )
         names = tuple(row.name for row in left)
         evidence = "ONNX Runtime's profile"
         advice = "replace these operators, or keep the pre- and postprocessing out of the file"
@@ -187,9 +193,11 @@ def _islands_that_ran(seen: Seen) -> Iterator[Finding]:
         return
     edges = _inner_edges(seen)
     share = sum(row.share for row in (*floats, *edges))
-    advice = _advice_island(seen, [row.kind for row in floats])
-    text = f"{len(floats)} nodes compute in floating point ({counted(row.kind for row in floats)})"
-    text += f", with {len(edges)} conversions between types" if edges else ""
+    unused = [row for row in floats if row.place is not None and seen.graph.by_place[row.place].computes == "integer"]
+    advice = UNUSED if 2 * len(unused) > len(floats) else _advice_island(seen, [row.kind for row in floats])
+    text = f"{several(len(floats), 'node')} in floating point ({counted(row.kind for row in floats)})"
+    text += f", with {several(len(edges), 'conversion')} between types" if edges else ""
+    text += f"; {len(unused)} of them have Q/DQ around in the file" if unused else ""
     evidence = "the types in ONNX Runtime's profile"
     names = tuple(row.name for row in floats)
     yield Finding("float island", text, advice, "measured", evidence, names[:SHOWN], len(names), share)
@@ -212,8 +220,8 @@ def _edges_of(graph: Graph, islands: Sequence[Node]) -> list[Node]:
 
 
 def _island_text(islands: Sequence[Node], edges: int) -> str:
-    text = f"{len(islands)} operators compute in floating point ({counted(node.operator for node in islands)})"
-    return f"{text}, with {edges} conversions around them" if edges else text
+    text = f"{several(len(islands), 'operator')} in floating point ({counted(node.operator for node in islands)})"
+    return f"{text}, with {several(edges, 'conversion')} around" if edges else text
 
 
 def _advice_island(seen: Seen, kinds: Sequence[str]) -> str:
@@ -223,6 +231,8 @@ def _advice_island(seen: Seen, kinds: Sequence[str]) -> str:
             'let activations be asymmetric (flavour = "asymmetric"), so that ReLU and Clip are absorbed by the'
             " quantization behind them"
         )
+    if {kind.upper() for kind in kinds} == {"SOFTMAX"}:
+        return LOGITS
     most = max(dict.fromkeys(kinds), key=kinds.count)
     return f"replace the layer that becomes {most} by one with an integer kernel, or quantize its output too"
 
@@ -238,12 +248,12 @@ def round_trips(seen: Seen) -> Iterator[Finding]:
             pairs.append(node)
     again = [node for node in seen.graph.nodes if node.requantizes and not (node.first or node.last)]
     if pairs:
-        text = f"{len(pairs)} times values are dequantized and quantized again with nothing between"
+        text = f"values are dequantized and quantized again with nothing between, in {several(len(pairs), 'place')}"
         advice = "give both sides the same scale, or export again from the float model"
         both = [*pairs, *(known[place] for node in pairs for place in node.read_by)]
         yield seen.finding("round trip", both, text, advice, shown_by="file", evidence="the file's graph")
     if again:
-        text = f"{len(again)} QUANTIZE only change the scale of integers"
+        text = f"integers are only given another scale (QUANTIZE), in {several(len(again), 'place')}"
         advice = "let the tensors that are joined have one scale (calibrate them together)"
         yield seen.finding("rescaling", again, text, advice, shown_by="file", evidence="the file's graph")
 
@@ -256,7 +266,9 @@ def conversions(seen: Seen) -> Iterator[Finding]:
     if not edges or (seen.graph.scheme == "int8" and any(map(_is_float, seen.rows))):
         return  # told with the islands
     names, share = tuple(row.name for row in edges), sum(row.share for row in edges)
-    text = f"{len(edges)} nodes only convert between types ({counted(row.kind for row in edges)})"
+    text = (
+        f"{several(len(edges), 'node')} for nothing but conversion between types ({counted(row.kind for row in edges)})"
+    )
     advice = "export for this runtime (an .onnx file of int8 activations for CPUs; float16 is for GPUs)"
     yield Finding("conversions", text, advice, "measured", "ONNX Runtime's profile", names[:SHOWN], len(names), share)
 
@@ -265,7 +277,7 @@ def quantized_anew(seen: Seen) -> Iterator[Finding]:
     """Activations whose range is looked for in each inference."""
     nodes = [node for node in seen.graph.nodes if node.operator == "DynamicQuantizeLinear"]
     if nodes:
-        text = f"{len(nodes)} times the range of a tensor is looked for in each inference (DynamicQuantizeLinear)"
+        text = f"the range of {several(len(nodes), 'tensor')} is looked for in each inference (DynamicQuantizeLinear)"
         advice = 'calibrate: scheme = "int8" has the ranges in the file'
         yield seen.finding("dynamic", nodes, text, advice, shown_by="file", evidence="the file's operators")
 
@@ -296,7 +308,7 @@ def dominant(seen: Seen) -> Iterator[Finding]:
     name = node.name if node else most.name
     work = seen.graph.work.get(node.place) if node else None
     macs = work.macs / seen.graph.macs if work and seen.graph.macs else None
-    text = f"one layer takes most of it: {name} ({most.kind})"
+    text = f"one layer takes the largest part: {name} ({most.kind})"
     text += f", with {100 * macs:.0f}% of the MACs" if macs is not None else ""
     advice = "make this layer smaller (channels, resolution, kernel): the others matter little"
     yield Finding("one layer", text, advice, "measured", "the runtime's profile", (name,), 1, most.share)
@@ -332,9 +344,8 @@ def off_tile(seen: Seen) -> Iterator[Finding]:
     share = lost / (seen.graph.macs + lost)
     if share < WASTED:
         return
-    text = (
-        f"{len(odd)} layers have channels that are no multiple of {seen.tile}: {100 * share:.0f}% of the work fills up"
-    )
+    text = f"{several(len(odd), 'layer')} with channels that are no multiple of {seen.tile}, which"
+    text += f" makes {100 * share:.0f}% of the work mere filling"
     advice = f"prune in multiples (`round_to = {seen.tile}` of `prune`), or widen to the next one at no cost"
     how: dict[str, Any] = {"shown_by": "rule", "evidence": PACKING, "share": None, "estimated": share}
     yield seen.finding("tile", odd, text, advice, **how)
@@ -345,7 +356,7 @@ def turning(seen: Seen) -> Iterator[Finding]:
     rows = [row for row in seen.rows if row.kind.startswith(("Transpose", "TRANSPOSE", "Reorder"))]
     share = sum(row.share for row in rows)
     if share >= TURNING:
-        text = f"{len(rows)} operators only change the layout ({counted(row.kind for row in rows)})"
+        text = f"{several(len(rows), 'operator')} for nothing but another layout ({counted(row.kind for row in rows)})"
         names = tuple(row.name for row in rows)
         blocked = any(row.kind.startswith("Reorder") for row in rows)
         advice = (
