@@ -196,7 +196,7 @@ def explained(
     pieces, who = (profile.pieces, f"LiteRT on {device.name}") if profile else (None, "")
     if pieces is None and artifact.format == "tflite" and (runtime, delegate) == ("litert", "xnnpack"):
         pieces, who = asking.pieces(artifact) or (None, "")
-    rows = match(graph, profile.layers, profile.pieces or ()) if profile and profile.layers else ()
+    rows = match(graph, profile.layers, pieces or ()) if profile and profile.layers else ()
     estimate, why = _estimate(graph, device, threads)
     timed, limits = _timed(graph, estimate)
     seen = Seen(

@@ -40,6 +40,12 @@ def test_operators_of_litert_itself_have_their_place(tmp_path: Path) -> None:
     assert [row.place for row in found] == [0, 1]
 
 
+def test_operators_that_benchmark_model_names_are_known_by_their_tensor(tmp_path: Path) -> None:
+    graph = read_graph(Lite().conv("a").depthwise("b").conv("c").write(tmp_path / "m.tflite"))
+    said = [{"name": "b", "kind": "DEPTHWISE_CONV_2D", "share": 0.5, "by": "built-in"}, *rows(CONV, CONV)]
+    assert [row.place for row in match(graph, said, [[0], [2]])] == [1, 0, 2]
+
+
 def test_places_of_a_packed_file_leave_out_what_unpacks_it(tmp_path: Path) -> None:
     from tests.sparse_net import Net
     from toolkit.exporters import tflite_packed

@@ -11,6 +11,8 @@ from toolkit.checks.latency import TIMEOUT_S, job
 from toolkit.core import Artifact, Measurement, MeasureSpec, Session
 from toolkit.devices import DeviceProfile
 
+DELEGATED = "Delegate/"  # before what benchmark_model calls an operator of a delegate's
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -82,5 +84,13 @@ def _found(
     if profile.python:
         return session.run(job("layers", artifact, session, spec, runtime), timeout_s=TIMEOUT_S)
     rows = benchmark_model.by_operator(artifact, session, spec, profile, runtime[1])
-    layers = [{"name": row.name, "kind": row.kind, "share": row.share} for row in rows]
+    layers = [
+        {
+            "name": row.name,
+            "kind": row.kind.removeprefix(DELEGATED),
+            "share": row.share,
+            "by": "delegate" if DELEGATED in (row.kind[: len(DELEGATED)], row.name[: len(DELEGATED)]) else "built-in",
+        }
+        for row in rows
+    ]
     return {"layers": layers, "how": "benchmark_model's profile", "why": "it listed no operator"}

@@ -118,6 +118,7 @@ def _tflite(path: Path) -> Graph:
                 _short(op.outputs[0].name) if op.outputs else op.kind,
                 op.kind,
                 _computes(op),
+                tensor=op.outputs[0].name if op.outputs else "",
                 reads=tuple(makers[id(tensor)] for tensor in given if id(tensor) in makers),
                 first=any(id(tensor) in inputs for tensor in given),
                 last=any(id(tensor) in outputs for tensor in op.outputs),
@@ -192,7 +193,7 @@ def _onnx(path: Path) -> Graph:
     return Graph("onnx", scheme, _read(nodes), dict(_work(path, nodes)))
 
 
-def _onnx_computes(node: Any, floats: set[int] | None) -> Computes:
+def _onnx_computes(node: Any, floats: set[str] | None) -> Computes:
     if node.op_type in (*onnx_scan.QUANTIZERS, "DynamicQuantizeLinear", "Cast"):
         return "edge"
     if node.op_type in (*onnx_scan.MOVING, "Shape") and node.op_type not in ("MaxPool", "Resize"):

@@ -91,9 +91,10 @@ def _with_pieces(graph: Graph, rows: list[Row], pieces: Sequence[Sequence[int]])
     taken = [node for piece in pieces for operator in piece if (node := graph.here(operator)) is not None]
     theirs = [row for row in rows if row.by == "delegate"]
     places = dict(_aligned(theirs, taken)) if taken else {}
+    known = {node.tensor: node.place for node in graph.nodes}
     for row in rows:
-        place = places.get(row.name) if row.by == "delegate" else row.place
-        yield replace(row, place=place)
+        own = known.get(row.name) if row.place is None else row.place  # benchmark_model names what LiteRT itself ran
+        yield replace(row, place=places.get(row.name) if row.by == "delegate" else own)
 
 
 def _aligned(rows: Sequence[Row], nodes: Sequence[Node]) -> Iterator[tuple[str, int]]:
