@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -237,3 +239,74 @@ def test_rows_of_a_profile_keep_their_place_in_json(tmp_path: Path) -> None:
 
     adapter = TypeAdapter(Profile)
     assert adapter.validate_json(adapter.dump_json(kept)) == kept
+
+
+# ---------------------------------------------------------------- real files, by the tools that make such
+
+
+def profiled(path: Path, runtime: str, delegate: str) -> list[Any]:
+    artifact = read_artifact(path)
+    session = open_session(HERE)
+    try:
+        found = shares.profiled(artifact, session, MeasureSpec(), HERE, runtime=(runtime, delegate))
+    finally:
+        session.close()
+    with faster.Asking() as asking:
+        speed = faster.explained(artifact, HERE, (runtime, delegate, 1), profile=found, asking=asking)
+    assert speed is not None
+    return [speed, *speed.findings]
+
+
+def test_dynamic_quantization_leaves_depthwise_layers_to_litert(tmp_path: Path) -> None:
+    from ai_edge_quantizer import quantizer, recipe
+
+    from tests.sparse_net import Net
+
+    (tmp_path / "float.tflite").write_bytes(Net(0.0, same="never").content())
+    made = quantizer.Quantizer(str(tmp_path / "float.tflite"))
+    made.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    (tmp_path / "dynamic.tflite").write_bytes(bytes(made.quantize().quantized_model))
+    clean, *none = profiled(tmp_path / "float.tflite", "litert", "xnnpack")
+    assert [finding.rule for finding in none if finding.rule != "one layer"] == [], clean
+    _, first, *_ = profiled(tmp_path / "dynamic.tflite", "litert", "xnnpack")
+    assert (first.rule, first.count, first.shown_by) == ("delegate", 5, "runtime") and "6 pieces" in first.text
+
+
+def test_weights_packed_sparse_are_told_by_the_rule_of_the_processor(tmp_path: Path) -> None:
+    from tests.sparse_net import Net
+    from toolkit.exporters import tflite_packed
+
+    (tmp_path / "p.tflite").write_bytes(tflite_packed.pack(Net(0.8, same="never").content())[0])
+    rules = {}
+    for device in ("raspberry-pi-4", "intel-nuc-11"):
+        found = faster.inspected(tmp_path / "p.tflite", device)
+        assert found is not None
+        rules[device] = [finding for finding in found.findings if finding.rule == "zeros"]
+    assert rules["raspberry-pi-4"] == []  # sparse kernels may run there
+    (zeros,) = rules["intel-nuc-11"]
+    assert "off on x86" in zeros.text and zeros.shown_by == "rule" and zeros.evidence.startswith("XNNPACK, src/")
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_onnx_runtime_shows_which_nodes_it_left_in_float(tmp_path: Path, symmetric: bool) -> None:
+    zero = np.int8(0) if symmetric else np.uint8(0)
+    net = Onnx().turned("in", zero=zero).conv("a").node("Relu", "r").turned("r", zero=zero).conv("b")
+    net.turned("b", zero=zero).write(tmp_path / "m.onnx")
+    _, *found = profiled(tmp_path / "m.onnx", "onnxruntime", "cpu")
+    islands = [finding for finding in found if finding.rule == "float island"]
+    assert bool(islands) is symmetric
+    if symmetric:
+        (island,) = islands
+        assert island.shown_by == "measured" and 'flavour = "asymmetric"' in island.advice
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["vww_96_int8.tflite", "pretrainedResnet_quant.tflite"])
+def test_published_int8_files_hold_no_island_and_no_round_trip(name: str) -> None:
+    data = os.environ.get("EDGEKIT_DATA")
+    if not data:
+        pytest.skip("EDGEKIT_DATA is not set")
+    found = faster.inspected(Path(data) / "models" / "legacy" / name, "raspberry-pi-4")
+    sparse = {"zeros"} if name.startswith("vww") else set()  # 83% of its weights are zero, as published
+    assert found is not None and {finding.rule for finding in found.findings} == sparse
+    assert sum(layer.macs or 0.0 for layer in found.layers) == pytest.approx(1.0)

@@ -31,6 +31,7 @@ def test_rows_stay_apart_where_the_counts_do_not_agree(tmp_path: Path) -> None:
     assert [row.place for row in match(graph, rows(CONV, CONV), [[0, 1, 2]])] == [None, None]
     assert [row.place for row in match(graph, rows(CONV, DEPTHWISE, CONV), [[0, 1, 2]])] == [None, None, None]
     assert [row.place for row in match(graph, rows(CONV, CONV, CONV), [[0, 1, 2]])] == [0, 1, 2]
+    assert [row.place for row in match(graph, rows(CONV, CONV), [[2], [0, 1]])] == [0, 1]  # the largest piece's
 
 
 def test_operators_of_litert_itself_have_their_place(tmp_path: Path) -> None:

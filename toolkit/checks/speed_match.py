@@ -88,9 +88,12 @@ def _own_place(graph: Graph, operator: Any) -> int | None:
 
 
 def _with_pieces(graph: Graph, rows: list[Row], pieces: Sequence[Sequence[int]]) -> Iterator[Row]:
-    taken = [node for piece in pieces for operator in piece if (node := graph.here(operator)) is not None]
+    """All pieces together, else the largest: a later one's row goes into that of the same number and kind before it."""
     theirs = [row for row in rows if row.by == "delegate"]
-    places = dict(_aligned(theirs, taken)) if taken else {}
+    largest = max(pieces, key=len, default=())
+    tried = ([place for piece in pieces for place in piece], largest)
+    found = (dict(_aligned(theirs, [node for each in own if (node := graph.here(each))])) for own in tried)
+    places: dict[str, int] = next(filter(None, found), {})
     known = {node.tensor: node.place for node in graph.nodes}
     for row in rows:
         own = known.get(row.name) if row.place is None else row.place  # benchmark_model names what LiteRT itself ran
