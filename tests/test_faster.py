@@ -194,6 +194,23 @@ def test_profile_of_another_file_is_not_believed(tmp_path: Path) -> None:
     assert run.manifest.speeds[0].how == f"no layer was timed on {DEVICE}"
 
 
+def test_times_of_an_imitated_device_are_not_believed(tmp_path: Path) -> None:
+    device = load_device("raspberry-pi-4-emulated")
+    assert device.emulated
+    artifact = read_artifact(dynamic(tmp_path / "d.tflite"))
+    session: Any = Told(AssertionError("asked"))
+    runtimes = {artifact.name: ("litert", "xnnpack")}
+    faster.profile_files(
+        [artifact], session, MeasureSpec(), device, runtimes=runtimes, samples=tmp_path, emit=lambda progress: None
+    )
+    rows = ({"name": "b", "kind": "DEPTHWISE_CONV_2D", "share": 1.0, "by": "built-in", "operator": 1},)
+    profile = Profile("d", artifact.sha256, device.name, "litert", "xnnpack", 1, rows, ((0,), (2,)))
+    with faster.Asking() as asking:
+        found = faster.explained(artifact, device, ("litert", "xnnpack", 1), profile=profile, asking=asking)
+    assert found is not None and "imitated" in found.how
+    assert [finding.share for finding in found.findings] == [None]  # what XNNPACK takes is the same there
+
+
 def test_engine_is_not_built_once_more_for_a_profile(tmp_path: Path) -> None:
     path = Onnx().conv("a", integer=False).write(tmp_path / "m.onnx")
     artifact = read_artifact(path)

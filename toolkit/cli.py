@@ -185,7 +185,11 @@ def show(name: str, as_json: bool) -> None:
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
-@click.option("--device", shell_complete=complete_names("devices"), help="Whether its runtimes read the file.")
+@click.option(
+    "--device",
+    shell_complete=complete_names("devices"),
+    help="Whether it reads the file, and what keeps it slow there.",
+)
 @code_option
 @json_option
 def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
@@ -235,7 +239,7 @@ def _finite(ctx: click.Context, parameter: click.Parameter, value: float | None)
     metavar="MINUTES",
     help="Run each file for so long.",
 )
-@click.option("--layers", is_flag=True, help="Also each layer's share of the time, where the runtime tells.")
+@click.option("--layers", is_flag=True, help="Also why they are no faster, and each layer's share.")
 @click.option("--samples", type=click.Path(path_type=Path), help="Folder for raw samples and series.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")

@@ -37,6 +37,7 @@ COMPARED = ("latency_p5_ms", "latency_p50_ms")
 KEPT = 60  # layers in the manifest: more than anybody reads, and what a page has room for
 SHOWN = 12  # layers on a terminal
 NUMBERS = (2, 3, 4)  # columns of the table
+EMULATED = "it is imitated, and its times say nothing of the device"
 FULL = 0.95  # of the reference's time: nothing was won
 LESS = 0.8  # of the reference's MACs: something should have been
 
@@ -68,6 +69,8 @@ def _profiled(
     artifact: Artifact, session: Session, spec: MeasureSpec, device: DeviceProfile, runtime: tuple[str, str]
 ) -> Profile:
     none = Profile(artifact.name, artifact.sha256, device.name, *runtime, spec.threads)
+    if device.emulated:
+        return replace(none, why=EMULATED)
     if "tensorrt" in runtime:
         return replace(none, why="an engine is built for it, which takes minutes; `edgekit bench --layers` does it")
     try:
@@ -196,7 +199,8 @@ def explained(
     pieces, who = (profile.pieces, f"LiteRT on {device.name}") if profile else (None, "")
     if pieces is None and artifact.format == "tflite" and (runtime, delegate) == ("litert", "xnnpack"):
         pieces, who = asking.pieces(artifact) or (None, "")
-    rows = match(graph, profile.layers, pieces or ()) if profile and profile.layers else ()
+    timed_there = profile is not None and profile.layers and not device.emulated
+    rows = match(graph, profile.layers, pieces or ()) if profile and timed_there else ()
     estimate, why = _estimate(graph, device, threads)
     timed, limits = _timed(graph, estimate)
     seen = Seen(
@@ -264,8 +268,8 @@ def _based(estimate: roofline.Estimate | None) -> str:
 def _how(profile: Profile | None, device: DeviceProfile, seen: Seen) -> str:
     if profile is None:
         return f"no layer was timed on {device.name}"
-    if not profile.layers:
-        return f"no layer was timed: {profile.why}"
+    if not profile.layers or device.emulated:
+        return f"no layer was timed: {EMULATED if device.emulated else profile.why}"
     cores = cores_of(device)
     told = f"{profile.how}; timed with {profile.threads} of {cores} cores" if cores else profile.how
     apart = sum(row.place is None for row in seen.rows)

@@ -75,6 +75,15 @@ def test_terminal_has_the_three_strongest(sample: Manifest) -> None:
     assert not [line for line in summary_lines(sample) if line.startswith("speed: ")]
 
 
+def test_file_that_has_changed_since_is_left_out(sample: Manifest) -> None:
+    first = sample.artifacts[0]
+    now, before = (replace(speed(first.name, ISLAND), sha256=digest) for digest in (first.sha256, "other"))
+    assert section.lines(View(replace(sample, speeds=(now, before)))) == section.lines(
+        View(replace(sample, speeds=(now,)))
+    )
+    assert "Nothing was looked for" in page(sample, before)
+
+
 @pytest.mark.parametrize("field", ["text", "advice", "evidence"])
 def test_names_of_files_and_layers_cannot_write_the_page(sample: Manifest, field: str) -> None:
     evil = replace(ISLAND, layers=(HOSTILE,), **{field: HOSTILE})  # type: ignore[arg-type]

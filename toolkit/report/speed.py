@@ -21,15 +21,21 @@ TITLE = "Why it is no faster"
 
 def lines(view: View) -> list[str]:
     """The strongest findings, for a terminal."""
-    found = strongest(view.manifest.speeds)
+    found = strongest(_of(view))
     shown = [f"speed: {speed.artifact} on {speed.device}: {sentence}" for speed, sentence in found[:MOST]]
     more = len(found) - len(shown)
     return [*shown, f"speed: {more} more, in the report"] if more > 0 else shown
 
 
+def _of(view: View) -> list[Speed]:
+    """Those of the files as they are: a run that failed half way may have others than it had."""
+    digests = {item.name: item.sha256 for item in view.manifest.artifacts}
+    return [each for each in view.manifest.speeds if digests.get(each.artifact, each.sha256) == each.sha256]
+
+
 def speed(view: View) -> Markup:
     """One part for each file on each device with something to say; a sentence for the others."""
-    found = view.manifest.speeds
+    found = _of(view)
     if not found:
         said = "Nothing was looked for: the run timed no file, or was made before this was."
         return section("speed", TITLE, tag("p", said, class_="quiet"))
