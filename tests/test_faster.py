@@ -250,6 +250,20 @@ def test_inspect_explains_a_file_on_a_device(tmp_path: Path) -> None:
     assert "no faster" not in CliRunner().invoke(cli, asked[:2]).output
 
 
+def test_hostile_layer_name_stays_one_line(tmp_path: Path) -> None:
+    path = (
+        Lite()
+        .conv("a")
+        .op("DEQUANTIZE", "u", "float32")
+        .op("EXP", "x\n\x1b[31m", "float32")
+        .op("QUANTIZE", "d", "int8")
+    )
+    path.conv("b").write(tmp_path / "m.tflite")
+    found = faster.inspected(tmp_path / "m.tflite", "raspberry-pi-4")
+    assert found is not None and any("\n" in layer.name for layer in found.layers)
+    assert all(line.isprintable() for line in faster.lines([found]))
+
+
 def test_rows_of_a_profile_keep_their_place_in_json(tmp_path: Path) -> None:
     kept = Profile("m", "ab", "d", "litert", "xnnpack", 1, ({"name": "a", "share": 1.0},), ((0, 1), (3,)))
     from pydantic import TypeAdapter

@@ -353,14 +353,18 @@ def as_speed(found: Mapping[str, Any]) -> Speed:
     return speed
 
 
-def lines(found: Iterable[Speed], *, layers: bool = True) -> Iterator[str]:
-    """For a person: each file's findings, and its largest layers."""
+def lines(found: Iterable[Speed]) -> Iterator[str]:
+    """For a person: each file's findings, and its largest layers. Names of files and layers may hold anything."""
+    yield from (line if line.isprintable() else repr(line)[1:-1] for line in _lines(found))
+
+
+def _lines(found: Iterable[Speed]) -> Iterator[str]:
     for speed in found:
         yield f"{speed.artifact} on {speed.device} ({speed.runtime}, {speed.delegate}): why it is no faster"
         yield from (f"  {finding.sentence} [{_shown_by(finding)}]" for finding in speed.findings)
         if not speed.findings:
             yield f"  {CLEAN}"
-        if layers and speed.layers:
+        if speed.layers:
             yield from _table(speed)
 
 
@@ -370,7 +374,7 @@ def _shown_by(finding: Finding) -> str:
 
 def _cut(text: str, longest: int = 44) -> str:
     """Its end, which tells one layer from another."""
-    return text if len(text) <= longest else f"…{text[1 - longest :]}"
+    return text if len(text) <= longest else f"..{text[2 - longest :]}"
 
 
 def _table(speed: Speed) -> Iterator[str]:
