@@ -95,6 +95,7 @@ FLOORS = {
     "engines": 8,
     "examining": 8,
     "executor": 8,
+    "faster": 8,
     "first_recipe": 8,
     "inspection": 8,
     "linting": 8,

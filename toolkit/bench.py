@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
-from toolkit.core import Artifact, Measurement, MeasureSpec, Progress, Session
+from toolkit.core import Artifact, Interval, Measurement, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile
 from toolkit.errors import UnsupportedError
 from toolkit.parts import passed, watching
@@ -76,14 +76,22 @@ class Bench:
         return {"measurements": rows, "notes": notes, "series": series}
 
     def layers(self, artifacts: Sequence[Artifact], found: dict[str, Any]) -> None:
-        """Adds each layer's share, or a note why there is none."""
+        """Adds each layer's share, or a note why there is none; and why the files are no faster."""
+        from toolkit import faster
         from toolkit.checks import shares
 
-        for artifact in artifacts:
-            runtime = self.runtimes[artifact.name]
-            rows, why = shares.measure(artifact, self.session, self.spec, self.profile, runtime=runtime)
-            found["measurements"] += [asdict(row) for row in rows]
-            found["notes"] += [why] if why else []
+        known = [
+            Measurement(**{**row, "interval": Interval(**row["interval"]) if row["interval"] else None})
+            for row in found["measurements"]
+        ]
+        profiles = [
+            shares.profiled(each, self.session, self.spec, self.profile, runtime=self.runtimes[each.name])
+            for each in artifacts
+        ]
+        for profile in profiles:
+            found["measurements"] += [asdict(row) for row in profile.measurements(self.profile)]
+            found["notes"] += [] if profile.layers else [f"{profile.artifact}: no shares by layer: {profile.why}"]
+        found["speed"] = faster.benched(artifacts, self.profile, profiles, known)
 
 
 def _fastest(found: Iterable[Measurement]) -> Iterator[str]:

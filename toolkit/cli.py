@@ -179,11 +179,18 @@ def show(name: str, as_json: bool) -> None:
 @cli.command(short_help="Show what a model file is and what can take it.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--for", "runtime", help="Of an .onnx file: also what it would do there. tensorrt, tensorrt=VERSION.")
-@click.option("--device", shell_complete=complete_names("devices"), help="Whether its runtimes read the file.")
+@click.option(
+    "--device",
+    shell_complete=complete_names("devices"),
+    help="Whether it reads the file, and what keeps it slow there.",
+)
 @code_option
 @json_option
 def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: str | None, device: str | None) -> None:
     """Show what MODEL is (.keras, .tflite, .onnx, SavedModel folder): layers, counts, ends, and what can take it."""
+    from dataclasses import asdict
+
+    from toolkit.faster import inspected, lines
     from toolkit.inspection import inspect_file, inspection_lines
     from toolkit.linting import has_tensorrt, lint_file, lint_lines
     from toolkit.profiles import read_by
@@ -191,11 +198,10 @@ def inspect(model: Path, as_json: bool, allow_code: tuple[str, ...], runtime: st
     report = lint_file(model, runtime, device) if runtime or (device and has_tensorrt(model, device)) else None
     found = inspect_file(model, allow_code=allow_code) | (report.as_dict() if report else {})
     reads = {"read_by": read_by(model, device)} if device and not report else {}
-    print_result(
-        as_json,
-        lambda: found | reads,
-        lambda: (*inspection_lines(found), *reads.get("read_by", ()), *(lint_lines(report) if report else ())),
-    )
+    speed = [each for each in [inspected(model, device)] if each] if device and not report else []
+    told = (*reads.get("read_by", ()), *(lint_lines(report) if report else ()), *lines(speed))
+    more = reads | ({"speed": [asdict(each) for each in speed]} if speed else {})
+    print_result(as_json, lambda: found | more, lambda: (*inspection_lines(found), *told))
 
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -227,7 +233,7 @@ def _finite(ctx: click.Context, parameter: click.Parameter, value: float | None)
     metavar="MINUTES",
     help="Run each file for so long.",
 )
-@click.option("--layers", is_flag=True, help="Also each layer's share of the time, where the runtime tells.")
+@click.option("--layers", is_flag=True, help="Also why they are no faster, and each layer's share.")
 @click.option("--samples", type=click.Path(path_type=Path), help="Folder for raw samples and series.")
 @click.option("--processes", type=int, help="Fresh processes for each artifact.")
 @click.option("--seconds", type=float, help="Timed seconds in each process.")

@@ -15,7 +15,7 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from toolkit import compat, registry, runs
+from toolkit import compat, faster, registry, runs
 from toolkit.checks import details, gate
 from toolkit.checks.accuracy import Predictions, measure_accuracy
 from toolkit.checks.chance import chance_warning
@@ -117,6 +117,7 @@ class Judge:
         self._in_place_of([check for check in self.plan.checks if not check.device.answers], artifacts, test)
         self._beside_host([check for own in checks.values() for check in own], artifacts, test)
         self._estimates(artifacts)
+        faster.explain(self.run, self.plan.checks, artifacts)
         self._gate()
 
     def _weighed(self, artifact: Artifact) -> list[Measurement]:
@@ -309,6 +310,7 @@ class Judge:
         started = perf_counter()
         samples, tell = self.run.folder / "samples", self._told(profile.name)
         found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
+        faster.profile_files(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
         with self._recording:
             self.run.add_measurements(found)
             seconds, parameters = round(perf_counter() - started, 3), spec.model_dump(mode="json")

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import examining, registry, runs
+from toolkit import examining, faster, registry, runs
 from toolkit.bench import Bench
 from toolkit.checks import fit
 from toolkit.checks.installed import absent_here, installed
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     Answered = tuple[Any, Dataset, Any, dict[str, Any], str]
 
+LAYER = "layer_share:"
 HEADS = ("auto", *fit.TARGETS)
 Emit = Callable[[Progress], None]
 
@@ -146,7 +147,10 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
     from toolkit.report.numbers import plain, show
 
     swept = len({row["how"].get("threads") for row in found["measurements"]} - {None}) > 1
-    for row in found["measurements"]:
+    explained = [faster.as_speed(each) for each in found.get("speed", ())]
+    told = {f"{speed.artifact} {LAYER}" for speed in explained}  # layers of these have a table of their own
+    shown = [row for row in found["measurements"] if f"{row['subject']} {row['name'][: len(LAYER)]}" not in told]
+    for row in shown:
         measurement = Measurement(**{**row, "interval": None})
         value = plain(show(measurement.name, measurement.value, measurement.unit))
         span = row["interval"]
@@ -156,12 +160,13 @@ def measurement_lines(found: dict[str, Any]) -> Iterator[str]:
             value += f"  ({low} .. {high}{sure})"
         taken = f": {row['how']['estimator']}" if row["how"].get("estimator") else ""
         yield f"{_subject(row, swept)}  {row['name']}  {value}  [{row['source']}{taken}]"
-    yield from _how_lines(found["measurements"], swept)
+    yield from _how_lines(shown, swept)
     for finding in (found.get("inputs") or {}).get("findings", ()):
         yield f"warning: {finding['text']}. Fix: {finding['fix']}"
     yield from (f"note: {note}" for note in found.get("notes", ()))
     for name, why in found.get("left_out", {}).items():
         yield f"left out of {name}: {why}"
+    yield from faster.lines(explained)
 
 
 def _subject(row: Mapping[str, Any], swept: bool) -> str:

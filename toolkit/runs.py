@@ -26,6 +26,7 @@ from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.checks.equivalence import Equivalence
 from toolkit.checks.inputs import InputsCheck
+from toolkit.checks.speed import Speed
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
 from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
@@ -180,6 +181,7 @@ class Manifest:
     equivalence: Equivalence | None = None  # None too where a run is older than it
     calibrations: dict[str, CalibrationCheck] = field(default_factory=dict)
     inputs: InputsCheck | None = None  # whether the images come as the model was trained on
+    speeds: tuple[Speed, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -98,13 +98,32 @@ def test_shares_of_layers_are_one_together(tmp_path: Path, files: dict[str, Path
 def test_other_kernels_than_the_profilers_have_no_shares(tmp_path: Path, files: dict[str, Path]) -> None:
     code, result = run(tmp_path, {**bench(files["float.tflite"], delegate="none"), "kind": "layers"})
     assert (code, result["layers"], result["why"]) == (0, [], "litert has no profile with delegate none")
+    assert "pieces" not in result
 
 
-def test_table_of_litert_is_read_with_delegates_operators_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delegate_tells_what_it_took_without_running_the_file(tmp_path: Path, files: dict[str, Path]) -> None:
+    code, result = run(tmp_path, {**bench(files["float.tflite"]), "kind": "taken"})
+    assert (code, result["pieces"]) == (0, [[0]])
+    code, result = run(tmp_path, {**bench(files["image.onnx"]), "kind": "taken"})
+    assert code == 0 and "pieces" not in result
+
+
+def test_pieces_of_a_delegate_are_what_lies_between_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 and 1 are one piece, 2 is left, 3 another; the delegate's nodes stand behind."""
     monkeypatch.syspath_prepend(str(WORKER))
-    import litert_profile
+    import partitions
 
-    text = """===== Run Order =====
+    def node(index: int, name: str, inputs: list[int], output: int) -> dict[str, Any]:
+        return {"index": index, "op_name": name, "inputs": np.array(inputs), "outputs": np.array([output])}
+
+    own = [node(0, "CONV_2D", [9, 7, -1], 10), node(1, "ADD", [10, 9], 11)]
+    own += [node(2, "CUSTOM", [11], 12), node(3, "SOFTMAX", [12], 13)]
+    taken = [node(4, "DELEGATE", [7, 9], 11), node(5, "DELEGATE", [12], 13)]
+    assert partitions.pieces([*own, *taken]) == [[0, 1], [3]]
+    assert partitions.pieces(own) == []
+
+
+TABLE = """===== Run Order =====
       [node type]    [start]    [first]   [avg ms]        [%]     [cdf%]   [mem KB] [times called]   [Name]
     Delegate/Convolution (NHWC, QC8) IGEMM      0.000      0.011      0.008    75.500%    75.500%      0.000    20   [Delegate]:1
     SOFTMAX      0.011      0.002      0.000     24.500%   100.000%      0.000             20   [Builtin]:15
@@ -112,10 +131,56 @@ def test_table_of_litert_is_read_with_delegates_operators_numbered(monkeypatch: 
 ===== Top by Computation Time =====
     SOFTMAX      0.011      0.002      0.000     24.500%   100.000%      0.000             20   [Builtin]:15
 """  # noqa: E501  (as it is printed)
-    assert litert_profile.rows(text) == [
-        ("00 Convolution (NHWC, QC8) IGEMM", "Convolution (NHWC, QC8) IGEMM", 75.5),
-        ("01 SOFTMAX", "SOFTMAX", 24.5),
+
+
+def test_table_of_litert_is_read_with_delegates_operators_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKER))
+    import litert_profile
+
+    kind = "Convolution (NHWC, QC8) IGEMM"
+    assert litert_profile.rows(TABLE) == [
+        (f"00 {kind}", kind, 75.5, True, None),
+        ("01 SOFTMAX", "SOFTMAX", 24.5, False, 15),
     ]
+    timed = litert_profile.rows(TABLE + "Timings (microseconds): count=2 curr=400\n")
+    assert [row.spent for row in timed] == [400 * 75.5, 400 * 24.5]
+
+
+def test_inference_that_was_interrupted_is_not_that_layers_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five tables one has a row of a thousand times its time."""
+    monkeypatch.syspath_prepend(str(WORKER))
+    import litert_profile
+
+    said = [TABLE + f"Timings (microseconds): count=2 curr={total}\n" for total in (100, 100_000, 104, 101, 103)]
+    monkeypatch.setattr(litert_profile, "summaries", lambda folder, model, runs, repeats: iter(said))
+    found = litert_profile.layers("", "m.tflite")
+    assert [(layer["by"], layer["share"]) for layer in found["layers"]] == [("delegate", 0.755), ("built-in", 0.245)]
+    spoilt = [said[0], TABLE.replace("75.500%", "00.100%").replace("24.500%", "99.900%") + said[1][len(TABLE) :]]
+    monkeypatch.setattr(litert_profile, "summaries", lambda folder, model, runs, repeats: iter(spoilt))
+    assert [layer["share"] for layer in litert_profile.layers("", "m")["layers"]] == [0.755, 0.245]
+
+
+def test_profile_of_onnx_runtime_is_of_the_median_and_names_types(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(WORKER))
+    import shares
+
+    def event(name: str, spent: int) -> dict[str, Any]:
+        ends = {"input_type_shape": [{"uint8": [1, 4]}, {"float": []}], "output_type_shape": [{"float": [1, 4]}]}
+        more = {"op_name": "DequantizeLinear", "provider": "CPUExecutionProvider", **ends}
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": spent, "args": more}
+
+    times = {"a": [99, 3, 3, 900, 3], "b": [99, 1, 1, 1, 1]}  # the first inference does not count
+    events = [event(name, spent[run]) for run in range(5) for name, spent in times.items()]
+    (tmp_path / "p.json").write_text(json.dumps(events))
+    found = shares.of_onnxruntime(str(tmp_path / "p.json"))["layers"]
+    assert [layer["share"] for layer in found] == [0.75, 0.25]
+    assert {key: found[0][key] for key in ("reads", "writes", "by")} == {
+        "reads": "uint8",
+        "writes": "float",
+        "by": "CPU",
+    }
 
 
 def test_library_without_a_profiler_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

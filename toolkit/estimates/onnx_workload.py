@@ -22,11 +22,12 @@ FUSED = frozenset({"Relu", "Clip", "LeakyRelu", "BatchNormalization", "Sigmoid",
 AFTER = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
-def read_onnx(path: Path) -> tuple[Layer, ...]:
-    """The layers of a file at batch 1, a free batch taken as 1."""
+def read_onnx(path: Path, *, any_scheme: bool = False) -> tuple[Layer, ...]:
+    """The layers of a file at batch 1, a free batch taken as 1. any_scheme: also where the runtime chooses types."""
     proto = _at_batch_one(onnx_file.read(path).proto)
     scheme = onnx_scan.scheme_of(onnx_file.File(proto))
-    check_scheme(str(path), scheme)
+    if not any_scheme:
+        check_scheme(str(path), scheme)
     try:
         return _layers(path, proto, scheme)
     except UnsupportedError:

@@ -55,15 +55,20 @@ def read(path: Path) -> tuple[Layer, ...]:
 
     Raises UnsupportedError for a scheme whose arithmetic the runtime chooses, and for shapes that are not fixed.
     """
+    checked(path)
+    if path.suffix.lower() == ".onnx":
+        from toolkit.estimates.onnx_workload import read_onnx
+
+        return readable(path, read_onnx)
+    return readable(path, _tflite)
+
+
+def checked(path: Path) -> None:
+    """Raise InputError for what is no file of these formats."""
     suffix = path.suffix.lower()
     if suffix not in (".tflite", ".onnx"):
         raise InputError(str(path), "is neither a .tflite nor an .onnx file", "export the model first")
     opening.check_kind(path, f"a{'n' * (suffix == '.onnx')} {suffix} file")
-    if suffix == ".onnx":
-        from toolkit.estimates.onnx_workload import read_onnx
-
-        return readable(path, read_onnx)
-    return readable(path, lambda path: tuple(_tflite(path)))
 
 
 def readable(path: Path, reader: Callable[[Path], T]) -> T:
@@ -84,28 +89,33 @@ def check_scheme(where: str, scheme: str) -> None:
         raise UnsupportedError(where, problem, f"measure it, or estimate a file that is {', '.join(ESTIMATED)}")
 
 
-def _tflite(path: Path) -> Iterator[Layer]:
+def _tflite(path: Path) -> tuple[Layer, ...]:
     file = tflite_file.read(path)
     check_scheme(str(path), tflite_scan.scheme_of(file))
+    return tuple(layer for _, layer in placed(str(path), file))
+
+
+def placed(where: str, file: tflite_file.File) -> Iterator[tuple[int, Layer]]:
+    """(place in the file's operators, layer) of each that computes, whatever the scheme."""
     stored = {id(op.outputs[0]) for op in file.operators if op.kind == "DEQUANTIZE" and _constant(op.inputs[0])}
     weights = {id(operator): tensor for operator, tensor, _ in tflite_scan.weights(file)}
-    for operator in file.operators:
+    for place, operator in enumerate(file.operators):
         output = operator.outputs[0]
         if operator.kind in FREE or (operator.kind in EDGES and id(output) in stored):
             continue
         moved = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor is not None]
         for tensor in moved:
-            fixed(str(path), tensor.name, tensor.shape)
+            fixed(where, tensor.name, tensor.shape)
         weight = weights.get(id(operator))
         kind = TFLITE_KINDS.get(operator.kind, "other") if weight is not None else "other"
         if weight is None or kind == "other":
             operations = max(prod(tensor.shape) for tensor in moved)
         else:  # a transposed convolution applies its kernel at each input position
-            place = operator.inputs[2] if operator.kind == "TRANSPOSE_CONV" else output
-            operations = prod((place or output).shape[:-1]) * prod(weight.shape)
+            where_at = operator.inputs[2] if operator.kind == "TRANSPOSE_CONV" else output
+            operations = prod((where_at or output).shape[:-1]) * prod(weight.shape)
         arithmetic: Arithmetic = "int8" if output.dtype in ("int8", "uint8") else "float32"
         total = sum(prod(tensor.shape) * BYTES.get(tensor.dtype, 4) for tensor in moved)
-        yield Layer(output.name, operator.kind, kind, arithmetic, operations, total)
+        yield place, Layer(output.name, operator.kind, kind, arithmetic, operations, total)
 
 
 def _constant(tensor: tflite_file.Tensor | None) -> bool:

@@ -132,6 +132,13 @@ def _stored(file: File, dequantize: Any) -> Any:
     return None if kept is None or zero is None else kept.astype(zero.dtype)
 
 
+def floats(file: File) -> list[Any]:
+    """Nodes that compute in floating point between others of an int8 file; ONNX Runtime may still fuse some of them."""
+    integers = _integers(file)
+    spared = (*QUANTIZERS, *MOVING, "Cast", "Constant")
+    return [node for node in file.nodes if node.op_type not in spared and _computes_float(file, integers, node)]
+
+
 def _left(file: File, locate: Locate, what: str, is_left: Callable[[Any], bool]) -> Iterator[str]:
     for node in file.nodes:
         if node.op_type not in (*QUANTIZERS, *MOVING, "Cast", "Constant") and is_left(node):

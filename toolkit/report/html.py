@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, calibration, clusters, details, inside, matrix, overview, zeros
+from toolkit.report import answers, calibration, clusters, details, inside, matrix, overview, speed, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -21,6 +21,7 @@ SECTIONS = (
     ("wins", "Gains", overview.wins),
     ("waterfall", "Stages", overview.waterfall),
     ("tradeoffs", "Charts", overview.tradeoffs),
+    ("speed", "Speed", speed.speed),
     ("zeros", "Zeros", zeros.zeros),
     ("clusters", "Shared weights", clusters.clusters),
     ("metrics", "Metrics", answers.answers),

@@ -215,7 +215,16 @@ def bind(job: Job) -> List[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-KINDS = {"bench": bench, "eval": evaluate, "info": info, "build": build, "sustain": sustain, "layers": layers}
+def taken(job: Job) -> Job:
+    """What of the file a delegate took, without running it; {} where the runtime does not tell."""
+    runtime_module(job["runtime"])
+    runner = open_runner(job)
+    result: Job = runner.taken() if hasattr(runner, "taken") else {}
+    return dict(result, versions=runner.facts()["versions"])
+
+
+KINDS = {"bench": bench, "eval": evaluate, "info": info, "build": build, "sustain": sustain}
+KINDS.update(layers=layers, taken=taken)
 
 
 def main(path: str) -> int:

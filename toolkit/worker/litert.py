@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import common
 import numpy
+import partitions
 
 
 def _module(runtime: str) -> Any:
@@ -175,13 +176,20 @@ class Runner:
         return _spans([memory for memory in found if memory])
 
     def layers(self) -> Dict[str, Any]:
-        """Each operator's share, by LiteRT's own profiler."""
+        """Each operator's share, by LiteRT's own profiler; and what the delegate took of them."""
         if self.runtime != "litert" or self.delegate != "xnnpack":
-            return {"layers": [], "why": "%s has no profile with delegate %s" % (self.runtime, self.delegate)}
+            why = "%s has no profile with delegate %s" % (self.runtime, self.delegate)
+            return dict(self.taken(), layers=[], why=why)
         import litert_profile
 
         found: Dict[str, Any] = litert_profile.layers(os.path.dirname(self.module.__file__), self.job["model"])
-        return found
+        return dict(self.taken(), **found)
+
+    def taken(self) -> Dict[str, Any]:
+        """Places of the operators in each piece that the delegate took, in the order they run; {} without one."""
+        if self.delegate == "none":
+            return {}
+        return {"pieces": partitions.pieces(self.interpreter._get_ops_details())}
 
     def facts(self) -> Dict[str, Any]:
         """What ran."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 import shares
 
+REPEATS = 5  # times it starts anew: its table has means alone, and one interrupted inference spoils a mean
 LIBRARY = "libLiteRt.so"
 CPU = 1  # kLiteRtHwAcceleratorCpu
 WRITE = 1  # kLiteRtTensorBufferLockModeWrite
@@ -50,17 +51,48 @@ class Library:
 
         return call
 
+    def destroy(self, what: str, handle: Any) -> None:
+        """Free something; these functions give nothing back, and a library without one keeps it."""
+        function = getattr(self._library, "LiteRtDestroy%s" % what, None)
+        if function is not None:
+            function.restype = None
+            function(handle)
 
-def summary(folder: str, model: str, runs: int) -> str:
-    """The profiler's table for a file on the CPU, one thread; folder: of the module. Nothing is freed."""
+
+class Row(NamedTuple):
+    """One operator of the profiler's table. spent: share in the table's own time, in its unit.
+
+    operator: its place in the file, None for one of a delegate's, which have no names and are numbered in their order.
+    """
+
+    name: str
+    kind: str
+    spent: float
+    delegated: bool
+    operator: Optional[int]
+
+
+def summaries(folder: str, model: str, runs: int, repeats: int) -> Iterator[str]:
+    """The profiler's tables for a file on the CPU, one thread; folder: of the module.
+
+    The profiler adds up what it sees for as long as it lives, so that each table is of a model compiled anew.
+    """
     lib = Library(folder)
-    environment, loaded, options, compiled, profiler = Handle(), Handle(), Handle(), Handle(), Handle()
+    environment, loaded = Handle(), Handle()
     lib.LiteRtCreateEnvironment(0, None, ctypes.byref(environment))
     lib.LiteRtCreateModelFromFile(environment, os.fsencode(model), ctypes.byref(loaded))
-    lib.LiteRtCreateOptions(ctypes.byref(options))
-    lib.LiteRtSetOptionsHardwareAccelerators(options, CPU)
-    lib.LiteRtAddOpaqueOptions(options, _profiling(lib))
-    lib.LiteRtCreateCompiledModel(environment, loaded, options, ctypes.byref(compiled))
+    for _ in range(repeats):
+        options, compiled = Handle(), Handle()
+        lib.LiteRtCreateOptions(ctypes.byref(options))
+        lib.LiteRtSetOptionsHardwareAccelerators(options, CPU)
+        lib.LiteRtAddOpaqueOptions(options, _profiling(lib))
+        lib.LiteRtCreateCompiledModel(environment, loaded, options, ctypes.byref(compiled))
+        yield _profiled(lib, environment, loaded, compiled, runs=runs)
+        lib.destroy("CompiledModel", compiled)  # its weights are as many bytes again
+
+
+def _profiled(lib: Library, environment: Handle, loaded: Handle, compiled: Handle, *, runs: int) -> str:
+    profiler = Handle()
     lib.LiteRtCompiledModelGetProfiler(compiled, ctypes.byref(profiler))
     if not profiler:
         raise ProfileError("it made no profiler")
@@ -73,6 +105,9 @@ def summary(folder: str, model: str, runs: int) -> str:
     lib.LiteRtStopProfiler(profiler)
     text = ctypes.c_char_p()
     lib.LiteRtGetProfileSummary(profiler, compiled, ctypes.byref(text))
+    for buffers in ends:
+        for buffer in buffers:
+            lib.destroy("TensorBuffer", Handle(buffer))
     return (text.value or b"").decode(errors="replace")
 
 
@@ -115,28 +150,32 @@ def _clear(lib: Library, buffer: Any) -> None:
     lib.LiteRtUnlockTensorBuffer(buffer)
 
 
-def rows(text: str) -> List[Tuple[str, str, float]]:
-    """(name, kind, percent) of each operator in the table in the order they ran, a delegate's own among them.
-
-    A delegate's operators have no names there: they are numbered in that order.
-    """
-    found: List[Tuple[str, str, float]] = []
-    table = text.split("Run Order", 1)[-1].split("Top by Computation Time", 1)[0]
-    for line in table.splitlines():
+def rows(text: str) -> List[Row]:
+    """The operators in the order they ran, a delegate's own among them."""
+    found: List[Row] = []
+    rest = text.partition("Run Order")[2]
+    timing = re.search(r"Timings \(microseconds\): count=\d+ curr=(\d+)", text)
+    total = float(timing.group(1)) if timing else 1.0
+    for line in rest.split("Top by Computation Time", 1)[0].splitlines():
         parts = [part.strip() for part in re.split(r"\t|  +", line) if part.strip()]
         if len(parts) >= 9 and re.match(r"^[\d.]+%$", parts[4]):
-            kind = parts[0].replace("Delegate/", "")
-            found.append(("%02d %s" % (len(found), kind), kind, float(parts[4][:-1])))
+            delegated, kind = parts[0].startswith("Delegate/"), parts[0].replace("Delegate/", "")
+            place = re.search(r":(\d+)$", parts[-1])
+            operator = int(place.group(1)) if place and not delegated else None
+            spent = total * float(parts[4][:-1])
+            found.append(Row("%02d %s" % (len(found), kind), kind, spent, delegated, operator))
     return found
 
 
 def layers(folder: str, model: str) -> Any:
     """Shares of the operators, or why there are none."""
+    runs = max(1, shares.RUNS // REPEATS)
+    found = shares.Shares("LiteRT's profiler, one thread, the least of %d means of %d runs" % (REPEATS, runs), min)
     try:
-        text = summary(folder, model, shares.RUNS)
+        for text in summaries(folder, model, runs, REPEATS):
+            for row in rows(text):
+                facts = {"by": "delegate"} if row.delegated else {"by": "built-in", "operator": row.operator}
+                found.add(row.name, row.kind, row.spent, **facts)
     except ProfileError as error:
         return {"layers": [], "why": "LiteRT gave no profile: %s" % error}
-    found = shares.Shares("LiteRT's profiler, one thread")
-    for name, kind, percent in rows(text):
-        found.add(name, kind, percent)
     return found.result()
