@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from toolkit.report import answers, clusters, details, inside, overview, zeros
+from toolkit.report import answers, clusters, details, inside, overview, tradeoffs, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -20,7 +20,7 @@ SECTIONS = (
     ("verdicts", "Verdicts", overview.verdicts),
     ("wins", "Gains", overview.wins),
     ("waterfall", "Stages", overview.waterfall),
-    ("tradeoffs", "Charts", overview.tradeoffs),
+    ("tradeoffs", "Charts", tradeoffs.tradeoffs),
     ("zeros", "Zeros", zeros.zeros),
     ("clusters", "Shared weights", clusters.clusters),
     ("metrics", "Metrics", answers.answers),

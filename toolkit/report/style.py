@@ -1,4 +1,4 @@
-"""The page's look and its one small script (sorting tables, opening all details for print).
+"""The page's look and its one small script: sorting tables, the text of marks in charts, opening all details for print.
 
 A datasheet: titles in the margin, hairlines, figures in columns; colour only where it means something, and always
 beside a word or a sign. Text contrast is at least 4.5:1 in both schemes (WCAG 2.2, 1.4.3).
@@ -121,6 +121,13 @@ figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .leader{stroke:var(--soft);stroke-width:.8}
 .chart text.limit{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .chart text.label{fill:var(--ink);font-size:11.5px;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
+.frontier{fill:none;stroke:var(--data);stroke-width:1.6;opacity:.75}.halo{fill:none;stroke:var(--data);stroke-width:1.6}
+.touch{fill:transparent;stroke:none}.mark[tabindex]{cursor:pointer}.mark:focus{outline:none}
+.mark:focus-visible .touch,.mark.told .touch{fill:var(--data);fill-opacity:.18;stroke:var(--data)}
+.rung{width:30px;height:16px}
+figure{position:relative}
+.tip{position:absolute;z-index:2;max-width:min(280px,100%);padding:8px 11px;background:var(--ink);color:var(--paper);
+font-size:12.5px;line-height:1.4;border-radius:4px;white-space:pre-line;overflow-wrap:anywhere}
 .bar{fill:none;stroke-width:1.3;stroke:var(--soft)}
 .mark path{fill:var(--soft);stroke:var(--paper);stroke-width:1}
 .mark.original path{fill:var(--ink)}.mark.pass path{fill:var(--pass)}.bar.pass{stroke:var(--pass)}
@@ -199,5 +206,28 @@ for (const button of document.querySelectorAll('th button')) button.addEventList
   th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
   body.append(...[...body.rows].sort(order));
 });
+const tip = document.createElement('div');
+tip.className = 'tip'; tip.setAttribute('aria-hidden', 'true'); tip.hidden = true;
+let told = null;
+const hush = () => { if (told) { told.mark.classList.remove('told'); told.title.textContent = told.text; }
+  tip.hidden = true; told = null; };
+const tell = target => {
+  const mark = target.closest && target.closest('svg.chart g'), title = mark && mark.querySelector(':scope > title');
+  const figure = title && mark.closest('figure');
+  if (!figure || (told && told.mark === mark)) return;
+  hush();
+  told = {mark, title, text: title.textContent};
+  tip.textContent = told.text; title.textContent = ''; mark.classList.add('told'); tip.hidden = false;
+  figure.append(tip);
+  const box = figure.getBoundingClientRect(), at = mark.getBoundingClientRect(), above = at.top - box.top - 6;
+  const left = (at.left + at.right) / 2 - box.left - tip.offsetWidth / 2;
+  tip.style.left = Math.max(0, Math.min(left, box.width - tip.offsetWidth)) + 'px';
+  tip.style.top = (above < tip.offsetHeight ? at.bottom - box.top + 6 : above - tip.offsetHeight) + 'px';
+};
+for (const kind of ['pointerover', 'focusin', 'click']) document.addEventListener(kind, event => tell(event.target));
+document.addEventListener('focusout', hush);
+document.addEventListener('keydown', event => { if (event.key === 'Escape') hush(); });
+document.addEventListener('pointerdown', event => { if (!event.target.closest('svg.chart g, .tip')) hush(); });
+for (const each of document.querySelectorAll('figure')) each.addEventListener('pointerleave', hush);
 addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(part => { part.open = true; }));
 """
