@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, doctor, pruning, runs, split_records, trained
+from toolkit import allowed, beside, doctor, pruning, runs, split_records, thumbnails, trained
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -26,6 +26,7 @@ from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
 from toolkit.repair import Work, repair, resumed
+from toolkit.reporting import write_report
 from toolkit.schema import paths_in
 from toolkit.sources import store
 
@@ -91,16 +92,6 @@ def run(  # the command's options, one by one
     plan.require_possible()
     target = _open(resume, earlier, out, loaded, invocation)
     return _Pipeline(plan, target, emit).carry_out()
-
-
-def write_report(directory: Path, out: Path | None = None) -> Path:
-    """Write the report of a run from its manifest alone; the path written."""
-    from toolkit.report.html import render
-
-    manifest = runs.read(directory)
-    path = out or directory / "report.html"
-    runs.write_atomically(path, render(manifest).encode())
-    return path
 
 
 def _open(
@@ -193,6 +184,7 @@ class _Pipeline:
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
+        thumbnails.keep(self.run, splits.test, self.recipe.report.images if self.recipe.report else None)
         diagnosed(self.plan, self.run, self.executor, splits, self.scratch)
 
     def _require_fit(self, head: Meaning, task: Task | None = None) -> None:

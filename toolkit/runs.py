@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.checks.changed import Changed
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.core import Artifact, Measurement, Scheme, Signature, TensorSpec, Verdict
@@ -150,6 +151,7 @@ class Manifest:
     """Everything a run found out.
 
     per_class: subject -> [{correct, total}] in the order of `classes`. details: subject -> what its pictures need.
+    changed: test images that files decide otherwise than the original.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Manifest:
     diagnoses: dict[str, DiagnosisRecord] = field(default_factory=dict)
     repairs: dict[str, RepairRecord] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    changed: Changed | None = None
 
 
 class Run:

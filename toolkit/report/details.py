@@ -263,7 +263,7 @@ def _origin(item: Measurement) -> Markup:
 def recipe(view: View) -> Markup:
     """The recipe with every default and override filled in."""
     text = recipe_text.toml(view.manifest.recipe)
-    body = tag("div", tag("pre", tag("code", text)), class_="scroll", tabindex="0", role="region", aria_label="Recipe")
+    body = tag("div", tag("pre", tag("code", text)), class_="scroll", tabindex="0", role="group", aria_label="Recipe")
     lead = "As resolved: defaults and overrides filled in."
     return section("recipe", "Recipe", body if text else tag("p", "Not recorded.", class_="quiet"), lead=lead)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 
-from toolkit.report import answers, clusters, details, inside, overview, tradeoffs, zeros
+from toolkit.report import answers, changed, clusters, details, inside, overview, tradeoffs, zeros
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -25,6 +26,7 @@ SECTIONS = (
     ("clusters", "Shared weights", clusters.clusters),
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
+    ("changed", "Images", changed.changed),
     ("diagnosis", "Diagnosis", inside.diagnosis),
     ("repairs", "Repair", inside.repairs),
     ("layers", "Layers", details.layers),
@@ -37,9 +39,9 @@ SECTIONS = (
 )
 
 
-def render(manifest: Manifest) -> str:
-    """The whole page. The same manifest gives the same text."""
-    view = View(manifest)
+def render(manifest: Manifest, images: Mapping[str, bytes] | None = None) -> str:
+    """The whole page. The same manifest gives the same text. images: thumbnails by their path; None leaves them out."""
+    view = View(manifest, images)
     parts = [build(view) for _, _, build in SECTIONS]
     links = tag("nav", (tag("a", short, href=f"#{key}") for key, short, _ in SECTIONS), aria_label="Sections")
     main = tag("main", parts)

@@ -41,9 +41,10 @@ def section(key: str, title: str, *children: Child, lead: Child = None) -> Marku
 
 def table(headings: Iterable[Child], rows: Iterable[Markup], *, label: str, class_: str = "") -> Markup:
     """A table in a box of its own that scrolls sideways where the page is narrow."""
-    head = tag("thead", tag("tr", (tag("th", heading, scope="col") for heading in headings)))
+    spoken = tag("span", "Name", class_="spoken")  # a column of names says what it is to those who do not see it
+    head = tag("thead", tag("tr", (tag("th", heading or spoken, scope="col") for heading in headings)))
     inner = tag("table", head, tag("tbody", rows), class_=class_ or None)
-    return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label)
+    return tag("div", inner, class_="scroll", tabindex="0", role="group", aria_label=label)
 
 
 def number(text: str, value: float | None = None, *, note: Child = None) -> Markup:

@@ -144,6 +144,18 @@ font-size:12.5px;line-height:1.4;border-radius:4px;white-space:pre-line;overflow
 .dot{stroke:none}.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}
 .dot.c4{fill:var(--c0)}.dot.c5{fill:var(--c1)}.dot.c6{fill:var(--c2)}.dot.c7{fill:var(--c3)}
 
+.shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,290px),1fr));gap:18px 28px;padding:0;
+list-style:none}
+.shots>li{display:grid;grid-template-columns:96px minmax(0,1fr);gap:0 14px;align-items:start;font-size:13.5px;
+break-inside:avoid}
+.shots>li>div:only-child{grid-column:1/-1}
+.shots img{width:96px;height:96px;object-fit:contain;background:var(--raised)}
+.shots img.png{image-rendering:pixelated}
+.shots ul{padding:0;list-style:none}
+.shots ul li{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 10px}
+.shots .name{white-space:normal;font-size:12px}.decision{font-variant-numeric:tabular-nums}
+.shots .sign{margin-right:5px;font-weight:700}.sign.right{color:var(--pass)}.sign.wrong{color:var(--fail)}
+.shots small{overflow-wrap:anywhere}
 .caption{font-size:14px;font-weight:500}
 .caption+.scroll{margin-top:6px}
 .metrics td small{white-space:nowrap}
@@ -188,7 +200,7 @@ section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18p
 @page{margin:14mm}
 body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
-h2{break-after:avoid}figure,tr,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
+h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
 th,td{padding-right:8px;white-space:normal!important}
 details::details-content{content-visibility:visible;block-size:auto}pre{white-space:pre-wrap;width:auto}
