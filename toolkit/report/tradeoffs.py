@@ -70,39 +70,45 @@ def _none(view: View, what: str) -> Markup:
 
 
 def _chart(view: View, name: str, device: str) -> Markup:
-    unit = _unit(view, name)
-    points = _points(view, name, device, unit)
-    score = quantity(view.score)
-    label = f"{score.label} against {quantity(name).label}" + (f" on {device}" if device else "")
-    if not points:
+    scale = unit(view, name)
+    found = ranked(points(view, name, device, scale), higher=quantity(view.score).better == "higher")
+    label = f"{quantity(view.score).label} against {quantity(name).label}" + (f" on {device}" if device else "")
+    if not found:
         return _none(view, quantity(name).label)
     gate = {"latency_p50_ms": "max_latency_p50_ms", "size_bytes": "max_size_kib"}.get(name, "")
     limit = _limit(view, gate, device) if gate else None
     bytes_per = 1024 if gate == "max_size_kib" else 1
-    at = (limit[0] * bytes_per / unit[0], limit[1]) if limit else None
-    x_axis = charts.Axis(f"{quantity(name).label}, {unit[1]}", lambda value: f"{value:,.6g}", at)
+    at = (limit[0] * bytes_per / scale[0], limit[1]) if limit else None
+    x_axis, y_axis = axes(view, name, scale)
+    summary = f"{label}: " + "; ".join(point.title for point in found) + "."
+    drawn = (replace(x_axis, limit=at), replace(y_axis, limit=_floor(view)))
+    return tag("figure", tag("figcaption", capital(label)), charts.scatter(found, *drawn, summary=summary))
+
+
+def axes(view: View, name: str, scale: Unit) -> tuple[charts.Axis, charts.Axis]:
+    """Of cost and score, without the budget."""
+    x_axis = charts.Axis(f"{quantity(name).label}, {scale[1]}", lambda value: f"{value:,.6g}")
+    score = quantity(view.score)
     if score.kind == "share":
-        y_axis = charts.Axis(f"{score.label}, %", lambda value: f"{100 * value:.4g}", _floor(view))
-    else:
-        ceiling = 1.0 if score.kind == "score" else math.inf
-        y_axis = charts.Axis(score.label, lambda value: f"{value:.4g}", _floor(view), ceiling)
-    summary = f"{label}: " + "; ".join(point.title for point in points) + "."
-    picture = charts.scatter(points, x_axis, y_axis, summary=summary)
-    return tag("figure", tag("figcaption", capital(label)), picture)
+        return x_axis, charts.Axis(f"{score.label}, %", lambda value: f"{100 * value:.4g}")
+    ceiling = 1.0 if score.kind == "score" else math.inf
+    return x_axis, charts.Axis(score.label, lambda value: f"{value:.4g}", ceiling=ceiling)
 
 
 Unit = tuple[float, str]  # how many of the measurement's own units it is, its name
 
 
-def _unit(view: View, name: str) -> Unit:
+def unit(view: View, name: str) -> Unit:
+    """The unit of an axis: sizes in KiB or MiB, by the largest file."""
     if name != "size_bytes":
         return 1.0, "mJ" if name == ENERGY else "ms"
     largest = max((item.size_bytes for item in view.manifest.artifacts), default=0)
     return (1024.0, "KiB") if largest < 10 * 2**20 else (2.0**20, "MiB")
 
 
-def _points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point]:
-    points = []
+def points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point]:
+    """A mark for each file that has both numbers; in the place of the original's files, the model itself."""
+    found = []
     original = view.find(ORIGINAL, view.score)
     for artifact in (*view.references, *view.delivered):
         reference = artifact in view.references
@@ -111,14 +117,14 @@ def _points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point
         if accuracy and cost and math.isfinite(cost.value):
             outcome = view.outcome(artifact.name, device)
             shape = "original" if reference else SHAPES.get(outcome or "", "none")
-            points.append(_point(artifact.name, cost, accuracy, shape=shape, unit=unit))
+            found.append(_point(artifact.name, cost, accuracy, shape=shape, unit=unit))
     cost = view.find(ORIGINAL, name, device)
     if original and cost and not view.references:
-        points.append(_point(ORIGINAL, cost, original, shape="original", unit=unit))
-    return _ranked(points, higher=quantity(view.score).better == "higher")
+        found.append(_point(ORIGINAL, cost, original, shape="original", unit=unit))
+    return found
 
 
-def _ranked(points: list[charts.Point], *, higher: bool) -> list[charts.Point]:
+def ranked(points: list[charts.Point], *, higher: bool) -> list[charts.Point]:
     """The same points, each saying whether it is on the frontier."""
     best = charts.frontier([(point.x[0], point.y[0]) for point in points], higher=higher)
     told = (
