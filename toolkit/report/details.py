@@ -287,17 +287,32 @@ def host(view: View) -> Markup:
 
 
 def again(view: View) -> Markup:
-    """How to get the same run once more."""
+    """How to get the same run once more: the command, and the hashes of what goes in and what must come out."""
+    manifest = view.manifest
+    edgekit = manifest.versions.get("edgekit", "")
     steps = (
-        "Install the versions above; the run was made on the host above.",
-        "Give it the same model and data: the fingerprints above must come out again.",
-        tag("span", "Run the command below; the seed was ", tag("code", str(view.manifest.seed)), "."),
+        f"Install Edgekit {edgekit} and the versions above; the run was made on the host above.".replace("  ", " "),
+        "Give it the same model and data: the hashes below must come out again.",
+        tag("span", "Run the command below; the seed was ", tag("code", str(manifest.seed)), "."),
         "Compare the two runs. Times can only be compared on the same host.",
     )
-    commands = f"{command(view.manifest)}\nedgekit compare THIS-RUN THE-NEW-RUN"
-    return section(
-        "again", "Do it again", tag("ol", (tag("li", step) for step in steps)), tag("pre", tag("code", commands))
-    )
+    commands = f"{command(manifest)}\nedgekit compare THIS-RUN THE-NEW-RUN"
+    note = tag("p", tag("code", "recipe.toml"), " of the run directory is the recipe, byte for byte.", class_="quiet")
+    rows = [
+        tag("tr", tag("td", kind), tag("th", name, scope="row", class_="name"), tag("td", tag("code", digest)))
+        for kind, name, digest in hashes(manifest)
+    ]
+    sums = table(("What", "Name", "SHA-256"), rows, label="Hashes") if rows else None
+    listed = tag("ol", (tag("li", step) for step in steps))
+    return section("again", "Do it again", listed, tag("pre", tag("code", commands)), note, sums)
+
+
+def hashes(manifest: Manifest) -> list[tuple[str, str, str]]:
+    """(what, name, hash) of the model that was read, the splits and the files that came out."""
+    sources = [stage for stage in manifest.stages if stage.kind == "source" and stage.parameters.get("sha256")]
+    found = [("model", str(each.parameters.get("file", each.name)), str(each.parameters["sha256"])) for each in sources]
+    found += [("data", item.split, item.fingerprint.removeprefix("sha256:")) for item in manifest.data]
+    return found + [("artifact", item.name, item.sha256) for item in manifest.artifacts]
 
 
 def command(manifest: Manifest) -> str:
@@ -306,7 +321,7 @@ def command(manifest: Manifest) -> str:
     words = ["edgekit", "run", str(called.get("recipe") or "recipe.toml")]
     for key, option in (("model", "--model"), ("data", "--data")):
         words += [option, str(called[key])] if called.get(key) else []
-    for key, option in (("devices", "--device"), ("overrides", "--set")):
+    for key, option in (("devices", "--device"), ("overrides", "--set"), ("allow_code", "--allow-code")):
         words += [word for item in called.get(key) or () for word in (option, str(item))]
     return shlex.join(words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from toolkit.report import clusters, zeros
-from toolkit.report.details import command
+from toolkit.report.details import command, hashes
 from toolkit.report.escaped import code, cut, fold, words
 from toolkit.report.numbers import quantity, show, show_change_interval, show_interval, show_limit
 from toolkit.report.sentences import outcome_sentence, outcome_word, win_sentence
@@ -60,6 +60,5 @@ def _again(manifest: Manifest) -> str:
     """The command, and the hashes that must come out again."""
     lines = [f"- command: {code(command(manifest))}", f"- seed: {manifest.seed}"]
     lines += [f"- {code(name)} {words(version)}" for name, version in manifest.versions.items()]
-    lines += [f"- {words(item.split)}, {item.images:,} images: {code(item.fingerprint)}" for item in manifest.data]
-    lines += [f"- {code(item.name)}: {code(item.sha256)}" for item in manifest.artifacts]
+    lines += [f"- {kind} {code(name)}: {code(digest)}" for kind, name, digest in hashes(manifest)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Several runs side by side in one page: their files' numbers in columns, and what changed against the first of them."""
+"""Several runs side by side in one page: their files' numbers in columns, and what changed against the first one."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def render(manifests: Sequence[Manifest], folders: Sequence[str]) -> str:
     parts = [
         ("runs", "Runs", _runs(views, names)),
         ("charts", "Charts", _charts(views, compared)),
-        ("numbers", "Numbers", _numbers(views, names, compared)),
         *(_changes(each, names, place) for place, each in enumerate(compared, start=1)),
+        ("numbers", "Numbers", _numbers(views, names, compared)),
     ]
     title = f"{len(manifests)} runs side by side"
     head = tag("header", tag("div", tag("p", "Edgekit report", class_="kind"), tag("h1", title)))
@@ -49,7 +49,7 @@ def render(manifests: Sequence[Manifest], folders: Sequence[str]) -> str:
 
 def _runs(views: Sequence[View], names: Sequence[str]) -> Markup:
     rows = [_run(view, name) for view, name in zip(views, names, strict=True)]
-    headings = ("Run", "Outcome", "Why", "Started", "Took", "Seed", "Host", "Test images")
+    headings = ("Run", "Outcome", "Why", "Started", "Took", "Host", "Test images")
     return section("runs", "The runs", table(headings, rows, label="The runs"))
 
 
@@ -67,8 +67,7 @@ def _run(view: View, name: str) -> Markup:
         tag("td", outcome_sentence(view), class_="why"),
         tag("td", manifest.started, class_="n"),
         number(seconds(manifest.seconds) if manifest.seconds else MISSING),
-        number(str(manifest.seed)),
-        tag("td", host or MISSING),
+        tag("td", host or MISSING, class_="why"),
         tag("td", images, class_="n"),
     )
 
@@ -87,7 +86,7 @@ def _charts(views: Sequence[View], compared: Sequence[Comparison]) -> Markup:
     )
     lead = "Each mark begins with its run's number. Point at one, tap it or tab to it."
     drawn = tag("div", figures, class_="charts") if figures else tag("p", MISSING, class_="quiet")
-    return section("charts", "Score against cost", drawn, times, lead=lead)
+    return section("charts", "Score against cost", tradeoffs.key(views), drawn, times, lead=lead)
 
 
 def _chart(views: Sequence[View], name: str, device: str) -> Markup | None:

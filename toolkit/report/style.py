@@ -181,6 +181,7 @@ summary b{margin-right:18px;font:500 13px var(--mono)}
 summary span+span{margin-left:18px}
 details>*:not(summary){margin:4px 0 14px 17px}
 tr.kept td,tr.kept th{color:var(--soft)}
+#again td code{white-space:nowrap}
 .pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,190px),1fr));gap:10px 24px}
 .pairs dd{font-size:14px}
 .warnings{padding:12px 16px 12px 34px;background:var(--unsure-bg);border-left:4px solid var(--unsure)}

@@ -4,6 +4,7 @@ frontier."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from toolkit.core import Measurement
@@ -36,7 +37,7 @@ def tradeoffs(view: View) -> Markup:
     if not any("<svg" in figure for figure in figures):
         return section("tradeoffs", f"{label} against cost", figures, unknown)
     drawn = tag("div", figures, class_="charts")
-    return section("tradeoffs", f"{label} against cost", _key(view), drawn, unknown, lead=_lead(view))
+    return section("tradeoffs", f"{label} against cost", key([view]), drawn, unknown, lead=_lead(view))
 
 
 def _metered(view: View) -> list[str]:
@@ -52,9 +53,10 @@ def _unmetered() -> Markup:
     return tag("p", *said, " measure it where a sensor can be read.", class_="quiet")
 
 
-def _key(view: View) -> Markup:
+def key(views: Sequence[View]) -> Markup:
     """What the marks mean: those that there are."""
-    there = {SHAPES.get(view.outcome(item.name) or "", "none") for item in view.delivered} | {"original"}
+    there = {SHAPES.get(view.outcome(item.name) or "", "none") for view in views for item in view.delivered}
+    there.add("original")
     parts = [tag("span", charts.legend_mark(shape), word) for shape, word in KEY if shape in there]
     return tag("p", parts, tag("span", charts.frontier_key(), "frontier"), class_="legend")
 
