@@ -52,7 +52,7 @@ def test_page_has_nothing_serious(
     tmp_path: Path, samples: Any, answered: Any, kind: str, width: int, dark: bool
 ) -> None:
     manifest: Manifest = getattr(samples, kind)() if hasattr(samples, kind) else answered(kind)
-    found = examined(render(manifest), tmp_path, width=width, dark=dark)
+    found = examined(render(manifest, samples.pictures(manifest)), tmp_path, width=width, dark=dark)
     assert found["bad"] == []  # nothing at all, not only nothing serious
 
 

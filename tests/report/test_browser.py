@@ -55,7 +55,7 @@ KINDS = ["sample", "hostile", "bare", "logits", "sigmoids", "embedding", "regres
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_fits_and_is_quiet(tmp_path: Path, samples: Any, answered: Any, kind: str, width: int) -> None:
     manifest: Manifest = getattr(samples, kind)() if hasattr(samples, kind) else answered(kind)
-    found = probed(render(manifest), tmp_path, width)
+    found = probed(render(manifest, samples.pictures(manifest)), tmp_path, width)
     assert found["scroll"] <= width
     assert found["far"] == []
     assert found["requests"] == []

@@ -27,6 +27,10 @@ MOST_CLASSES = 60
 """Rows of the class table; of more classes, those that changed most are shown."""
 MOST_LAYERS = 400
 """Rows of one stage's layer table."""
+ALL_LAYERS = 2000
+"""Rows of all of them together, in equal parts: a page stays under 2 MB."""
+MOST_NUMBERS = 1500
+"""Rows of the table of every number."""
 
 # ---------------------------------------------------------------- classes
 
@@ -113,7 +117,9 @@ def layers(view: View) -> Markup:
     stages = view.manifest.stages
     if not stages:
         return section("layers", "Layer changes", tag("p", "No stage has run.", class_="quiet"))
-    made = [_stage(stage) for stage in stages if stage.kind != "check"]
+    changing = sum(bool(stage.changes) for stage in stages)
+    most = min(MOST_LAYERS, ALL_LAYERS // max(changing, 1))
+    made = [_stage(stage, most) for stage in stages if stage.kind != "check"]
     checks = [stage for stage in stages if stage.kind == "check"]
     return section("layers", "Layer changes", tag("div", made), _checks(checks) if checks else None)
 
@@ -147,7 +153,7 @@ def _settings(stage: StageRecord) -> str:
     return "; ".join(f"{key} = {recipe_text.value(item)}" for key, item in given.items())
 
 
-def _stage(stage: StageRecord) -> Markup:
+def _stage(stage: StageRecord, most: int) -> Markup:
     changed = sum(item.get("before") != item.get("after") for item in stage.changes)
     kept = len(stage.changes) - changed
     counts = [f"{changed} changed" if changed else "", f"{kept} left as they were" if kept else ""]
@@ -155,13 +161,13 @@ def _stage(stage: StageRecord) -> Markup:
     summary = tag("summary", tag("b", stage.name), tag("span", said), tag("span", _time(stage), class_="quiet"))
     facts = _pairs({stage.kind: stage.use, "takes": stage.parent, "settings": _settings(stage), "key": stage.key})
     notes = tag("ul", (tag("li", note) for note in stage.notes), class_="notes") if stage.notes else None
-    return tag("details", summary, facts, notes, _layer_table(stage))
+    return tag("details", summary, facts, notes, _layer_table(stage, most))
 
 
-def _layer_table(stage: StageRecord) -> Markup | None:
+def _layer_table(stage: StageRecord, most: int) -> Markup | None:
     if not stage.changes:
         return None
-    rows = [_layer(item) for item in stage.changes[:MOST_LAYERS]]
+    rows = [_layer(item) for item in stage.changes[:most]]
     more = len(stage.changes) - len(rows)
     inner = table(("Layer", "", "Before", "After", "Reason"), rows, label=f"Layer changes of {stage.name}")
     return join(inner, tag("p", f"{more} more in the manifest.", class_="quiet") if more else None)
@@ -235,8 +241,11 @@ def provenance(view: View) -> Markup:
         return section("provenance", "Where each number came from", tag("p", "Nothing was measured.", class_="quiet"))
     names = ("Subject", "Quantity", "Number", "Interval", "Source", "Device", "How")
     headings = [tag("button", name, type="button") for name in names]
-    lead = f"All {len(found)} numbers. Only what is measured on a device may pass a latency gate."
-    inner = table(headings, map(_origin, found), label="Every number", class_="origin")
+    more = len(found) - MOST_NUMBERS
+    part = f"The first {MOST_NUMBERS:,} of {len(found):,} numbers; the manifest has all"
+    which = part if more > 0 else f"All {len(found)} numbers"
+    lead = f"{which}. Only what is measured on a device may pass a latency gate."
+    inner = table(headings, map(_origin, found[:MOST_NUMBERS]), label="Every number", class_="origin")
     return section("provenance", "Where each number came from", inner, lead=lead)
 
 
