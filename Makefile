@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
 
-.PHONY: help setup demo test test-all emulated test-emulated check fmt smoke bench docs clean
+.PHONY: help setup axe demo test test-all emulated test-emulated check fmt smoke bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -18,6 +18,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m compileall -q $(VENV)/lib toolkit || true
 	@touch $@
+
+AXE         := 4.14.1
+AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
+
+axe: setup  ## fetch axe-core, which the report's tests look at the page with (needs npm)
+	npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix $(VENV)/axe axe-core@$(AXE)
+	@echo "$(AXE_SHA256)  $(VENV)/axe/node_modules/axe-core/axe.min.js" | sha256sum --check --quiet || { rm -rf $(VENV)/axe; exit 1; }
 
 demo: setup  ## train the demo CNN on real digits, compress it, measure it, judge it
 	$(BIN)/python examples/train_digits.py --out build/digits.keras

@@ -23,7 +23,7 @@ _WHERE = {
     "make_plan": "toolkit.plan:make_plan",
     "read_manifest": "toolkit.runs:read",
     "run": "toolkit.pipeline:run",
-    "write_report": "toolkit.pipeline:write_report",
+    "write_report": "toolkit.reporting:write_report",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]  # noqa: PLE0604 - all of them are strings

@@ -34,6 +34,7 @@ from toolkit.cli_options import (
     set_option,
     ssh_option,
 )
+from toolkit.cli_report import report
 from toolkit.cli_verdicts import COMMANDS as VERDICTS
 from toolkit.cli_verdicts import OUTCOME_CODES
 from toolkit.ended import INTERRUPTED, Ended, forget, interrupted, listen
@@ -83,11 +84,13 @@ def cli() -> None:
 @record_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make. Default: runs/<time>_<name>.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Run directory to take up again.")
+@click.option("--no-images", is_flag=True, help="Keep no test images for the report; short for --set report.images=0.")
 @quiet_option
 @json_option
 @click.pass_context
-def run(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
+def run(ctx: click.Context, /, as_json: bool, no_images: bool, **options: Any) -> None:
     """Carry out RECIPE (a path or a shipped name) and judge what comes out."""
+    options["overrides"] += ("report.images=0",) * no_images
     from toolkit import pipeline
     from toolkit.progress import shown
     from toolkit.report.text import next_steps, summary_lines
@@ -369,16 +372,6 @@ def diagnose(
     )
 
 
-@cli.command(short_help="Write a run's report anew.")
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: report.html in DIRECTORY.")
-def report(directory: Path, out: Path | None) -> None:
-    """Write the report of the run in DIRECTORY anew, from its manifest alone."""
-    from toolkit.pipeline import write_report
-
-    click.echo(write_report(directory, out))
-
-
 @cli.command(short_help="Say what is installed and what is missing.")
 @json_option
 @click.pass_context
@@ -410,6 +403,7 @@ def completion(shell: str) -> None:
 for _command in (*DEPLOYING, *VERDICTS):
     cli.add_command(_command)
 cli.add_command(device)
+cli.add_command(report)
 cli.add_command(init)
 
 

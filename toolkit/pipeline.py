@@ -13,7 +13,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from toolkit import allowed, beside, coverage, doctor, equivalence, examining, pruning, runs, split_records, trained
+from toolkit import (
+    allowed,
+    beside,
+    coverage,
+    doctor,
+    equivalence,
+    examining,
+    pruning,
+    runs,
+    split_records,
+    thumbnails,
+    trained,
+)
 from toolkit.checks import fit
 from toolkit.contract import make_origin
 from toolkit.core import STATIC, Artifact, Meaning, Measurement, Model, Progress, Task
@@ -28,6 +40,7 @@ from toolkit.plan import Plan, Stage, make_plan
 from toolkit.recipe import Recipe
 from toolkit.recipe_reader import load_recipe
 from toolkit.repair import Work, repair, resumed
+from toolkit.reporting import write_report
 from toolkit.run_log import RunLog
 from toolkit.schema import paths_in
 from toolkit.sources import store
@@ -94,16 +107,6 @@ def run(  # the command's options, one by one
     return _Pipeline(plan, target, emit).carry_out()
 
 
-def write_report(directory: Path, out: Path | None = None) -> Path:
-    """Write the report of a run from its manifest alone; the path written."""
-    from toolkit.report.html import render
-
-    manifest = equivalence.completed(directory, runs.read(directory))
-    path = out or directory / "report.html"
-    runs.write_atomically(path, render(manifest).encode())
-    return path
-
-
 def _open(
     resume: Path | None, earlier: runs.Manifest | None, out: Path | None, recipe: Recipe, invocation: dict[str, Any]
 ) -> runs.Run:
@@ -167,6 +170,7 @@ class _Pipeline:
         models = {name: self._file(name) for name in self._graphs()}
         judge.judge(models, self.artifacts, splits)
         self.run.update(equivalence=equivalence.of_run(self.run.folder, self.run.manifest))
+        thumbnails.keep(self.run, splits.test, self.recipe.report.images if self.recipe.report else None)
         diagnosed(self.plan, self.run, self.executor, splits, self.scratch)
         coverage.checked(self.plan, self.run, self.executor, self._open_data)
 

@@ -17,7 +17,7 @@ from toolkit.datasets.splits import SplitSpec
 from toolkit.devices import DeviceProfile
 from toolkit.documents import Document, Key
 from toolkit.errors import InputError
-from toolkit.recipe_file import CardSection, DiagnosisSection, ModelSection, RepairSection
+from toolkit.recipe_file import CardSection, DiagnosisSection, ModelSection, RepairSection, ReportSection
 from toolkit.schema import SCHEMA
 from toolkit.training.section import TrainSection
 
@@ -105,6 +105,7 @@ class Recipe:
     diagnosis: DiagnosisSection | None = None
     repair: RepairSection | None = None
     card: CardSection | None = None
+    report: ReportSection | None = None
 
     @property
     def bases(self) -> tuple[tuple[str, bytes], ...]:
@@ -175,5 +176,6 @@ class Recipe:
             "measure": self.measure.model_dump(mode="json", exclude_unset=True),
             **({"repair": self.repair.model_dump(mode="json")} if self.repair else {}),
             **({"diagnosis": self.diagnosis.model_dump(mode="json")} if self.diagnosis else {}),
+            **({"report": self.report.model_dump(mode="json")} if self.report else {}),
             **({"card": self.card.model_dump(mode="json")} if self.card else {}),
         }

@@ -114,6 +114,13 @@ class CardSection(Component):
     """Known limits beyond what was measured."""
 
 
+class ReportSection(Component):
+    """[report]: what the report shows."""
+
+    images: Annotated[int, Field(ge=0, le=100)] = 12
+    """Test images whose decision changed, as thumbnails; 0 leaves images out."""
+
+
 class RecipeFile(Component):
     """A recipe as it is written."""
 
@@ -150,5 +157,7 @@ class RecipeFile(Component):
     """What to try where a quantized variant does not pass; it chooses on the selection split."""
     diagnosis: DiagnosisSection | None = None
     """What to look for inside every quantized file; files that fail a gate on their answers are looked into anyway."""
+    report: ReportSection | None = None
+    """What the report shows."""
     card: CardSection | None = None
     """What the model card of a bundle says of authors, licences and use."""

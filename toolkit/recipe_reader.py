@@ -126,6 +126,7 @@ class _Loader:
             metrics=metrics,
             train=train,
             diagnosis=file.diagnosis,
+            report=file.report,
             repair=file.repair,
             card=file.card,
         )

@@ -97,7 +97,7 @@ def rejudge(folder: Path, budget: Path | None = None, *, write: bool = False) ->
 
 
 def _write(folder: Path, manifest: runs.Manifest, made: Rejudged) -> None:
-    from toolkit.pipeline import write_report
+    from toolkit.reporting import write_report
 
     day = datetime.now(UTC).isoformat(timespec="seconds")
     told = f"judged again at {day} by the limits of {made.budget}, which are not those of the recipe shown here"

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.checks.changed import Changed
 from toolkit.checks.coverage import CalibrationCheck
 from toolkit.checks.details import Details
 from toolkit.checks.diagnosis import Diagnosis
@@ -153,6 +154,7 @@ class Manifest:
     """Everything a run found out.
 
     per_class: subject -> [{correct, total}] in the order of `classes`. details: subject -> what its pictures need.
+    changed: test images that files decide otherwise than the original.
     """
 
     name: str
@@ -183,6 +185,7 @@ class Manifest:
     inputs: InputsCheck | None = None  # whether the images come as the model was trained on
     speeds: tuple[Speed, ...] = ()
     warnings: tuple[str, ...] = ()
+    changed: Changed | None = None
 
 
 class Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from toolkit.checks.changed import Answer, Changed, ChangedImage, Tally
 from toolkit.core import Interval, Measurement, TensorSpec, Verdict
 from toolkit.runs import ArtifactRecord, DataRecord, Manifest, StageRecord
 
@@ -240,6 +241,43 @@ def data() -> tuple[DataRecord, ...]:
     )
 
 
+def changed() -> Changed:
+    """Four of the images that tiny.tflite decides otherwise, without their pictures."""
+
+    def answer(subject: str, place: int, right: bool, sure: float) -> Answer:
+        return Answer(subject, "" if subject == "original" else DEVICE, (place,), right, sure)
+
+    images = tuple(
+        ChangedImage(
+            f"digit-{place:04d}",
+            place,
+            (label,),
+            answer("original", label, True, 0.97),
+            (answer("tiny.tflite", other, False, 0.81), answer("phone.tflite", other, False, 0.55))[: 1 + place % 2],
+            f"samples/changed/{place:06d}.png",
+            "00",
+        )
+        for place, label, other in ((12, 8, 1), (31, 2, 3), (77, 8, 9), (200, 5, 9))
+    )
+    tallies = (
+        Tally("phone.tflite", DEVICE, TEST_IMAGES, 5, 4, 1),
+        Tally("server.onnx", DEVICE, TEST_IMAGES, 2, 1, 0),
+        Tally("tiny.tflite", DEVICE, TEST_IMAGES, 47, 46, 0),
+    )
+    return Changed(tallies, images, 12, brighter=15)
+
+
+PIXEL = bytes.fromhex(  # a PNG of one gray pixel
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000 3a7e9b55"
+    "0000000a49444154789c6360000000020001 48afa471 0000000049454e44ae426082".replace(" ", "")
+)
+
+
+def pictures(manifest: Manifest) -> dict[str, bytes]:
+    """A picture for each of them."""
+    return {image.thumbnail: PIXEL for image in manifest.changed.images} if manifest.changed else {}
+
+
 def sample() -> Manifest:
     """The whole of it."""
     records = (
@@ -279,6 +317,7 @@ def sample() -> Manifest:
         measurements=measurements(),
         verdicts=verdicts(),
         per_class=per_class(),
+        changed=changed(),
         warnings=("2 images of the test split have a twin in train (same bytes); both stay where they are.",),
     )
 
@@ -347,4 +386,14 @@ def hostile() -> Manifest:
         verdicts=(Verdict(bad, bad, bad, "FAIL", 1.0, 2.0, interval, bad),),
         per_class={bad: ({"correct": 1, "total": 2}, {"correct": 0, "total": 0})},
         warnings=(bad,),
+        changed=Changed(
+            (Tally(bad, bad, 3, 1, 1, 0),),
+            (
+                ChangedImage(
+                    bad, 1, (0,), Answer("original", "", (0,), True, 0.5), (Answer(bad, bad, (1,), False),), bad, bad
+                ),
+            ),
+            3,
+            bad,
+        ),
     )

@@ -76,9 +76,47 @@ def test_scatter_draws_bars_only_for_intervals() -> None:
 
 def test_scatter_says_in_words_what_it_shows() -> None:
     root = _scatter()
-    assert root.get("role") == "img"
+    assert root.get("role") == "group"
     assert root.get("aria-label") == "two points"
+    marks = [group for group in root.iter("g") if group.get("tabindex") == "0"]
+    assert [(mark.get("role"), mark.get("aria-label")) for mark in marks] == [("img", "a: 50"), ("img", "b: 100")]
     assert {title.text for title in root.iter("title")} == {"a: 50", "b: 100"}
+
+
+@pytest.mark.parametrize(
+    ("places", "higher", "expected"),
+    [
+        ([(1, 0.5), (2, 0.9), (3, 0.8), (4, 0.95)], True, [True, True, False, True]),
+        ([(1, 0.5), (2, 0.9), (3, 0.4), (4, 0.95)], False, [True, False, True, False]),  # an error: low is good
+        ([(1, 0.5), (1, 0.5), (1, 0.4)], True, [True, True, False]),  # equals do not beat each other
+        ([(2, 0.5), (1, 0.5)], True, [False, True]),
+        ([], True, []),
+    ],
+)
+def test_frontier_is_what_nothing_beats(places: list[tuple[float, float]], higher: bool, expected: list[bool]) -> None:
+    assert charts.frontier(places, higher=higher) == expected
+
+
+def test_scatter_draws_the_frontier_through_its_points_alone() -> None:
+    axis = charts.Axis("size", lambda value: f"{value:g}")
+    costs = ((20.0, 0.4, True), (50.0, 0.3, False), (100.0, 0.9, True))
+    points = [charts.Point("", (x,) * 3, (y,) * 3, "none", "t", best=best) for x, y, best in costs]
+    root = ElementTree.fromstring(charts.scatter(points, axis, axis, summary=""))
+    (line,) = (path.get("d") for path in root.iter("path") if path.get("class") == "frontier")
+    best = [group for group in root.iter("g") if group.find("circle[@class='halo']") is not None]
+    ends = [re.findall(r"[\d.]+", group.get("transform") or "") for group in best]
+    assert line == f"M{ends[0][0]} {ends[0][1]}H{ends[1][0]}V{ends[1][1]}"
+
+
+def test_budget_far_beyond_every_mark_is_named_at_the_edge() -> None:
+    near = charts.Axis("size", lambda value: f"{value:g}", (200.0, "budget"))
+    far = charts.Axis("size", lambda value: f"{value:g}", (5000.0, "budget"))
+    plain = charts.Axis("score", str)
+    drawn = [ElementTree.fromstring(charts.scatter(_points(), axis, plain, summary="")) for axis in (near, far)]
+    lines = [[each for each in root.iter("line") if each.get("class") == "limit"] for root in drawn]
+    names = [[each.text for each in root.iter("text") if "limit" in (each.get("class") or "")] for root in drawn]
+    assert [len(each) for each in lines] == [1, 0]
+    assert names == [["budget"], ["budget →"]]
 
 
 def test_scatter_labels_do_not_overlap_when_points_coincide() -> None:

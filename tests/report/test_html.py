@@ -15,7 +15,7 @@ from toolkit.report.html import SECTIONS, render
 from toolkit.report.numbers import show
 from toolkit.runs import Manifest, dump
 
-VOID = {"meta", "link", "br", "hr", "col"}
+VOID = {"meta", "link", "br", "hr", "col", "img"}
 
 
 class Page(HTMLParser):
@@ -110,10 +110,33 @@ def test_page_reaches_for_nothing_outside_itself(sample: Manifest) -> None:
     assert policy.startswith("default-src 'none'; ")
 
 
+def test_page_with_pictures_holds_them_itself(samples: ModuleType, sample: Manifest) -> None:
+    text = render(sample, samples.pictures(sample))
+    pictures = [attributes for tag, attributes in Page(text).tags if tag == "img"]
+    assert len(pictures) == 4
+    for attributes in pictures:
+        assert (attributes["src"] or "").startswith("data:image/png;base64,iVBORw0KGgo")
+        assert (attributes["alt"] or "").startswith("Test image digit-0")
+    assert not re.search(r"https?:|//\w|url\(|@import|srcset", re.sub(r"data:image/png;base64,[^\"]*", "", text))
+
+
+def test_page_says_what_each_file_decides_of_an_image(page: Page) -> None:
+    assert "47 of 360" in page.text
+    assert "12 images, from each file in turn" in page.text
+    assert "Pictures are shown 15 times as bright as they are." in page.text
+    at = page.words.index("digit-0031")
+    said = " ".join(page.words[at - 14 : at])
+    assert (
+        said
+        == "label  2 original ✓ right:  2 97% tiny.tflite ✕ wrong:  3 81% phone.tflite ✕ wrong:  3 55%"[-len(said) :]
+    )
+
+
 def test_page_lets_no_name_become_markup(hostile: Manifest) -> None:
     text = render(hostile)
     page = Page(text)
     assert text.count("<script") == 1
+    assert "<img" not in text  # what is called so is no picture
     assert "alert('x')" not in text.replace("&lt;script&gt;alert(&#x27;x&#x27;)", "")
     assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
     assert "\x1b" not in text
@@ -164,10 +187,59 @@ def test_class_table_keeps_the_most_changed_of_many(sample: Manifest) -> None:
     many = tuple(f"class-{n}" for n in range(200))
     whole = tuple({"correct": 10, "total": 10} for _ in many)
     lossy = tuple({"correct": 0 if n == 177 else 10, "total": 10} for n in range(200))
-    page = Page(render(replace(sample, classes=many, per_class={"original": whole, "phone.tflite": lossy})))
+    counted = {"original": whole, "phone.tflite": lossy}
+    page = Page(render(replace(sample, classes=many, per_class=counted, changed=None)))
     assert sum(word.startswith("class-") for word in page.words) == details.MOST_CLASSES
     assert "class-177" in page.words
 
 
+def test_page_tells_every_hash_and_the_whole_command(sample: Manifest) -> None:
+    source = replace(sample.stages[0], parameters={"file": "digits-cnn.keras", "sha256": "5eed" * 16})
+    called = {"recipe": "a b.toml", "data": "d", "devices": ["pi"], "overrides": ["seed=0"], "allow_code": ["mine"]}
+    page = Page(render(replace(sample, stages=(source, *sample.stages[1:]), invocation=called)))
+    again = page.words[page.words.index("Do it again") :]
+    assert "edgekit run 'a b.toml' --data d --device pi --set seed=0 --allow-code mine" in " ".join(again)
+    for digest in ("5eed" * 16, *(item.sha256 for item in sample.artifacts)):
+        assert digest in again
+    for record in sample.data:
+        assert record.fingerprint.removeprefix("sha256:") in again
+
+
 def test_page_is_small(sample: Manifest) -> None:
     assert len(render(sample).encode()) < 150_000
+
+
+def test_largest_page_is_under_two_megabytes(samples: ModuleType, sample: Manifest) -> None:
+    """A thousand classes, 36 stages of 200 layers, 24 files on three devices, a hundred pictures of noise."""
+    names = [f"variant-{place}.tflite" for place in range(24)]
+    devices = ("pi", "phone", "jetson")
+    artifacts = tuple(replace(sample.artifacts[2], name=name, variant=name[:-7]) for name in names)
+    own = [item for item in sample.measurements if item.subject == "phone.tflite"]
+    measured = tuple(replace(item, subject=name, device=where) for name in names for where in devices for item in own)
+    gates = [item for item in sample.verdicts if item.artifact == "phone.tflite"]
+    verdicts = tuple(
+        replace(item, artifact=name, device=where) for name in names for where in devices for item in gates
+    )
+    layers = tuple(
+        {"layer": f"block_{n}_expand", "before": "96 channels", "after": "48", "reason": "l1"} for n in range(200)
+    )
+    stages = tuple(replace(sample.stages[1], name=f"{place:02d}-prune", changes=layers) for place in range(36))
+    classes = tuple(f"a class with a name {place}" for place in range(1000))
+    counts = tuple({"correct": place % 50, "total": 50} for place in range(1000))
+    assert sample.changed
+    images = tuple(
+        replace(sample.changed.images[0], place=n, thumbnail=f"samples/changed/{n:06d}.png") for n in range(100)
+    )
+    whole = replace(
+        sample,
+        artifacts=(*sample.artifacts[:2], *artifacts),
+        measurements=(*sample.measurements[:40], *measured),
+        verdicts=verdicts,
+        stages=(*sample.stages, *stages),
+        classes=classes,
+        per_class=dict.fromkeys(("original", *names), counts),
+        changed=replace(sample.changed, images=images, limit=100),
+    )
+    picture = samples.PIXEL + bytes(5_000)
+    size = len(render(whole, {image.thumbnail: picture for image in images}).encode())
+    assert size < 2_000_000

@@ -145,6 +145,13 @@ class Split:
             threads=threads,
         )
 
+    def shown(self, place: int) -> Array:
+        """One image as uint8 pixels, cropped and resized as the model sees it; raises as `pixels`."""
+        import numpy as np
+
+        image: Array = np.asarray(self.pixels()._image(self._indexes[place]))
+        return image if image.dtype == np.uint8 else image.round().clip(0, 255).astype(np.uint8)
+
     def is_float(self) -> bool:
         """Whether images are floats, that is inputs already (told from the first)."""
         if self._records.encoded:

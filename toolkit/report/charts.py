@@ -1,7 +1,8 @@
 """Charts as inline SVG: scatter with interval bars, waterfall bars, training curves.
 
 Pure text out, in a coordinate system of its own (`viewBox`); colours come from classes in style.py, so that a chart
-follows light and dark. Every mark has a <title>; shape says what colour says.
+follows light and dark. Every mark has a <title>; shape says what colour says. The marks of a scatter can be reached
+by keyboard too, and the page's script shows the title of the one that is pointed at, tapped or focused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from toolkit.report.markup import Markup, join, tag
 WIDTH, HEIGHT = 440.0, 310.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 16.0, 38.0, 44.0
 LINE = 13.0  # height of a line of text
+FAR = (
+    4.0  # times the largest value, or below the least: a budget beyond is named at the edge, lest marks crowd together
+)
 CHARACTER = 6.3  # width of one, about, at the charts' 11 px
 
 
@@ -43,13 +47,17 @@ class Scale:
 
 @dataclass(frozen=True)
 class Point:
-    """One mark. x, y: (value, low, high), all equal where there is no interval. shape: a key of MARKS."""
+    """One mark. x, y: (value, low, high), all equal where there is no interval. shape: a key of MARKS.
+
+    best: it lies on the frontier.
+    """
 
     label: str
     x: tuple[float, float, float]
     y: tuple[float, float, float]
     shape: str
     title: str
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,18 +104,45 @@ def span(
 def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis, *, summary: str) -> Markup:
     """Points with interval bars; `summary` is the text for those who do not see it."""
     x_scale, y_scale = _x_scale(points, x_axis), _y_scale(points, y_axis)
-    marks = [_bars(point, x_scale, y_scale) for point in points] + [_mark(point, x_scale, y_scale) for point in points]
+    bars = [_bars(point, x_scale, y_scale) for point in points]
+    marks = [_mark(point, x_scale, y_scale) for point in sorted(points, key=lambda point: point.x[0])]
     parts = join(
         _frame(x_scale, y_scale, x_axis, y_axis),
         _limits(x_scale, y_scale, x_axis, y_axis),
+        _stairs(points, x_scale, y_scale),
+        bars,
         marks,
         _labels(points, x_scale, y_scale, _limit_boxes(x_scale, y_scale, x_axis, y_axis)),
     )
-    return _svg(parts, summary, WIDTH, HEIGHT)
+    return _svg(parts, summary, WIDTH, HEIGHT, role="group")  # an img would hide its marks from a keyboard
+
+
+def frontier(places: Sequence[tuple[float, float]], *, higher: bool) -> list[bool]:
+    """Of (cost, score): whether no other is as good in both and better in one. higher: whether a high score is good."""
+
+    def beaten(cost: float, score: float) -> bool:
+        return any(
+            other <= cost and (theirs >= score if higher else theirs <= score) and (other, theirs) != (cost, score)
+            for other, theirs in places
+        )
+
+    return [not beaten(cost, score) for cost, score in places]
+
+
+def _stairs(points: Sequence[Point], x_scale: Scale, y_scale: Scale) -> Markup | None:
+    """The frontier's line: at each cost, the best score that can be had for it."""
+    best = sorted((x_scale(point.x[0]), y_scale(point.y[0])) for point in points if point.best)
+    if len(best) < 2:
+        return None
+    (x, y), *others = best
+    path = f"M{x:.1f} {y:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in others)
+    return tag("path", d=path, class_="frontier")
 
 
 def _x_scale(points: Sequence[Point], axis: Axis) -> Scale:
-    values = [end for point in points for end in point.x] + ([axis.limit[0]] if axis.limit else [])
+    values = [end for point in points for end in point.x]
+    if axis.limit and min(values) / FAR <= axis.limit[0] <= max(values) * FAR:
+        values.append(axis.limit[0])
     positive = [value for value in values if value > 0]
     start, end = LEFT, WIDTH - RIGHT
     if len(positive) == len(values) and max(values) / min(values) >= 8:
@@ -151,14 +186,15 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def _limits(x_scale: Scale, y_scale: Scale, x_axis: Axis, y_axis: Axis) -> Markup:
-    """The budget's lines; their names lie left of the upright one and under the level one, at its right end."""
+    """The budget's lines; their names lie at the top of the upright one and under the level one, at its right end."""
     parts: list[Markup] = []
     if x_axis.limit:
-        x = x_scale(x_axis.limit[0])
-        parts.append(tag("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="limit"))
+        x, text = x_scale(x_axis.limit[0]), _limit_text(x_scale, x_axis.limit)
+        if x_scale.low <= x_axis.limit[0] <= x_scale.high:
+            parts.append(tag("line", x1=x, x2=x, y1=TOP - 4, y2=HEIGHT - BOTTOM, class_="limit"))
         left = x > WIDTH / 2
         side = {"x": x - 5 if left else x + 5, "class_": "limit end" if left else "limit"}
-        parts.append(tag("text", x_axis.limit[1], y=HEIGHT - BOTTOM - 7, **side))
+        parts.append(tag("text", text, y=TOP - 8, **side))
     if y_axis.limit:
         y = y_scale(y_axis.limit[0])
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="limit"))
@@ -166,13 +202,19 @@ def _limits(x_scale: Scale, y_scale: Scale, x_axis: Axis, y_axis: Axis) -> Marku
     return join(parts)
 
 
+def _limit_text(scale: Scale, limit: tuple[float, str]) -> str:
+    """A limit's name; with an arrow where it lies outside the picture."""
+    value, name = limit
+    return f"{name} →" if value > scale.high else f"← {name}" if value < scale.low else name
+
+
 def _limit_boxes(x_scale: Scale, y_scale: Scale, x_axis: Axis, y_axis: Axis) -> list[Box]:
     """Where the names of the limits lie."""
     boxes: list[Box] = []
     if x_axis.limit:
-        x, width = x_scale(x_axis.limit[0]), CHARACTER * len(x_axis.limit[1]) + 5
+        x, width = x_scale(x_axis.limit[0]), CHARACTER * (len(x_axis.limit[1]) + 2) + 5
         left = x - width if x > WIDTH / 2 else x
-        boxes.append((left, HEIGHT - BOTTOM - 18, left + width, HEIGHT - BOTTOM))
+        boxes.append((left, TOP - 20, left + width, TOP - 4))
     if y_axis.limit:
         y, right = y_scale(y_axis.limit[0]), WIDTH - RIGHT
         boxes.append((right - CHARACTER * len(y_axis.limit[1]), y + 1, right, y + LINE + 4))
@@ -198,10 +240,13 @@ MARKS: dict[str, str] = {
 }
 
 
-def mark(shape: str, x: float, y: float, title: str = "") -> Markup:
-    """One mark of the scatter, also used by its legend."""
-    children = [tag("path", d=MARKS[shape])] + ([tag("title", title)] if title else [])
-    return tag("g", children, transform=f"translate({x:.1f} {y:.1f})", class_=f"mark {shape}")
+def mark(shape: str, x: float, y: float, title: str = "", *, best: bool = False) -> Markup:
+    """One mark of the scatter, also used by its legend; what has a title can be pointed at, tapped and focused."""
+    ring = tag("circle", r=10.0, class_="halo") if best else None
+    touched = tag("circle", r=14.0, class_="touch") if title else None  # as large as a fingertip
+    children = join(touched, ring, tag("path", d=MARKS[shape]), tag("title", title) if title else None)
+    said: dict[str, str] = {"role": "img", "tabindex": "0", "aria_label": title} if title else {}
+    return tag("g", children, transform=f"translate({x:.1f} {y:.1f})", class_=f"mark {shape}", **said)
 
 
 def legend_mark(shape: str) -> Markup:
@@ -209,12 +254,24 @@ def legend_mark(shape: str) -> Markup:
     return tag("svg", mark(shape, 8, 8), viewbox="0 0 16 16", class_="key", aria_hidden="true")
 
 
+def frontier_key() -> Markup:
+    """The frontier's stroke and ring, for a legend."""
+    parts = (
+        tag("line", x1=0.0, x2=30.0, y1=8.0, y2=8.0, class_="frontier"),
+        tag("circle", cx=15.0, cy=8.0, r=6.5, class_="halo"),
+    )
+    return tag("svg", parts, viewbox="0 0 30 16", class_="rung", aria_hidden="true")
+
+
 def _mark(point: Point, x_scale: Scale, y_scale: Scale) -> Markup:
-    return mark(point.shape, x_scale(point.x[0]), y_scale(point.y[0]), point.title)
+    return mark(point.shape, x_scale(point.x[0]), y_scale(point.y[0]), point.title, best=point.best)
 
 
 def _labels(points: Sequence[Point], x_scale: Scale, y_scale: Scale, taken: Sequence[Box]) -> Markup:
-    """Names beside their marks, where they cover neither a mark nor another name; far ones on a leader."""
+    """Names beside their marks, where they cover neither a mark nor another name; far ones on a leader.
+
+    One that finds no place is left to the mark's own title.
+    """
     taken = [*taken, *(_box(x_scale(point.x[0]), y_scale(point.y[0]), 14, 14) for point in points)]
     for point in points:
         x, low, high = x_scale(point.x[0]), y_scale(point.y[1]), y_scale(point.y[2])
@@ -224,9 +281,10 @@ def _labels(points: Sequence[Point], x_scale: Scale, y_scale: Scale, taken: Sequ
         text = point.label if len(point.label) <= 24 else point.label[:23] + "…"
         width = CHARACTER * len(text)
         places = _places(point, x_scale, y_scale, width)
-        at = next(
-            (place for place in places if not any(_overlap(_box(*place, width, LINE), box) for box in taken)), places[0]
-        )
+        free = (place for place in places if not any(_overlap(_box(*place, width, LINE), box) for box in taken))
+        at = next(free, None)
+        if at is None:
+            continue
         taken.append(_box(*at, width, LINE))
         parts.append(_leader(at, width, (x_scale(point.x[0]), y_scale(point.y[0]))))
         parts.append(tag("text", text, x=at[0], y=at[1] + 4, class_=f"label middle {point.shape}"))
@@ -244,7 +302,7 @@ def _places(point: Point, x_scale: Scale, y_scale: Scale, width: float) -> list[
     over = [(x, y_scale(point.y[2]) - 9), (x, y_scale(point.y[1]) + 9)]
     far = [
         (x + side * (11 + width / 2), y + shift)
-        for shift in (-14.0, 14.0, -27.0, 27.0, 40.0, 53.0, 66.0, -40.0)
+        for shift in (-14.0, 14.0, -27.0, 27.0, 40.0, 53.0, 66.0, -40.0, 80.0, 94.0, 108.0, 122.0, 136.0)
         for side in sides
     ]
     return [place for place in (*beside, *over, *far) if _inside(place, width)] or beside
@@ -347,6 +405,6 @@ def _ends(lines: Mapping[str, Sequence[float]], show: Callable[[float], str]) ->
     return "; ".join(said) + "."
 
 
-def _svg(parts: Markup, summary: str, width: float, height: float) -> Markup:
+def _svg(parts: Markup, summary: str, width: float, height: float, *, role: str = "img") -> Markup:
     view = f"0 0 {width:g} {height:g}"
-    return tag("svg", parts, viewbox=view, class_="chart", role="img", aria_label=summary)
+    return tag("svg", parts, viewbox=view, class_="chart", role=role, aria_label=summary)

@@ -10,6 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from toolkit.report.escaped import code as _code
+from toolkit.report.escaped import cut
+from toolkit.report.escaped import fold as _fold
+from toolkit.report.escaped import words as _words
 from toolkit.report.numbers import TIMES, plain, quantity, show, show_change, show_change_interval
 from toolkit.report.text import table
 from toolkit.report.view import SCORES
@@ -19,8 +23,6 @@ if TYPE_CHECKING:
 
 FIRST = (*SCORES, "agreement", "size_bytes", "latency_p50_ms")
 """What a comment shows before one opens the rest."""
-LONGEST = 60_000
-"""Characters of a comment; GitHub takes 65,536."""
 MOST_WORSE = 20
 """Sentences at the top of a comment; the tables below have the rest."""
 SIGNS = {"better": "▲ better", "worse": "▼ worse"}
@@ -79,7 +81,8 @@ def markdown(comparison: Comparison, worse: Sequence[str] = (), untold: Sequence
         _table(shown),
         *(_fold(title, _list(items)) for title, items in _blocks(comparison)),
     ]
-    return _cut("\n\n".join(filter(None, [*blocks, _fold("Everything else that changed", _table(rest))]))) + "\n"
+    whole = "\n\n".join(filter(None, [*blocks, _fold("Everything else that changed", _table(rest))]))
+    return cut(whole, more="`edgekit compare` shows all.") + "\n"
 
 
 def delivered(subject: str) -> bool:
@@ -164,32 +167,3 @@ def _list(items: tuple[Difference, ...]) -> str:
     return "\n".join(
         f"- {_code(item.where)}: {_code(item.before or '-')} → {_code(item.after or '-')}" for item in items
     )
-
-
-def _fold(title: str, body: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>" if body else ""
-
-
-def _one_line(words: str) -> str:
-    return "".join(char if char.isprintable() or char == "\u00a0" else "\ufffd" for char in words)
-
-
-def _code(words: str) -> str:
-    """A code span: nothing in it is markup but a backtick, and a bar would end a table's cell."""
-    safe = _one_line(words).replace("`", "'").replace("|", "/")
-    return f"`{safe or ' '}`"
-
-
-def _words(words: str) -> str:
-    """Plain text: every sign that Markdown, HTML or a mention begins with, escaped."""
-    entities = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "`": "&#96;", "|": "&#124;"})
-    return re.sub(r"([\\*_\[\]#~])", r"\\\1", _one_line(words)).translate(entities)
-
-
-def _cut(whole: str) -> str:
-    """At the end of a line, every fold closed."""
-    if len(whole) <= LONGEST:
-        return whole
-    kept = whole[:LONGEST].rpartition("\n")[0]
-    still_open = kept.count("<details>") - kept.count("</details>")
-    return kept + "\n\n</details>" * still_open + "\n\nCut short: `edgekit compare` shows all."

@@ -27,6 +27,10 @@ MOST_CLASSES = 60
 """Rows of the class table; of more classes, those that changed most are shown."""
 MOST_LAYERS = 400
 """Rows of one stage's layer table."""
+ALL_LAYERS = 2000
+"""Rows of all of them together, in equal parts: a page stays under 2 MB."""
+MOST_NUMBERS = 1500
+"""Rows of the table of every number."""
 
 # ---------------------------------------------------------------- classes
 
@@ -113,7 +117,9 @@ def layers(view: View) -> Markup:
     stages = view.manifest.stages
     if not stages:
         return section("layers", "Layer changes", tag("p", "No stage has run.", class_="quiet"))
-    made = [_stage(stage) for stage in stages if stage.kind != "check"]
+    changing = sum(bool(stage.changes) for stage in stages)
+    most = min(MOST_LAYERS, ALL_LAYERS // max(changing, 1))
+    made = [_stage(stage, most) for stage in stages if stage.kind != "check"]
     checks = [stage for stage in stages if stage.kind == "check"]
     return section("layers", "Layer changes", tag("div", made), _checks(checks) if checks else None)
 
@@ -147,7 +153,7 @@ def _settings(stage: StageRecord) -> str:
     return "; ".join(f"{key} = {recipe_text.value(item)}" for key, item in given.items())
 
 
-def _stage(stage: StageRecord) -> Markup:
+def _stage(stage: StageRecord, most: int) -> Markup:
     changed = sum(item.get("before") != item.get("after") for item in stage.changes)
     kept = len(stage.changes) - changed
     counts = [f"{changed} changed" if changed else "", f"{kept} left as they were" if kept else ""]
@@ -155,13 +161,13 @@ def _stage(stage: StageRecord) -> Markup:
     summary = tag("summary", tag("b", stage.name), tag("span", said), tag("span", _time(stage), class_="quiet"))
     facts = _pairs({stage.kind: stage.use, "takes": stage.parent, "settings": _settings(stage), "key": stage.key})
     notes = tag("ul", (tag("li", note) for note in stage.notes), class_="notes") if stage.notes else None
-    return tag("details", summary, facts, notes, _layer_table(stage))
+    return tag("details", summary, facts, notes, _layer_table(stage, most))
 
 
-def _layer_table(stage: StageRecord) -> Markup | None:
+def _layer_table(stage: StageRecord, most: int) -> Markup | None:
     if not stage.changes:
         return None
-    rows = [_layer(item) for item in stage.changes[:MOST_LAYERS]]
+    rows = [_layer(item) for item in stage.changes[:most]]
     more = len(stage.changes) - len(rows)
     inner = table(("Layer", "", "Before", "After", "Reason"), rows, label=f"Layer changes of {stage.name}")
     return join(inner, tag("p", f"{more} more in the manifest.", class_="quiet") if more else None)
@@ -235,8 +241,11 @@ def provenance(view: View) -> Markup:
         return section("provenance", "Where each number came from", tag("p", "Nothing was measured.", class_="quiet"))
     names = ("Subject", "Quantity", "Number", "Interval", "Source", "Device", "How")
     headings = [tag("button", name, type="button") for name in names]
-    lead = f"All {len(found)} numbers. Only what is measured on a device may pass a latency gate."
-    inner = table(headings, map(_origin, found), label="Every number", class_="origin")
+    more = len(found) - MOST_NUMBERS
+    part = f"The first {MOST_NUMBERS:,} of {len(found):,} numbers; the manifest has all"
+    which = part if more > 0 else f"All {len(found)} numbers"
+    lead = f"{which}. Only what is measured on a device may pass a latency gate."
+    inner = table(headings, map(_origin, found[:MOST_NUMBERS]), label="Every number", class_="origin")
     return section("provenance", "Where each number came from", inner, lead=lead)
 
 
@@ -263,7 +272,7 @@ def _origin(item: Measurement) -> Markup:
 def recipe(view: View) -> Markup:
     """The recipe with every default and override filled in."""
     text = recipe_text.toml(view.manifest.recipe)
-    body = tag("div", tag("pre", tag("code", text)), class_="scroll", tabindex="0", role="region", aria_label="Recipe")
+    body = tag("div", tag("pre", tag("code", text)), class_="scroll", tabindex="0", role="group", aria_label="Recipe")
     lead = "As resolved: defaults and overrides filled in."
     return section("recipe", "Recipe", body if text else tag("p", "Not recorded.", class_="quiet"), lead=lead)
 
@@ -287,17 +296,32 @@ def host(view: View) -> Markup:
 
 
 def again(view: View) -> Markup:
-    """How to get the same run once more."""
+    """How to get the same run once more: the command, and the hashes of what goes in and what must come out."""
+    manifest = view.manifest
+    edgekit = manifest.versions.get("edgekit", "")
     steps = (
-        "Install the versions above; the run was made on the host above.",
-        "Give it the same model and data: the fingerprints above must come out again.",
-        tag("span", "Run the command below; the seed was ", tag("code", str(view.manifest.seed)), "."),
+        f"Install Edgekit {edgekit} and the versions above; the run was made on the host above.".replace("  ", " "),
+        "Give it the same model and data: the hashes below must come out again.",
+        tag("span", "Run the command below; the seed was ", tag("code", str(manifest.seed)), "."),
         "Compare the two runs. Times can only be compared on the same host.",
     )
-    commands = f"{command(view.manifest)}\nedgekit compare THIS-RUN THE-NEW-RUN"
-    return section(
-        "again", "Do it again", tag("ol", (tag("li", step) for step in steps)), tag("pre", tag("code", commands))
-    )
+    commands = f"{command(manifest)}\nedgekit compare THIS-RUN THE-NEW-RUN"
+    note = tag("p", tag("code", "recipe.toml"), " of the run directory is the recipe, byte for byte.", class_="quiet")
+    rows = [
+        tag("tr", tag("td", kind), tag("th", name, scope="row", class_="name"), tag("td", tag("code", digest)))
+        for kind, name, digest in hashes(manifest)
+    ]
+    sums = table(("What", "Name", "SHA-256"), rows, label="Hashes") if rows else None
+    listed = tag("ol", (tag("li", step) for step in steps))
+    return section("again", "Do it again", listed, tag("pre", tag("code", commands)), note, sums)
+
+
+def hashes(manifest: Manifest) -> list[tuple[str, str, str]]:
+    """(what, name, hash) of the model that was read, the splits and the files that came out."""
+    sources = [stage for stage in manifest.stages if stage.kind == "source" and stage.parameters.get("sha256")]
+    found = [("model", str(each.parameters.get("file", each.name)), str(each.parameters["sha256"])) for each in sources]
+    found += [("data", item.split, item.fingerprint.removeprefix("sha256:")) for item in manifest.data]
+    return found + [("artifact", item.name, item.sha256) for item in manifest.artifacts]
 
 
 def command(manifest: Manifest) -> str:
@@ -306,7 +330,7 @@ def command(manifest: Manifest) -> str:
     words = ["edgekit", "run", str(called.get("recipe") or "recipe.toml")]
     for key, option in (("model", "--model"), ("data", "--data")):
         words += [option, str(called[key])] if called.get(key) else []
-    for key, option in (("devices", "--device"), ("overrides", "--set")):
+    for key, option in (("devices", "--device"), ("overrides", "--set"), ("allow_code", "--allow-code")):
         words += [word for item in called.get(key) or () for word in (option, str(item))]
     return shlex.join(words)
 

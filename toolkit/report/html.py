@@ -7,8 +7,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 
-from toolkit.report import answers, calibration, clusters, details, inside, matrix, overview, speed, zeros
+from toolkit.report import (
+    answers,
+    calibration,
+    changed,
+    clusters,
+    details,
+    inside,
+    matrix,
+    overview,
+    speed,
+    tradeoffs,
+    zeros,
+)
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import seconds
 from toolkit.report.sentences import outcome_word
@@ -20,13 +33,14 @@ SECTIONS = (
     ("verdicts", "Verdicts", overview.verdicts),
     ("wins", "Gains", overview.wins),
     ("waterfall", "Stages", overview.waterfall),
-    ("tradeoffs", "Charts", overview.tradeoffs),
+    ("tradeoffs", "Charts", tradeoffs.tradeoffs),
     ("speed", "Speed", speed.speed),
     ("zeros", "Zeros", zeros.zeros),
     ("clusters", "Shared weights", clusters.clusters),
     ("metrics", "Metrics", answers.answers),
     ("classes", "Classes", details.classes),
     ("matrix", "Equivalence", matrix.matrix),
+    ("changed", "Images", changed.changed),
     ("diagnosis", "Diagnosis", inside.diagnosis),
     ("calibration", "Calibration", calibration.calibration),
     ("inputs", "Inputs", calibration.inputs),
@@ -41,18 +55,22 @@ SECTIONS = (
 )
 
 
-def render(manifest: Manifest) -> str:
-    """The whole page. The same manifest gives the same text."""
-    view = View(manifest)
-    parts = [build(view) for _, _, build in SECTIONS]
-    links = tag("nav", (tag("a", short, href=f"#{key}") for key, short, _ in SECTIONS), aria_label="Sections")
-    main = tag("main", parts)
-    body = tag("body", _header(view), links, main, _footer(manifest), tag("script", Markup(SCRIPT)))
-    page = tag("html", _head(manifest, outcome_word(view)), body, lang="en")
-    return f"<!doctype html>\n{page}\n"
+def render(manifest: Manifest, images: Mapping[str, bytes] | None = None) -> str:
+    """The whole page. The same manifest gives the same text. images: thumbnails by their path; None leaves them out."""
+    view = View(manifest, images)
+    parts = [(key, short, build(view)) for key, short, build in SECTIONS]
+    return page(f"{manifest.name}: {outcome_word(view)}", _header(view), parts, _footer(manifest))
 
 
-def _head(manifest: Manifest, word: str) -> Markup:
+def page(title: str, header: Markup, parts: Sequence[tuple[str, str, Markup]], footer: Markup) -> str:
+    """A whole page from its sections: (id, name in the list of sections, the section)."""
+    links = tag("nav", (tag("a", short, href=f"#{key}") for key, short, _ in parts), aria_label="Sections")
+    main = tag("main", (part for _, _, part in parts))
+    body = tag("body", header, links, main, footer, tag("script", Markup(SCRIPT)))
+    return f"<!doctype html>\n{tag('html', _head(title), body, lang='en')}\n"
+
+
+def _head(title: str) -> Markup:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
     return tag(
@@ -62,7 +80,7 @@ def _head(manifest: Manifest, word: str) -> Markup:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"{manifest.name}: {word}"),
+        tag("title", title),
         tag("style", Markup(STYLE)),
     )
 

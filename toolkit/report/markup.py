@@ -9,7 +9,7 @@ from collections.abc import Iterable
 # Control characters are invalid in HTML, lone surrogates cannot be encoded, and bidirectional overrides reorder what
 # is beside them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-_VOID = frozenset({"meta", "link", "br", "hr", "col", "path", "line", "circle", "rect", "polyline"})
+_VOID = frozenset({"meta", "link", "br", "hr", "col", "img", "path", "line", "circle", "rect", "polyline"})
 _SVG_VOID = frozenset({"path", "line", "circle", "rect", "polyline"})
 
 Child = str | None | Iterable[str]

@@ -1,8 +1,7 @@
-"""The first half of the page: verdicts, what was won, the waterfall, the charts."""
+"""The first half of the page: verdicts, what was won, the waterfall."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from toolkit.core import Measurement, Verdict
@@ -10,7 +9,6 @@ from toolkit.report import charts
 from toolkit.report.markup import Child, Markup, join, tag
 from toolkit.report.numbers import (
     MISSING,
-    SPACE,
     quantity,
     show,
     show_change,
@@ -32,7 +30,6 @@ from toolkit.report.view import ORIGINAL, WORST_FIRST, Share, Step, View
 from toolkit.runs import ArtifactRecord
 
 SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "STOPPED": "✕", "NOT FINISHED": "…", "NO GATE": "–"}
-SHAPES = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "inconclusive"}
 
 
 def section(key: str, title: str, *children: Child, lead: Child = None) -> Markup:
@@ -44,9 +41,10 @@ def section(key: str, title: str, *children: Child, lead: Child = None) -> Marku
 
 def table(headings: Iterable[Child], rows: Iterable[Markup], *, label: str, class_: str = "") -> Markup:
     """A table in a box of its own that scrolls sideways where the page is narrow."""
-    head = tag("thead", tag("tr", (tag("th", heading, scope="col") for heading in headings)))
+    spoken = tag("span", "Name", class_="spoken")  # a column of names says what it is to those who do not see it
+    head = tag("thead", tag("tr", (tag("th", heading or spoken, scope="col") for heading in headings)))
     inner = tag("table", head, tag("tbody", rows), class_=class_ or None)
-    return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=label)
+    return tag("div", inner, class_="scroll", tabindex="0", role="group", aria_label=label)
 
 
 def number(text: str, value: float | None = None, *, note: Child = None) -> Markup:
@@ -297,114 +295,3 @@ def _better(name: str, change: float | None) -> bool | None:
     if not change:
         return None
     return (change > 0) == (quantity(name).better == "higher")
-
-
-# ---------------------------------------------------------------- charts
-
-
-def tradeoffs(view: View) -> Markup:
-    """The score against latency on each device, and against size."""
-    label = capital(quantity(view.score).label)
-    figures = [_chart(view, "latency_p50_ms", device) for device in view.timed_on] or [_none(view, "latency")]
-    figures.append(_chart(view, "size_bytes", ""))
-    shapes = (
-        ("original", "original"),
-        ("pass", "PASS"),
-        ("inconclusive", "INCONCLUSIVE"),
-        ("fail", "FAIL"),
-        ("none", "no gate"),
-    )
-    key = tag("p", (tag("span", charts.legend_mark(shape), word) for shape, word in shapes), class_="legend")
-    if not any("<svg" in figure for figure in figures):
-        return section("tradeoffs", f"{label} against cost", figures)
-    way = "Up" if quantity(view.score).better == "higher" else "Down"
-    lead = f"{way} and to the left is better. Bars are confidence intervals; dashed lines are the budget."
-    return section("tradeoffs", f"{label} against cost", key, tag("div", figures, class_="charts"), lead=lead)
-
-
-def _none(view: View, what: str) -> Markup:
-    return tag("p", f"{capital(quantity(view.score).label)} against {what}: {MISSING}.", class_="quiet")
-
-
-def _chart(view: View, name: str, device: str) -> Markup:
-    unit = _unit(view, name)
-    points = _points(view, name, device, unit)
-    score = quantity(view.score)
-    label = f"{score.label} against {quantity(name).label}" + (f" on {device}" if device else "")
-    if not points:
-        return _none(view, quantity(name).label)
-    gate = {"latency_p50_ms": "max_latency_p50_ms", "size_bytes": "max_size_kib"}[name]
-    limit = _limit(view, gate, device)
-    bytes_per = 1024 if gate == "max_size_kib" else 1
-    at = (limit[0] * bytes_per / unit[0], limit[1]) if limit else None
-    x_axis = charts.Axis(f"{quantity(name).label}, {unit[1]}", lambda value: f"{value:,.6g}", at)
-    if score.kind == "share":
-        y_axis = charts.Axis(f"{score.label}, %", lambda value: f"{100 * value:.4g}", _floor(view))
-    else:
-        ceiling = 1.0 if score.kind == "score" else math.inf
-        y_axis = charts.Axis(score.label, lambda value: f"{value:.4g}", _floor(view), ceiling)
-    summary = f"{label}: " + "; ".join(point.title for point in points) + "."
-    picture = charts.scatter(points, x_axis, y_axis, summary=summary)
-    return tag("figure", tag("figcaption", capital(label)), picture)
-
-
-Unit = tuple[float, str]  # how many of the measurement's own units it is, its name
-
-
-def _unit(view: View, name: str) -> Unit:
-    if name != "size_bytes":
-        return 1.0, "ms"
-    largest = max((item.size_bytes for item in view.manifest.artifacts), default=0)
-    return (1024.0, "KiB") if largest < 10 * 2**20 else (2.0**20, "MiB")
-
-
-def _points(view: View, name: str, device: str, unit: Unit) -> list[charts.Point]:
-    points = []
-    original = view.find(ORIGINAL, view.score)
-    for artifact in (*view.references, *view.delivered):
-        reference = artifact in view.references
-        accuracy = view.find(artifact.name, view.score, device) or (original if reference else None)
-        cost = view.number(artifact, name, device)
-        if accuracy and cost and math.isfinite(cost.value):
-            outcome = view.outcome(artifact.name, device)
-            shape = "original" if reference else SHAPES.get(outcome or "", "none")
-            points.append(_point(artifact.name, cost, accuracy, shape=shape, unit=unit))
-    cost = view.find(ORIGINAL, name, device)
-    if original and cost and not view.references:
-        points.append(_point(ORIGINAL, cost, original, shape="original", unit=unit))
-    return points
-
-
-def _point(label: str, cost: Measurement, accuracy: Measurement, *, shape: str, unit: Unit) -> charts.Point:
-    stands = "" if accuracy.subject == label else f" ({quantity(accuracy.name).label} of {accuracy.subject})"
-    title = f"{label}: {show(cost.name, cost.value)}, {share_text(accuracy)}{stands}"
-    middle, low, high = (end / unit[0] for end in _ends(cost))
-    return charts.Point(label, (middle, low, high), _ends(accuracy), shape, title)
-
-
-def _ends(found: Measurement) -> tuple[float, float, float]:
-    interval = found.interval
-    if interval is None or not (math.isfinite(interval.low) and math.isfinite(interval.high)):
-        return found.value, found.value, found.value
-    return found.value, interval.low, interval.high
-
-
-def _limit(view: View, gate: str, device: str) -> tuple[float, str] | None:
-    """The one limit all artifacts share (on this device), if there is one."""
-    limits = {
-        item.limit for item in view.manifest.verdicts if item.gate == gate and (not device or item.device == device)
-    }
-    if len(limits) != 1:
-        return None
-    limit = limits.pop()
-    return limit, f"budget {show(gate, limit)}"
-
-
-def _floor(view: View) -> tuple[float, str] | None:
-    gate = "max_error_increase" if view.score == "mae" else "max_accuracy_drop"
-    found, original = _limit(view, gate, ""), view.find(ORIGINAL, view.score)
-    if found is None or original is None:
-        return None
-    if view.score == "mae":
-        return original.value * (1 + found[0]), f"original plus {show(gate, found[0])}".replace(SPACE, " ")
-    return original.value - found[0], f"original less {show('max_accuracy_drop', found[0])}".replace(SPACE, " ")

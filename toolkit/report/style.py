@@ -1,4 +1,4 @@
-"""The page's look and its one small script (sorting tables, opening all details for print).
+"""The page's look and its one small script: sorting tables, the text of marks in charts, opening all details for print.
 
 A datasheet: titles in the margin, hairlines, figures in columns; colour only where it means something, and always
 beside a word or a sign. Text contrast is at least 4.5:1 in both schemes (WCAG 2.2, 1.4.3).
@@ -121,6 +121,13 @@ figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .leader{stroke:var(--soft);stroke-width:.8}
 .chart text.limit{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .chart text.label{fill:var(--ink);font-size:11.5px;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
+.frontier{fill:none;stroke:var(--data);stroke-width:1.6;opacity:.75}.halo{fill:none;stroke:var(--data);stroke-width:1.6}
+.touch{fill:transparent;stroke:none}.mark[tabindex]{cursor:pointer}.mark:focus{outline:none}
+.mark:focus-visible .touch,.mark.told .touch{fill:var(--data);fill-opacity:.18;stroke:var(--data)}
+.rung{width:30px;height:16px}
+figure{position:relative}
+.tip{position:absolute;z-index:2;max-width:min(280px,100%);padding:8px 11px;background:var(--ink);color:var(--paper);
+font-size:12.5px;line-height:1.4;border-radius:4px;white-space:pre-line;overflow-wrap:anywhere}
 .bar{fill:none;stroke-width:1.3;stroke:var(--soft)}
 .mark path{fill:var(--soft);stroke:var(--paper);stroke-width:1}
 .mark.original path{fill:var(--ink)}.mark.pass path{fill:var(--pass)}.bar.pass{stroke:var(--pass)}
@@ -137,6 +144,18 @@ figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .dot{stroke:none}.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}
 .dot.c4{fill:var(--c0)}.dot.c5{fill:var(--c1)}.dot.c6{fill:var(--c2)}.dot.c7{fill:var(--c3)}
 
+.shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,290px),1fr));gap:18px 28px;padding:0;
+list-style:none}
+.shots>li{display:grid;grid-template-columns:96px minmax(0,1fr);gap:0 14px;align-items:start;font-size:13.5px;
+break-inside:avoid}
+.shots>li>div:only-child{grid-column:1/-1}
+.shots img{width:96px;height:96px;object-fit:contain;background:var(--raised)}
+.shots img.png{image-rendering:pixelated}
+.shots ul{padding:0;list-style:none}
+.shots ul li{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 10px}
+.shots .name{white-space:normal;font-size:12px}.decision{font-variant-numeric:tabular-nums}
+.shots .sign{margin-right:5px;font-weight:700}.sign.right{color:var(--pass)}.sign.wrong{color:var(--fail)}
+.shots small{overflow-wrap:anywhere}
 .caption{font-size:14px;font-weight:500}
 .caption+.scroll{margin-top:6px}
 .metrics td small{white-space:nowrap}
@@ -164,6 +183,7 @@ summary b{margin-right:18px;font:500 13px var(--mono)}
 summary span+span{margin-left:18px}
 details>*:not(summary){margin:4px 0 14px 17px}
 tr.kept td,tr.kept th{color:var(--soft)}
+#again td code{white-space:nowrap}
 .pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,190px),1fr));gap:10px 24px}
 .pairs dd{font-size:14px}
 .warnings{padding:12px 16px 12px 34px;background:var(--unsure-bg);border-left:4px solid var(--unsure)}
@@ -184,7 +204,7 @@ section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18p
 @page{margin:14mm}
 body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
-h2{break-after:avoid}figure,tr,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
+h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
 th,td{padding-right:8px;white-space:normal!important}
 details::details-content{content-visibility:visible;block-size:auto}pre{white-space:pre-wrap;width:auto}
@@ -202,5 +222,28 @@ for (const button of document.querySelectorAll('th button')) button.addEventList
   th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
   body.append(...[...body.rows].sort(order));
 });
+const tip = document.createElement('div');
+tip.className = 'tip'; tip.setAttribute('aria-hidden', 'true'); tip.hidden = true;
+let told = null;
+const hush = () => { if (told) { told.mark.classList.remove('told'); told.title.textContent = told.text; }
+  tip.hidden = true; told = null; };
+const tell = target => {
+  const mark = target.closest && target.closest('svg.chart g'), title = mark && mark.querySelector(':scope > title');
+  const figure = title && mark.closest('figure');
+  if (!figure || (told && told.mark === mark)) return;
+  hush();
+  told = {mark, title, text: title.textContent};
+  tip.textContent = told.text; title.textContent = ''; mark.classList.add('told'); tip.hidden = false;
+  figure.append(tip);
+  const box = figure.getBoundingClientRect(), at = mark.getBoundingClientRect(), above = at.top - box.top - 6;
+  const left = (at.left + at.right) / 2 - box.left - tip.offsetWidth / 2;
+  tip.style.left = Math.max(0, Math.min(left, box.width - tip.offsetWidth)) + 'px';
+  tip.style.top = (above < tip.offsetHeight ? at.bottom - box.top + 6 : above - tip.offsetHeight) + 'px';
+};
+for (const kind of ['pointerover', 'focusin', 'click']) document.addEventListener(kind, event => tell(event.target));
+document.addEventListener('focusout', hush);
+document.addEventListener('keydown', event => { if (event.key === 'Escape') hush(); });
+document.addEventListener('pointerdown', event => { if (!event.target.closest('svg.chart g, .tip')) hush(); });
+for (const each of document.querySelectorAll('figure')) each.addEventListener('pointerleave', hush);
 addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(part => { part.open = true; }));
 """

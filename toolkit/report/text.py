@@ -19,14 +19,22 @@ HEADINGS = ("", "accuracy", "change", "agreement", "size", "latency p50", "verdi
 def summary_lines(manifest: Manifest) -> list[str]:
     """A table of the original and every artifact, why a gate did not pass, the gain in one sentence, the outcome."""
     view = View(manifest)
-    headings = (HEADINGS[0], quantity(view.score).label, *HEADINGS[2:])
-    rows = [headings, _original(view), *(row for item in manifest.artifacts for row in _rows(view, item))]
-    lines = table([tuple(plain(cell) for cell in row) for row in rows])
+    lines = table([tuple(plain(cell) for cell in row) for row in (headings(view), *rows_of(view))])
     won = plain(win_sentence(view))
     outcome = plain(f"{outcome_word(view)}: {outcome_sentence(view)}")
     sections = (calibration, zeros, clusters, matrix, speed)
     told = [plain(line) for section in sections for line in section.lines(view)]
     return [*lines, "", *_reasons(manifest), *told, *([won] if won else []), outcome]
+
+
+def headings(view: View) -> tuple[str, ...]:
+    """Of the table of the original and every file."""
+    return (HEADINGS[0], quantity(view.score).label, *HEADINGS[2:])
+
+
+def rows_of(view: View) -> list[tuple[str, ...]]:
+    """The original, then one row for each file and device."""
+    return [_original(view), *(row for item in view.manifest.artifacts for row in _rows(view, item))]
 
 
 def next_steps(folder: Path, manifest: Manifest) -> list[str]:

@@ -6,7 +6,7 @@ A manifest may lack any number; every answer here can be None, and nothing is gu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,9 +69,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class View:
-    """A manifest, indexed."""
+    """A manifest, indexed. images: thumbnails by their path in the run directory; None: leave images out."""
 
     manifest: Manifest
+    images: Mapping[str, bytes] | None = None
 
     @cached_property
     def _index(self) -> dict[tuple[str, str], list[Measurement]]:
