@@ -268,8 +268,8 @@ def _beside_in_run(folder: Path, names: tuple[str, str], diagnoser: Diagnoser, a
             raise InputError(str(folder), f"holds no {name}", f"its files: {', '.join(records) or 'none'}")
     one, other = (records[name] for name in names)
     if model_of(manifest, one) != model_of(manifest, other):
-        problem = f"and {other.name} were written from different models: {one.stage} and {other.stage}"
-        raise InputError(one.name, problem, "name two files of one stage")
+        problem = f"were written from different models: {one.stage} and {other.stage}"
+        raise InputError(f"{one.name} and {other.name}", problem, "name two files of one stage")
     model = store.path_of(folder / "artifacts", one.stage, "keras")
     files = (folder / one.path, folder / other.path)
     return diagnoser.between(files, (one.scheme, other.scheme), model, _data_of(folder, manifest, one, allow_code))

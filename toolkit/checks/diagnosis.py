@@ -125,7 +125,7 @@ def diagnose(
 def _of_floats(made: Diagnosis) -> str:
     """One sentence of a file that rounds nothing to integers: it computes the model, or something else."""
     if made.first is not None:
-        return f"{made.first.layer} does not compute what the model's layer does: write the file anew"
+        return f"{made.first.layer} does not compute what the model's layer does: write the file anew, from this model"
     worst = made.errors[0]
     return f"{made.diverging()}: the worst, {worst.layer}, keeps {worst.alone_db:.0f} dB"
 

@@ -80,7 +80,7 @@ def sentence(found: Divergence, scheme: str) -> str:
         told.append(f"{100 * row.saturated:.2g}% beyond its integers")
     left_out = "; the file leaves it out" if row.omitted else ""
     more = f"; by their own error so do {found.others} after it" if found.others else ""
-    where = f"layer {found.place} of {found.compared}, {row.operator} {row.tensor}"
+    where = f"layer {found.place} of {found.compared}, {row.operator} {row.tensor.partition(';')[0]}"
     return f"the first layer to diverge is {found.layer} ({where}){left_out}: {', '.join(told)}{more}"
 
 
