@@ -286,11 +286,17 @@ def test_floats_of_any_range_are_only_turned() -> None:
 def test_remedy_keeps_what_else_the_recipe_asks_for() -> None:
     asked = contract({"preset": "raw", "resize": "bicubic", "crop": "none"})
     now = Given(np.zeros((1, 4, 4, 3), np.float32), affine_of("raw"), asked)
-    expected = 'set --preprocess = { preset = "unit", resize = "bicubic", crop = "none" }'
-    assert remedy(Way("unit"), now, "--preprocess") == expected
+    table = '{ preset = "unit", resize = "bicubic", crop = "none" }'
+    assert remedy(Way("unit"), now, "data.preprocess") == f"set data.preprocess = {table}"
+    assert remedy(Way("unit"), now, "--preprocess") == f"give --preprocess '{table}'"
     assert contract({"preset": "unit", "resize": "bicubic", "crop": "none"}) == replace(
         asked, scale=affine_of("unit")[0]
     )
+
+
+def test_remedy_of_the_command_line_is_a_word_where_one_will_do() -> None:
+    now = Given(np.zeros((1, 4, 4, 3), np.float32), affine_of("raw"), contract("raw"))
+    assert remedy(Way("caffe", reversed=True), now, "--preprocess") == "give --preprocess caffe"
 
 
 def test_distance_is_that_of_two_normal_distributions() -> None:

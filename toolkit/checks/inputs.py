@@ -184,7 +184,7 @@ class _Trial:
         by_right = sorted(better, key=self._rank)[:3]
         by_distance = sorted(better, key=lambda way: self.early(way).distance or 0.0)[:2]
         parts = {Way(way.form) for way in (*by_right, *by_distance) if way.form and way.changes > 1}
-        finalists = sorted({*by_right, *by_distance, *parts}, key=lambda way: (way.changes, way.name))
+        finalists = sorted({*by_right, *by_distance, *parts}, key=lambda way: (way.changes, self._rank(way)))
         best = base
         for way in finalists:
             if self.evidence(way, best) is not None:

@@ -162,10 +162,21 @@ def remedy(way: Way, now: Given, key: str) -> str:
         return "; ".join(told)
     if now.is_float:
         order = " with the channels in the other order" if way.reversed else ""
-        wanted = f', and set {key} = "{way.form}"' if way.form and way.form != "raw" else ""
+        wanted = f", and {_set(key, _quoted(way.form))}" if way.form and way.form != "raw" else ""
         form = "as uint8 pixels" if way.form else "again"
         return "; ".join([*told, f"images are floats, which are taken as they are: save them {form}{order}{wanted}"])
-    return "; ".join([*told, f"set {key} = {_table(way, now)}"])
+    return "; ".join([*told, _set(key, _table(way, now))])
+
+
+def _set(key: str, value: str) -> str:
+    """In a recipe, or on the command line."""
+    if not key.startswith("--"):
+        return f"set {key} = {value}"
+    return f"give {key} " + (value.strip('"') if value.startswith('"') else f"'{value}'")
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
 
 
 def _table(way: Way, now: Given) -> str:
@@ -185,7 +196,7 @@ def _table(way: Way, now: Given) -> str:
     kept = {name: getattr(old, name) for name in ("resize", "antialias", "crop", "crop_share")}
     plain = Preprocessing()
     parts += [f"{name} = {_toml(value)}" for name, value in kept.items() if value != getattr(plain, name)]
-    return f'"{form}"' if parts == [f'preset = "{form}"'] else f"{{ {', '.join(parts)} }}"
+    return _quoted(form) if parts == [f'preset = "{form}"'] else f"{{ {', '.join(parts)} }}"
 
 
 def _toml(value: Any) -> str:
