@@ -122,6 +122,19 @@ def test_every_latency_says_how_it_was_measured(finished: Any) -> None:
         assert measurement.value == pytest.approx(min(np.median(raw[name]) for name in raw.files) / 1e6)
 
 
+def test_every_file_is_explained_by_the_profile_that_was_kept(finished: Any) -> None:
+    manifest = finished.manifest
+    assert {(speed.artifact, speed.device) for speed in manifest.speeds} == {
+        (artifact.name, "this-machine") for artifact in manifest.artifacts
+    }
+    for speed in manifest.speeds:
+        kept = json.loads((finished.folder / "samples" / f"{speed.artifact}@this-machine.layers.json").read_text())
+        assert kept["sha256"] == speed.sha256
+        timed = [layer.measured for layer in speed.layers if layer.measured is not None]
+        assert bool(timed) == bool(kept["layers"])
+        assert not timed or sum(timed) == pytest.approx(1.0)
+
+
 def test_resume_of_a_finished_run_repeats_nothing(
     finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path
 ) -> None:
