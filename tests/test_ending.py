@@ -92,6 +92,17 @@ def test_whatever_ends_a_run_is_in_its_manifest_and_its_traceback_in_the_log(
     assert (f"`edgekit run --resume {folder}` takes it up again" in log) == known
 
 
+def test_warning_of_the_manifest_that_nobody_told_is_told_at_the_end(tmp_path: Path) -> None:
+    run, shown = new_run(tmp_path / "run"), []
+    log = RunLog(tmp_path / "run" / "log.txt")
+    emit = log.keeping(lambda progress: shown.append(progress.text))
+    with ending(run, log, emit, tmp_path / "scratch"):
+        emit(Progress("  warning: few images", keep=True))
+        run.update(warnings=("few images", "no diagnosis"))
+    assert shown == ["  warning: few images", "warning: no diagnosis"]
+    assert log.path.read_text().count("warning: ") == 2
+
+
 def test_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     shown: list[Progress] = []
     RunLog(tmp_path / "gone" / "log.txt").keeping(shown.append)(Progress("x", keep=True))

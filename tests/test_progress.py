@@ -128,6 +128,9 @@ with shown() as emit:
         emit(Progress("  distill: [bold]epoch[/bold] 1 of 5 " + "and much more of it " * 9, share))
         time.sleep(0.3)
     emit(Progress("warning: kept", keep=True))
+    time.sleep(0.3)
+    emit(Progress("  distill: later", 0.3))
+    time.sleep(0.3)
     emit(Part.of("checks", 9, 9))
     for device in ("pi", "phone"):
         beside(emit, device)(Progress("timing a.tflite", 0.5))
@@ -145,6 +148,7 @@ def test_terminal_shows_parts_shares_and_time_left(columns: int) -> None:
     assert "[3/9] 02-distill\r\n" in text and "warning: kept\r\n" in text  # stay on the screen
     assert re.search(r"3/9 +0:00:0\d +02-distill", text)
     assert re.search(r"20% +0:00:0\d +0:0[123] left +distill: \[bold", text)  # 10% in 0.3 s: 80% in 2.4 s; no markup
+    assert re.search(r"30% +0:00:0\d +0:0\d left +distill: later", text)  # a warning between does not begin it anew
     assert "pi: timing a" in text and "phone: timing a" in text
     assert watched.seen.rfind(terminal.SHOW) > watched.seen.rfind(terminal.HIDE)
     assert max(len(line) for line in re.split(r"[\r\n]+", text)) <= columns

@@ -55,5 +55,7 @@ def ending(run: runs.Run, log: RunLog, emit: Emit, scratch: Path) -> Iterator[No
         raise
     finally:
         runs.remove_scratch(scratch)
+    for text in log.untold(run.manifest.warnings):
+        emit(Progress(text, keep=True))
     run.update(status="done", seconds=round(before + perf_counter() - started, 3))
     log.line(f"done in {run.manifest.seconds:.1f} s: {run.manifest.outcome or 'no gate'}")

@@ -141,6 +141,8 @@ class _Rows:
         if isinstance(progress, Part):
             self._part(progress)
             return
+        if warns(progress):  # what went on goes on
+            return
         device = progress.device if isinstance(progress, Beside) else ""
         text = f"{device}: {progress.text.strip()}" if device else progress.text.strip()
         row, ends = self._rows.get(device) or self._row(device, text)

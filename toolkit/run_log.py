@@ -6,14 +6,14 @@ Libraries and converters of the stages' process write into the same file, withou
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from toolkit.core import Progress
-from toolkit.parts import Emit
+from toolkit.parts import WARNING, Emit, warns
 
 
 class RunLog:
@@ -21,6 +21,7 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._warned: set[str] = set()
 
     def line(self, text: str) -> None:
         """One entry, with the time in UTC; further lines of it are set in."""
@@ -41,9 +42,15 @@ class RunLog:
         def told(progress: Progress) -> None:
             if progress.keep:
                 self.line(progress.text)
+            if warns(progress):
+                self._warned.add(progress.text.strip())
             emit(progress)
 
         return told
+
+    def untold(self, warnings: Iterable[str]) -> list[str]:
+        """Those of a manifest's warnings that were not told, as they would be."""
+        return [text for text in (f"{WARNING}{each}" for each in warnings) if text not in self._warned]
 
     def error(self, error: BaseException) -> None:
         """An error with the whole way to it."""
