@@ -45,6 +45,7 @@ nav a:hover{color:var(--ink);text-decoration:underline}
 section{display:grid;grid-template-columns:168px minmax(0,1fr);gap:12px 36px;padding:28px 0 36px;
 border-top:1px solid var(--line)}
 h2{font-size:16px;line-height:1.35;font-weight:600}
+section:has(.body>p.quiet:only-child){padding:14px 0 16px}
 .body{min-width:0}
 .body>*+*{margin-top:20px}
 .lead{max-width:78ch;color:var(--soft)}
@@ -196,6 +197,7 @@ footer{padding-top:16px;border-top:1px solid var(--ink);color:var(--soft);font-s
 section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18px}
 .banner{grid-template-columns:1fr;padding:14px 16px}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 16px}
+.why{min-width:300px}
 .figures dd{font-size:19px}#wins .lead{font-size:16px}}
 @media print{:root{color-scheme:light;--paper:#fff;--raised:#fff;--ink:#000;--soft:#444;--line:#bbb;--hair:#ddd}
 @page{margin:14mm}
