@@ -197,15 +197,17 @@ footer{padding-top:16px;border-top:1px solid var(--ink);color:var(--soft);font-s
 section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18px}
 .banner{grid-template-columns:1fr;padding:14px 16px}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 16px}
-.why{min-width:300px}
 .figures dd{font-size:19px}#wins .lead{font-size:16px}}
+@media screen and (max-width:820px){.why{min-width:300px}}
 @media print{:root{color-scheme:light;--paper:#fff;--raised:#fff;--ink:#000;--soft:#444;--line:#bbb;--hair:#ddd}
 @page{margin:14mm}
 body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
 h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
-th,td{padding-right:8px;white-space:normal!important}
+th,td,td .name,th .name{padding-right:8px;white-space:normal!important;overflow-wrap:anywhere}.why,.how{min-width:0}
+.fallen{min-width:112px}.fall,.fallen .line{width:108px}.fallen .line{white-space:normal;flex-wrap:wrap;gap:0 6px}
+.charts{grid-template-columns:1fr 1fr}.charts.small,.matrices{grid-template-columns:1fr 1fr 1fr}.tip{display:none}
 details::details-content{content-visibility:visible;block-size:auto}pre{white-space:pre-wrap;width:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
