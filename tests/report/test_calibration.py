@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolkit.checks.coverage import CalibrationCheck, TensorCoverage
-from toolkit.checks.inputs import Finding, InputsCheck, Tried
+from toolkit.checks.inputs import InputsCheck, Mismatch, Tried
 from toolkit.report import calibration
 from toolkit.report.html import render
 from toolkit.report.text import summary_lines
@@ -17,7 +17,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def looked_at(sample: Manifest) -> Manifest:
-    finding = Finding("color", f"red and blue are swapped at {HOSTILE}", 'set data.preprocess = { color = "bgr" }')
+    finding = Mismatch("color", f"red and blue are swapped at {HOSTILE}", 'set data.preprocess = { color = "bgr" }')
     tried = (
         Tried("as they are", 192, 0.61, 0.65, 0.8, 0.0123),
         Tried("channels reversed", 192, 0.84, None, None, None),

@@ -125,11 +125,8 @@ def test_page_says_what_each_file_decides_of_an_image(page: Page) -> None:
     assert "12 images, from each file in turn" in page.text
     assert "Pictures are shown 15 times as bright as they are." in page.text
     at = page.words.index("digit-0031")
-    said = " ".join(page.words[at - 14 : at])
-    assert (
-        said
-        == "label  2 original ✓ right:  2 97% tiny.tflite ✕ wrong:  3 81% phone.tflite ✕ wrong:  3 55%"[-len(said) :]
-    )
+    said = "".join(page.words[at - 14 : at])
+    assert said == "label 2original✓right: 2, 97%tiny.tflite✕wrong: 3, 81%phone.tflite✕wrong: 3, 55%"
 
 
 def test_page_lets_no_name_become_markup(hostile: Manifest) -> None:

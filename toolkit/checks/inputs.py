@@ -53,7 +53,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Mismatch:
     """Something wrong between data and model: what, in words with numbers, and the line that mends it."""
 
     what: What
@@ -74,7 +74,7 @@ class InputsCheck:
     images: int
     layer: str = ""
     tried: tuple[Tried, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Mismatch, ...] = ()
     key: str = ""
 
 
@@ -281,7 +281,7 @@ class _Evidence:
         return f"on {self.images} images " + ", and ".join(told)
 
 
-def _presented(trial: _Trial, best: Way, key: str) -> Iterator[Finding]:
+def _presented(trial: _Trial, best: Way, key: str) -> Iterator[Mismatch]:
     """What the best way differs in."""
     evidence = trial.evidence(best, Way()) if best.changes else None
     if evidence is None:
@@ -289,14 +289,14 @@ def _presented(trial: _Trial, best: Way, key: str) -> Iterator[Finding]:
     expected = trial.late(best).observed.expected
     what: What = "scale" if best.form else "color" if best.reversed else "layout"
     text = f"{said(best, trial.now)}: {evidence.words(expected[0].layer if expected else '')}"
-    yield Finding(what, text, remedy(best, trial.now, key))
+    yield Mismatch(what, text, remedy(best, trial.now, key))
 
 
 @dataclass(frozen=True)
 class _Renumbered:
     """Other numbers of the labels, under which a share of `right` decisions is right."""
 
-    finding: Finding
+    finding: Mismatch
     labels: Array
     right: float
 
@@ -318,7 +318,7 @@ def _renumbered(seen: _Seen) -> _Renumbered | None:
             told = f"{_percent(one.mean())} of {len(one)} images then are right instead of {_percent(two.mean())}"
             text = f"classes are in another order than the model's (class {some}): {told}"
             fix = "list the classes in the model's order; model.classes has that checked"
-            return _Renumbered(Finding("labels", text, fix), moved, float(one.mean()))
+            return _Renumbered(Mismatch("labels", text, fix), moved, float(one.mean()))
     scores = {shift: right for shift in SHIFTS if (right := seen.right(shift)) is not None}
     best = max(scores, key=lambda shift: (float(scores[shift].mean()), shift == 0))
     if not best or not _clearly(scores[best], scores[0]):
@@ -327,7 +327,7 @@ def _renumbered(seen: _Seen) -> _Renumbered | None:
     told = f"{_percent(reached)} of {len(labels)} images then are right instead of {_percent(seen.decided())}"
     text = f"labels are one {side} the model's numbers of the classes: {told}"
     fix = "number the classes as the model does: one of the two has a background class 0"
-    return _Renumbered(Finding("labels", text, fix), (labels - best) % classes, reached)
+    return _Renumbered(Mismatch("labels", text, fix), (labels - best) % classes, reached)
 
 
 def _clearly(one: Array, two: Array) -> bool:
@@ -348,7 +348,7 @@ def _usual(seen: _Seen) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def _values(now: Given) -> Iterator[Finding]:
+def _values(now: Given) -> Iterator[Mismatch]:
     """Images that show nothing."""
     spread = now.pixels.std(axis=(1, 2, 3))
     top = float(now.pixels.max())
@@ -356,12 +356,12 @@ def _values(now: Given) -> Iterator[Finding]:
         text = (
             f"images are nearly black: no pixel is above {top:g} of 255; 0..1 seems to have been saved as whole numbers"
         )
-        yield Finding("values", text, "save images as uint8 pixels of 0..255")
+        yield Mismatch("values", text, "save images as uint8 pixels of 0..255")
         return
     flat = int((spread < FLAT).sum()) if now.known else int((spread == 0).sum())
     if flat > FLAT_SHARE * len(spread):
         text = f"{flat} of {len(spread)} images are of one colour, and show nothing"
-        yield Finding("values", text, "look at the images: how they were decoded or saved")
+        yield Mismatch("values", text, "look at the images: how they were decoded or saved")
 
 
 def _paired(one: Any, two: Any) -> tuple[float, float]:

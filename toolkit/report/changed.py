@@ -89,7 +89,7 @@ def _picture(view: View, image: ChangedImage, labels: str) -> Markup | None:
 
 def _answer(view: View, answer: Answer) -> Markup:
     word = "right" if answer.right else "wrong"
-    sure = "" if answer.confidence is None else f" {100 * answer.confidence:.0f}%"
+    sure = "" if answer.confidence is None else f", {100 * answer.confidence:.0f}%"
     where = f" on {answer.device}" if answer.device and len(view.timed_on) > 1 else ""
     sign = tag("span", "✓" if answer.right else "✕", aria_hidden="true", class_=f"sign {word}")
     said = join(sign, tag("span", f"{word}: ", class_="spoken"), _names(view, answer.decided), sure)

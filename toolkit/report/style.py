@@ -45,6 +45,7 @@ nav a:hover{color:var(--ink);text-decoration:underline}
 section{display:grid;grid-template-columns:168px minmax(0,1fr);gap:12px 36px;padding:28px 0 36px;
 border-top:1px solid var(--line)}
 h2{font-size:16px;line-height:1.35;font-weight:600}
+section:has(.body>p.quiet:only-child){padding:14px 0 16px}
 .body{min-width:0}
 .body>*+*{margin-top:20px}
 .lead{max-width:78ch;color:var(--soft)}
@@ -200,13 +201,16 @@ section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18p
 .equal tbody th{min-width:120px;white-space:normal;overflow-wrap:anywhere}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 16px}
 .figures dd{font-size:19px}#wins .lead{font-size:16px}}
+@media screen and (max-width:820px){.why{min-width:300px}}
 @media print{:root{color-scheme:light;--paper:#fff;--raised:#fff;--ink:#000;--soft:#444;--line:#bbb;--hair:#ddd}
 @page{margin:14mm}
 body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
 h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
-th,td{padding-right:8px;white-space:normal!important}
+th,td,td .name,th .name{padding-right:8px;white-space:normal!important;overflow-wrap:anywhere}.why,.how{min-width:0}
+.fallen{min-width:112px}.fall,.fallen .line{width:108px}.fallen .line{white-space:normal;flex-wrap:wrap;gap:0 6px}
+.charts{grid-template-columns:1fr 1fr}.charts.small,.matrices{grid-template-columns:1fr 1fr 1fr}.tip{display:none}
 details::details-content{content-visibility:visible;block-size:auto}pre{white-space:pre-wrap;width:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
