@@ -343,7 +343,10 @@ def test_wrong_labels_are_told_apart_from_a_bad_model(
 
 def test_report_is_written_anew_from_the_manifest_alone(finished: Any, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes((finished.folder / "manifest.json").read_bytes())
-    if (finished.folder / "samples" / "changed").is_dir():  # and its thumbnails
+    changed = finished.manifest.changed
+    assert {tally.subject for tally in changed.tallies} == {item.name for item in finished.manifest.artifacts}
+    assert len(changed.images) == min(12, len({image.place for image in changed.images}))
+    if changed.images:  # and its thumbnails
         shutil.copytree(finished.folder / "samples" / "changed", tmp_path / "samples" / "changed")
     path = pipeline.write_report(tmp_path)
     assert path.read_bytes() == (finished.folder / "report.html").read_bytes()

@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from toolkit import runs
 from toolkit.cli import cli
+from toolkit.errors import InputError
+from toolkit.recipe_reader import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +97,27 @@ def test_what_is_no_run_is_named(folders: list[Path], tmp_path: Path) -> None:
     found = report(folders[0], tmp_path)
     assert found.exit_code == 2
     assert f"{tmp_path}: holds no manifest.json" in found.output
+
+
+def test_run_keeps_no_images_when_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def run(recipe: str, *, overrides: tuple[str, ...], **rest: object) -> None:
+        seen.append(overrides)
+        raise InputError(recipe, "is not carried out here")
+
+    monkeypatch.setattr("toolkit.pipeline.run", run)
+    CliRunner().invoke(cli, ["run", "digits-demo", "--set", "seed=1", "--no-images"])
+    CliRunner().invoke(cli, ["run", "digits-demo"])
+    assert seen == [("seed=1", "report.images=0"), ()]
+
+
+def test_recipe_says_how_many_images_are_kept(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    text = 'schema = 1\nexport = ["tflite"]\n[report]\nimages = {}\n'
+    recipe.write_text(text.format(30))
+    assert load_recipe(recipe).resolved()["report"] == {"images": 30}
+    assert load_recipe(recipe, overrides=["report.images=0"]).resolved()["report"] == {"images": 0}
+    recipe.write_text(text.format(101))
+    with pytest.raises(InputError, match=r"report\.images"):
+        load_recipe(recipe)
