@@ -67,6 +67,11 @@ class CalibrationCheck:
     key: str = ""
 
     @property
+    def enough(self) -> bool:
+        """Whether neither half of the images nor others change what counts at the output."""
+        return max(self.sqnr_db - self.half_db, abs(self.other_db - self.sqnr_db)) < MATTERS_DB
+
+    @property
     def half_steps(self) -> float:
         """Median over tensors."""
         return median(row.half_steps for row in self.tensors)

@@ -17,7 +17,7 @@ def lines(view: View) -> list[str]:
     found = view.manifest.inputs
     wrong = [f"inputs: {finding}" for finding in (found.findings if found else ())]
     checks = view.manifest.calibrations.values()
-    return [*wrong, *(f"calibration of {each.stage}: {each.advice}" for each in checks)]
+    return [*wrong, *(f"calibration of {each.stage}: {each.advice}" for each in checks if not each.enough)]
 
 
 def inputs(view: View) -> Markup:
