@@ -135,7 +135,9 @@ def no_gain(
         ratio = own.value / before.value
         text = f"it takes {own.value:.3g} ms at best, {other.name} {before.value:.3g} ms: {ratio:.2f} times as long"
         text += f" with {100 * share:.0f}% of the MACs" if share <= LESS else ""
-        advice = f"see what follows for why; where nothing does, {other.name} is the file to deliver"
+        advice = (
+            f"see what follows for why; for speed alone {other.name} is {'better' if FULL * ratio > 1 else 'as good'}"
+        )
         yield Finding(NO_GAIN, text, advice, "measured", "both timed on the device, interleaved", whole=True)
         return
 

@@ -54,7 +54,7 @@ def calibration(view: View) -> Markup:
     """One part for each stage whose calibration was checked."""
     found = view.manifest.calibrations.values()
     if not found:
-        said = "Not checked: no static quantization, or no [diagnosis] in the recipe."
+        said = "Not checked: no static quantization, or no [diagnosis] in the recipe; `edgekit diagnose RUN` does it."
         return section("calibration", "Calibration", tag("p", said, class_="quiet"))
     lead = "Ranges that are found anew on half of the images, and on as many others, beside those the files have."
     return section("calibration", "Calibration", map(_one, found), lead=lead)
