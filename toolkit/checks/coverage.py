@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from toolkit.checks.diagnosis import CLIPPED
 from toolkit.core import STATIC, Dataset, Model, Progress
 from toolkit.errors import InputError, UnsupportedError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Range = tuple[float, float]
 BITS = {"int8": 8, "int16x8": 16}
 MATTERS_DB = 1.5  # at the output: a quarter of a bit; less is within what other images say
-CLIPPED = 0.001  # share of a tensor's values beyond its range: as checks.diagnosis has it
 UNLIKE = (
     4.0  # times the share outside that chance gives: of n values alike the next one lies beyond all with 2 / (n + 1)
 )
