@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit.cli import cli
-from toolkit.diagnosis import diagnose, lines
-from toolkit.errors import InputError
+from toolkit.diagnosis import Diagnoser, diagnose, lines
+from toolkit.errors import InputError, UnsupportedError
 
 QUANTIZED = ("int8.onnx", "int8.tflite")
 FLOATS = ("float.tflite",)
@@ -91,6 +92,17 @@ def test_unknown_artifact_is_told_which_there_are(finished: Any) -> None:
         diagnose(finished.folder, "phone.tflite")
 
 
+def test_run_of_a_model_that_shows_no_layers_is_refused(finished: Any, tmp_path: Path) -> None:
+    """Its stages rest as .onnx files: nothing is missing, and running it again would not help."""
+    shutil.copytree(finished.folder, tmp_path / "run")
+    for path in (tmp_path / "run" / "artifacts").glob("*.keras"):
+        path.rename(path.with_suffix(".model.onnx"))
+    record = next(each for each in finished.manifest.artifacts if each.name == "int8.tflite")
+    diagnoser = Diagnoser(None, tmp_path, 2, False)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedError, match="onnx model, which shows no layers"):
+        diagnoser.of_record(tmp_path / "run", record, None)  # type: ignore[arg-type]
+
+
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"manifest\.json"):
         diagnose(tmp_path)
@@ -115,6 +127,7 @@ def test_two_files_of_a_run_are_set_beside_each_other(finished: Any) -> None:
     [
         (("int8.tflite", "--against", "phone.onnx"), "holds no phone.onnx"),
         (("--against", "int8.onnx"), "compares two files"),
+        (("int8.tflite", "--against", "int8.onnx", "--data", "digits"), "a run knows its model and data"),
     ],
 )
 def test_files_that_cannot_be_set_beside_each_other_are_refused(
@@ -126,8 +139,6 @@ def test_files_that_cannot_be_set_beside_each_other_are_refused(
 
 def test_float_file_that_leaves_its_model_is_looked_into_at_the_end_of_a_run(finished: Any, tmp_path: Path) -> None:
     """Its weights changed in the middle, and its answers with them: nobody asked, no gate failed."""
-    import shutil
-
     import numpy as np
 
     from toolkit import equivalence, runs

@@ -116,6 +116,27 @@ def test_smaller_network_that_is_no_faster_is_said_to_be_with_its_work() -> None
     assert gains(*known, own=own, others=(other,)) == []  # as much work, as far as is known
 
 
+def test_quantized_file_is_set_beside_the_float_file_of_its_own_network_first() -> None:
+    """What pruning won does not hide that quantization made it slower."""
+    own, pruned, original = file("phone.onnx", "int8"), file("float.onnx", "float32"), file("original.onnx", "float32")
+    work = ((own.name, 1.0), (pruned.name, 1.0), (original.name, 4.0))
+    macs = [Measurement(name, "macs", value, "", "computed") for name, value in work]
+    both = {"own": own, "others": (original, pruned)}
+    slower = [timed(own.name, 1.5), timed(pruned.name, 1.0), timed(original.name, 2.0), *macs]
+    assert gains(*slower, **both) == ["it takes 1.5 ms at best, float.onnx 1 ms: 1.50 times as long"]  # type: ignore[arg-type]
+    nothing = [timed(own.name, 2.0), timed(pruned.name, 4.0), timed(original.name, 2.0), *macs]
+    told = ["it takes 2 ms at best, original.onnx 2 ms: 1.00 times as long with 25% of the MACs"]
+    assert gains(*nothing, **both) == told  # type: ignore[arg-type]
+    faster_than_both = [timed(own.name, 0.5), timed(pruned.name, 1.0), timed(original.name, 2.0), *macs]
+    assert gains(*faster_than_both, **both) == []  # type: ignore[arg-type]
+
+
+def test_quantized_original_is_not_set_beside_a_network_with_less_work() -> None:
+    own, pruned = file("int8.onnx", "int8"), file("pruned.onnx", "float32")
+    macs = [Measurement(name, "macs", value, "", "computed") for name, value in ((own.name, 4.0), (pruned.name, 1.0))]
+    assert gains(timed(own.name, 2.0), timed(pruned.name, 1.0), *macs, own=own, others=(pruned,)) == []
+
+
 # ---------------------------------------------------------------- in a run
 
 

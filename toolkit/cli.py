@@ -354,12 +354,13 @@ def diagnose(
     Of a run also whether its calibration images were enough."""
     from toolkit import coverage, diagnosis
     from toolkit.progress import shown
+    from toolkit.report.numbers import plain  # names of layers may hold anything
 
     if against is not None:
         del options["sensitivity"]
         with shown() as emit:
             between = diagnosis.beside(target, artifact, against=against, emit=emit, **options)
-        print_result(as_json, lambda: diagnosis.as_dict(between), lambda: [between.sentence()])
+        print_result(as_json, lambda: diagnosis.as_dict(between), lambda: [plain(between.sentence())])
         return
     asked = {name: options[name] for name in ("images", "allow_code")}
     with shown() as emit:
@@ -368,7 +369,7 @@ def diagnose(
     print_result(
         as_json,
         lambda: diagnosis.as_dict(found) | coverage.as_dict(checks),
-        lambda: (*diagnosis.lines(found), *coverage.lines(checks)),
+        lambda: map(plain, (*diagnosis.lines(found), *coverage.lines(checks))),
     )
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import runs
-from toolkit.checks.coverage import CalibrationCheck, refusal
-from toolkit.checks.diagnosis import IMAGES
+from toolkit.checks.coverage import JUDGED, CalibrationCheck, refusal
 from toolkit.core import Progress
 from toolkit.documents import Document
 from toolkit.errors import InputError, UnsupportedError
@@ -28,7 +27,7 @@ def checked(plan: Plan, run: runs.Run, executor: Executor, open_data: Callable[[
     kept: dict[str, CalibrationCheck] = {}
     for stage, model in stages(run.folder, run.manifest) if asked and asked.calibration else ():
         prints = {record.split: record.fingerprint for record in run.manifest.data}
-        count = asked.images if asked else IMAGES
+        count = max(asked.images if asked else 0, JUDGED)
         key = runs.content_key("calibration", runs.content_sha256(model), prints, count)
         known = run.manifest.calibrations.get(stage)
         if known is None or known.key != key:
@@ -46,11 +45,14 @@ def check_run(
     folder: Path,
     artifact: str | None = None,
     *,
-    images: int = IMAGES,
+    images: int = JUDGED,
     allow_code: Sequence[str] = (),
     emit: Emit = lambda progress: None,
 ) -> list[CalibrationCheck]:
-    """Of each calibrated stage of a finished run, or of the one that `artifact` was written from."""
+    """Of each calibrated stage of a finished run, or of the one that `artifact` was written from.
+
+    images: that the simulated network answers on, JUDGED at least where there are as many.
+    """
     from toolkit.recipe_reader import parse_recipe
 
     manifest = runs.read(folder)
@@ -72,7 +74,8 @@ def check_run(
             input_name=contract.signature.inputs[0].name,
             allow_code=allow_code,
         )
-        return [executor.call("coverage", model=model, stage=stage, judged=images) for stage, model in found]
+        count = max(images, JUDGED)
+        return [executor.call("coverage", model=model, stage=stage, judged=count) for stage, model in found]
 
 
 def stages(folder: Path, manifest: runs.Manifest) -> Iterator[tuple[str, Path]]:

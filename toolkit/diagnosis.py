@@ -50,13 +50,10 @@ def diagnose(
         scratch = Path(folder)
         with Executor(scratch / "log.txt", emit, allow_code) as executor:
             diagnoser = Diagnoser(executor, scratch, images, sensitivity)
-            if target.is_dir():
-                if model or data or preprocess:
-                    raise InputError("diagnose", "a run knows its model and data", "leave --model and --data out")
-                return list(_of_run(target, artifact, diagnoser, allow_code))
-            if artifact is not None:
-                raise InputError("diagnose", f"{target} is a file, which holds no {artifact}", "name a run directory")
             given = _Given(model, data, preprocess, tuple(allow_code))
+            given.require_fit(target, artifact)
+            if target.is_dir():
+                return list(_of_run(target, artifact, diagnoser, allow_code))
             return [_of_file(target, given, diagnoser, emit)]
 
 
@@ -80,13 +77,14 @@ def beside(
         scratch = Path(folder)
         with Executor(scratch / "log.txt", emit, allow_code) as executor:
             diagnoser = Diagnoser(executor, scratch, images, sensitivity=False)
+            given = _Given(model, data, preprocess, tuple(allow_code))
+            given.require_fit(target, artifact)
             if target.is_dir():
                 if artifact is None:
                     raise InputError(
                         "diagnose", "--against compares two files", "name the other: RUN FILE --against FILE"
                     )
                 return _beside_in_run(target, (artifact, against), diagnoser, allow_code)
-            given = _Given(model, data, preprocess, tuple(allow_code))
             return _beside_files((target, Path(against)), given, diagnoser, emit)
 
 
@@ -162,6 +160,14 @@ class _Given:
     preprocess: str | None
     allow_code: tuple[str, ...]
 
+    def require_fit(self, target: Path, artifact: str | None) -> None:
+        """Raise where a run is given what it knows itself, or a file is asked for a part of it."""
+        if target.is_dir() and (self.model or self.data or self.preprocess):
+            raise InputError("diagnose", "a run knows its model and data", "leave --model and --data out")
+        if not target.is_dir() and artifact is not None:
+            problem = f"{target} is no run directory, and holds no {artifact}"
+            raise InputError("diagnose", problem, "name a run directory")
+
 
 class Diagnoser:
     """The executor and the settings of one or more diagnoses."""
@@ -173,6 +179,10 @@ class Diagnoser:
         """Of one file of a run."""
         path = store.path_of(folder / "artifacts", record.stage, "keras")
         if not path.is_file():
+            places = ((kind, store.path_of(folder / "artifacts", record.stage, kind)) for kind in store.SUFFIXES)
+            if kind := next((kind for kind, place in places if place.exists()), ""):
+                fix = "diagnose a file that was written from a Keras model"
+                raise UnsupportedError(record.name, f"its source is a {kind} model, which shows no layers", fix)
             raise InputError(str(path), "is missing: the run does not hold the model of this file", "run it again")
         return self.of_file(folder / record.path, path, data, record.scheme)
 

@@ -25,17 +25,17 @@ def of_run(run: runs.Run, executor: Executor, model: Path, splits: Splits, emit:
     """Look at the original and the images it gets, never those that judge; the manifest keeps what was found."""
     data = splits.selection or splits.calibration or splits.train
     if data is None:
+        run.update(inputs=None)
         return
     versions = {name: run.manifest.versions.get(name) for name in PACKAGES}
     key = runs.content_key("inputs", runs.content_sha256(model), data.fingerprint, versions)
     found = run.manifest.inputs if run.manifest.inputs and run.manifest.inputs.key == key else None
     if found is None:
         found = looked_at(executor, model, data, folder=run.folder / "scratch", emit=emit)
-    if found is not None:
-        warnings = tuple(str(finding) for finding in found.findings)
-        for warning in warnings:
-            emit(Progress(f"warning: {warning}", keep=True))
-        run.update(inputs=replace(found, key=key), warnings=(*run.manifest.warnings, *warnings))
+    warnings = tuple(str(finding) for finding in found.findings) if found else ()
+    for warning in warnings:
+        emit(Progress(f"warning: {warning}", keep=True))
+    run.update(inputs=found and replace(found, key=key), warnings=(*run.manifest.warnings, *warnings))
 
 
 def of_file(artifact: Artifact, head: Meaning, data: Split, folder: Path, emit: Emit) -> InputsCheck | None:

@@ -112,24 +112,32 @@ def _file(samples: Path, artifact: str, device: str) -> Path:
 def no_gain(
     known: Iterable[Measurement], artifact: Artifact, device: DeviceProfile, others: Iterable[Artifact]
 ) -> Iterator[Finding]:
-    """That a file takes as long as the float file of the same format, though it has fewer bits or fewer MACs."""
+    """That a file takes as long as a float file of the same format, though it has fewer bits or fewer MACs.
+
+    First beside that of the same network, then beside the original's: what pruning won may hide what quantization lost.
+    """
     index = {(item.subject, item.name, item.device): item for item in known}
     own = _best(index, artifact.name, device.name)
+
+    def less(other: Artifact) -> float:
+        found = [index.get((subject, "macs", "")) for subject in (artifact.name, other.name)]
+        return found[0].value / found[1].value if found[0] and found[1] and found[1].value else 1.0
+
     beside = [other for other in others if other.format == artifact.format and other.scheme == "float32"]
-    for other in sorted(beside, key=lambda other: not other.name.startswith("original")):
-        before = _best(index, other.name, device.name)
+    for other in sorted(beside, key=lambda other: (less(other) != 1.0, not other.name.startswith("original"))):
+        before, share = _best(index, other.name, device.name), less(other)
         if other.name == artifact.name or own is None or before is None:
             continue
         if own.source != "measured" or before.source != "measured" or own.value < FULL * before.value:
-            return
-        macs = [index.get((subject, "macs", "")) for subject in (artifact.name, other.name)]
-        less = macs[0].value / macs[1].value if macs[0] and macs[1] and macs[1].value else 1.0
-        if artifact.scheme == "float32" and less > LESS:
-            return
+            continue
+        if share > 1.0 or (artifact.scheme == "float32" and share > LESS):
+            continue  # as much work or more, by the same arithmetic
         ratio = own.value / before.value
         text = f"it takes {own.value:.3g} ms at best, {other.name} {before.value:.3g} ms: {ratio:.2f} times as long"
-        text += f" with {100 * less:.0f}% of the MACs" if less <= LESS else ""
-        advice = f"see what follows for why; where nothing does, {other.name} is the file to deliver"
+        text += f" with {100 * share:.0f}% of the MACs" if share <= LESS else ""
+        advice = (
+            f"see what follows for why; for speed alone {other.name} is {'better' if FULL * ratio > 1 else 'as good'}"
+        )
         yield Finding(NO_GAIN, text, advice, "measured", "both timed on the device, interleaved", whole=True)
         return
 
@@ -273,7 +281,8 @@ def _how(profile: Profile | None, device: DeviceProfile, seen: Seen) -> str:
     cores = cores_of(device)
     told = f"{profile.how}; timed with {profile.threads} of {cores} cores" if cores else profile.how
     apart = sum(row.place is None for row in seen.rows)
-    return f"{told}; {apart} rows are of no one operator of the file" if apart else told
+    rest = "row is" if apart == 1 else "rows are"
+    return f"{told}; {apart} {rest} of no one operator of the file" if apart else told
 
 
 def _layers(seen: Seen) -> tuple[SpeedLayer, ...]:

@@ -308,3 +308,21 @@ def test_distance_is_that_of_two_normal_distributions() -> None:
 
 def test_fewer_images_are_looked_at_where_they_are_large() -> None:
     assert [images_for(side, side) for side in (32, 160, 224, 1000)] == [256, 163, 83, 48]
+
+
+@pytest.mark.parametrize(("moved", "alarm"), [(1.0, True), (0.1, False)])
+def test_layer_that_is_as_near_as_in_training_raises_no_alarm(moved: float, alarm: bool) -> None:
+    """Reversed channels are ten times nearer: where a mean is off by a deviation that is news, by a tenth it is not."""
+    images = pictures(128, 5)[0]
+    blue = float((images[..., 2].astype(float) - images[..., 0]).mean())
+
+    def observe(inputs: Any) -> Observed:
+        reversed_pixels = float((inputs[..., 0] - inputs[..., 2]).mean()) > blue / 2 and 100 < inputs.max() <= 255
+        count = len(inputs)
+        means = np.full((count, 1), moved / 10 if reversed_pixels and inputs.min() >= 0 else moved)
+        table = np.full((count, 3), 1 / 3)
+        return Observed(table, (Expected("bn", np.zeros(1), np.ones(1)),), (means,), (1 + means**2,))
+
+    contract = PreprocessSpec.model_validate("raw").resolve((None, SIDE, SIDE, 3))
+    found = examine(given(images, contract), None, "softmax", observe)
+    assert [finding.what for finding in found.findings] == (["color"] if alarm else [])

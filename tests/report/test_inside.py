@@ -6,9 +6,12 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 from toolkit.checks.diagnosis import Diagnosis, Sensitive
+from toolkit.checks.divergence import Divergence
 from toolkit.checks.layers import LayerError
 from toolkit.report import inside
 from toolkit.report.html import render
+from toolkit.report.markdown import summary
+from toolkit.report.text import summary_lines
 from toolkit.report.view import View
 from toolkit.runs import DiagnosisRecord, Manifest, RepairRecord, RepairTrial, dump
 
@@ -45,6 +48,22 @@ def manifest() -> Manifest:
         diagnoses={"phone.tflite": DiagnosisRecord("0", (16, True), diagnosed())},
         repairs={"phone": RepairRecord("phone", "k", trials, 2)},
     )
+
+
+def test_terminal_and_markdown_name_the_layer_of_a_file_that_does_not_pass(sample: Manifest) -> None:
+    """tiny.tflite fails; server.onnx passes, and its layers are no news."""
+    record = DiagnosisRecord("0", (16, True), replace(diagnosed(), first=Divergence("tail", error("tail", 9.0), 2, 5)))
+    both = replace(sample, diagnoses={"tiny.tflite": record, "server.onnx": record})
+    line = "layers: tiny.tflite: <b>stem is likely at fault; the first layer to diverge is tail"
+    assert [each for each in summary_lines(both) if each.startswith("layers: ")] == [line]
+    assert "layers: tiny.tflite: " in summary(both) and "layers: server.onnx" not in summary(both)
+
+
+def test_first_layer_that_is_the_culprit_is_not_named_twice(sample: Manifest) -> None:
+    first = Divergence("<b>stem", error("<b>stem", 9.0), 1, 5)
+    record = DiagnosisRecord("0", (16, True), replace(diagnosed(), first=first))
+    (line,) = inside.lines(View(replace(sample, diagnoses={"tiny.tflite": record})))
+    assert line == "layers: tiny.tflite: <b>stem is likely at fault"
 
 
 def test_bars_are_one_a_layer_worst_first_and_escaped() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from toolkit import runs
-from toolkit.checks.speed import NO_GAIN, Finding, Speed, SpeedLayer
+from toolkit.checks.speed import NO_GAIN, ONE_LAYER, WEIGHTS_ALONE, Finding, Speed, SpeedLayer
 from toolkit.report import speed as section
 from toolkit.report.html import render
 from toolkit.report.text import summary_lines
@@ -73,6 +73,18 @@ def test_terminal_has_the_three_strongest(sample: Manifest) -> None:
     (line,) = section.lines(View(replace(sample, speeds=(speed("m", slow, ISLAND),))))
     assert line == "speed: m on phone: it takes 2 ms; 2 operators compute in float (67% of the time). Replace EXP"
     assert not [line for line in summary_lines(sample) if line.startswith("speed: ")]
+
+
+def test_terminal_is_not_told_what_is_so_of_sound_files(sample: Manifest) -> None:
+    """The original's own files, one large layer, weights that are only stored smaller: news where nothing was won."""
+    layer = replace(ISLAND, rule=ONE_LAYER)
+    slow = replace(ISLAND, rule=NO_GAIN, text="it takes 2 ms", whole=True, share=None)
+    own = [item.name for item in sample.artifacts if item.variant == "original"]
+    quiet = (*(speed(name, ISLAND) for name in own), speed("m", layer, replace(layer, rule=WEIGHTS_ALONE)))
+    assert own and section.lines(View(replace(sample, speeds=quiet))) == []
+    first, second = section.lines(View(replace(sample, speeds=(speed("n", ISLAND), speed("m", slow, layer)))))
+    assert first == "speed: m on phone: it takes 2 ms; 2 operators compute in float (67% of the time). Replace EXP"
+    assert second.startswith("speed: n on phone: ")
 
 
 def test_file_that_has_changed_since_is_left_out(sample: Manifest) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 ShownBy = Literal["measured", "runtime", "file", "estimated", "rule"]
 CLEAN = "nothing stands out"
 NO_GAIN = "no gain"  # the rule that a clock has the first word on
+ONE_LAYER, WEIGHTS_ALONE = "one layer", "weights alone"  # true of sound files too: news where nothing was won
 UNKNOWN = 0.5  # what a finding of unknown share may explain: between those that are known to matter and those not
 NAMED, KINDS = 3, 4  # layers and kinds in a sentence
 
@@ -96,6 +97,11 @@ class Speed:
     how: str = ""
     estimated_by: str = ""
 
+    @property
+    def no_gain(self) -> bool:
+        """Whether the clock says that nothing was won."""
+        return any(finding.rule == NO_GAIN for finding in self.findings)
+
 
 def named(names: Sequence[str]) -> str:
     """`a, b, c and 4 more`."""
@@ -116,12 +122,19 @@ def counted(kinds: Iterable[str]) -> str:
 
 
 def strongest(found: Iterable[Speed]) -> list[tuple[Speed, str]]:
-    """Of each file on each device that something was found of, one sentence; what may explain most comes first.
+    """Of each file on each device that keeps something from being faster, one sentence; files that are no faster come
+    first, then what may explain most.
 
     That a file is no faster is told together with what may be why.
     """
-    telling = sorted((speed for speed in found if speed.findings), key=lambda speed: -speed.findings[0].weight)
-    return [(speed, _told(speed.findings)) for speed in telling]
+    told = [(speed, speed.findings if speed.no_gain else _unusual(speed.findings)) for speed in found]
+    telling = [(speed, kept) for speed, kept in told if kept]
+    telling.sort(key=lambda each: (not each[0].no_gain, -each[1][0].weight))
+    return [(speed, _told(kept)) for speed, kept in telling]
+
+
+def _unusual(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(each for each in found if each.rule not in (ONE_LAYER, WEIGHTS_ALONE))
 
 
 def _told(found: Sequence[Finding]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.checks.speed import Finding, counted, named, several
+from toolkit.checks.speed import ONE_LAYER, WEIGHTS_ALONE, Finding, counted, named, several
 from toolkit.checks.speed_graph import ACTIVATIONS, Graph, Node
 from toolkit.checks.speed_match import Row
 from toolkit.checks.zeros import Zeros, is_sparse, use_of
@@ -36,7 +36,7 @@ REORDERED = (
 )
 CASTS = "onnxruntime, core/optimizer/insert_cast_transformer.cc: its CPU kernels of most operators are float32"
 PACKING = "XNNPACK, src/packing.c, and MLAS, sgemm.cpp and snchwc.cpp: output channels are filled up to a tile"
-WEIGHTS_ALONE = "LiteRT, xnnpack_delegate.cc: DEQUANTIZE of constants is done once, when the file is loaded"
+AT_LOADING = "LiteRT, xnnpack_delegate.cc: DEQUANTIZE of constants is done once, when the file is loaded"
 HYBRID = "LiteRT, xnnpack_delegate.cc: DEPTHWISE_CONV_2D of float values and int8 weights is not taken"
 
 
@@ -289,9 +289,9 @@ def weights_alone(seen: Seen) -> Iterator[Finding]:
         return
     if scheme in ("weight_int8", "weight_int4", "float16"):
         text = f"the weights are {scheme.removeprefix('weight_')}, the arithmetic is float32: smaller, not faster"
-        evidence = WEIGHTS_ALONE if seen.graph.format == "tflite" else "the file's operators"
+        evidence = AT_LOADING if seen.graph.format == "tflite" else "the file's operators"
         evidence = CASTS if scheme == "float16" and seen.graph.format == "onnx" else evidence
-        yield Finding("weights alone", text, 'use scheme = "int8" for integer arithmetic', "file", evidence, whole=True)
+        yield Finding(WEIGHTS_ALONE, text, 'use scheme = "int8" for integer arithmetic', "file", evidence, whole=True)
 
 
 # ---------------------------------------------------------------- work
@@ -311,7 +311,7 @@ def dominant(seen: Seen) -> Iterator[Finding]:
     text = f"one layer takes the largest part: {name} ({most.kind})"
     text += f", with {100 * macs:.0f}% of the MACs" if macs is not None else ""
     advice = "make this layer smaller (channels, resolution, kernel): the others matter little"
-    yield Finding("one layer", text, advice, "measured", "the runtime's profile", (name,), 1, most.share)
+    yield Finding(ONE_LAYER, text, advice, "measured", "the runtime's profile", (name,), 1, most.share)
 
 
 def memory_bound(seen: Seen) -> Iterator[Finding]:

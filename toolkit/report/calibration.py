@@ -17,7 +17,7 @@ def lines(view: View) -> list[str]:
     found = view.manifest.inputs
     wrong = [f"inputs: {finding}" for finding in (found.findings if found else ())]
     checks = view.manifest.calibrations.values()
-    return [*wrong, *(f"calibration of {each.stage}: {each.advice}" for each in checks)]
+    return [*wrong, *(f"calibration of {each.stage}: {each.advice}" for each in checks if not each.enough)]
 
 
 def inputs(view: View) -> Markup:
@@ -54,7 +54,7 @@ def calibration(view: View) -> Markup:
     """One part for each stage whose calibration was checked."""
     found = view.manifest.calibrations.values()
     if not found:
-        said = "Not checked: no static quantization, or no [diagnosis] in the recipe."
+        said = "Not checked: no static quantization, or no [diagnosis] in the recipe; `edgekit diagnose RUN` does it."
         return section("calibration", "Calibration", tag("p", said, class_="quiet"))
     lead = "Ranges that are found anew on half of the images, and on as many others, beside those the files have."
     return section("calibration", "Calibration", map(_one, found), lead=lead)

@@ -11,13 +11,29 @@ from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import MISSING, seconds, show
 from toolkit.report.overview import badge, capital, number, section, table
 from toolkit.report.view import View
+from toolkit.report.zeros import shortened
 from toolkit.runs import RepairRecord, RepairTrial
 
 BARS = 24  # layers of the picture: the worst
 ROWS = 200  # layers of the table
 WIDTH, LEFT, RIGHT, STEP = 440.0, 150.0, 44.0, 16.0
 LONGEST = 22  # characters of a layer's name in the picture; its title has all
+UNSETTLED = ("FAIL", "INCONCLUSIVE")
 MOST_DB = 60.0  # where bars end: better than any 8-bit tensor
+
+
+def lines(view: View) -> list[str]:
+    """For a terminal: of each file that does not pass, the layer at fault or the first to diverge, and what to do."""
+    known = ((name, record.diagnosis) for name, record in view.manifest.diagnoses.items())
+    found = [f"layers: {name}: {_advised(each)}" for name, each in known if view.outcome(name) in UNSETTLED]
+    return shortened(found, "layers")
+
+
+def _advised(found: Diagnosis) -> str:
+    """What diagnoses of earlier versions do not have is left out."""
+    if found.first is None or found.first.layer == found.culprit:
+        return found.advice
+    return f"{found.advice}; the first layer to diverge is {found.first.layer}"
 
 
 def diagnosis(view: View) -> Markup:

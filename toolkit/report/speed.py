@@ -20,8 +20,9 @@ TITLE = "Why it is no faster"
 
 
 def lines(view: View) -> list[str]:
-    """The strongest findings, for a terminal."""
-    found = strongest(_of(view))
+    """The strongest findings, for a terminal: of what is delivered, not of the original's own files."""
+    own = {item.name for item in view.references}
+    found = strongest(each for each in _of(view) if each.artifact not in own)
     shown = [f"speed: {speed.artifact} on {speed.device}: {sentence}" for speed, sentence in found[:MOST]]
     more = len(found) - len(shown)
     return [*shown, f"speed: {more} more, in the report"] if more > 0 else shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.core import Measurement
-from toolkit.report import calibration, clusters, matrix, speed, zeros
+from toolkit.report import calibration, clusters, inside, matrix, speed, zeros
 from toolkit.report.numbers import plain, quantity, show
 from toolkit.report.sentences import change_of_drop, outcome_sentence, outcome_word, share_text, win_sentence
 from toolkit.report.view import ORIGINAL, View
@@ -22,9 +22,14 @@ def summary_lines(manifest: Manifest) -> list[str]:
     lines = table([tuple(plain(cell) for cell in row) for row in (headings(view), *rows_of(view))])
     won = plain(win_sentence(view))
     outcome = plain(f"{outcome_word(view)}: {outcome_sentence(view)}")
-    sections = (calibration, zeros, clusters, matrix, speed)
-    told = [plain(line) for section in sections for line in section.lines(view)]
-    return [*lines, "", *_reasons(manifest), *told, *([won] if won else []), outcome]
+    found = [plain(line) for line in told(view)]
+    return [*lines, "", *_reasons(manifest), *found, *([won] if won else []), outcome]
+
+
+def told(view: View) -> list[str]:
+    """What else there is to know, a line each: what explains the verdicts first, what is good to know last."""
+    sections = (inside, matrix, calibration, zeros, clusters, speed)
+    return [line for section in sections for line in section.lines(view)]
 
 
 def headings(view: View) -> tuple[str, ...]:
