@@ -85,6 +85,15 @@ def test_loss_that_two_intervals_hide_is_seen_on_the_same_images(tmp_path: Path)
     assert (change.interval.low, change.interval.high) == pytest.approx((-limits.high, -limits.low))
 
 
+@pytest.mark.parametrize("left", [0, 100])
+def test_damaged_answers_leave_the_wider_interval(tmp_path: Path, left: int) -> None:
+    before, after = pair(tmp_path)
+    file = after / "samples" / f"{FILE}@{HERE}.answers.npz"
+    file.write_bytes(file.read_bytes()[:left])
+    (change,) = [item for item in compare_runs(before, after).comparison.measurements if item.name == "top1"]
+    assert change.interval is not None and change.interval.method == "MOVER"
+
+
 def test_without_labels_the_wider_interval_stays(tmp_path: Path) -> None:
     before, after = pair(tmp_path, loses=30)
     for run in (before, after):
