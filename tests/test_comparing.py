@@ -17,11 +17,13 @@ from click.testing import CliRunner
 from tests.checks.test_simulated_verdicts import LEVEL, host, within
 from tests.run_by_hand import FILE, HERE, make_run
 from toolkit import retiming, runs
+from toolkit.budget import MeasureSpec
+from toolkit.checks.latency import limit_s
 from toolkit.cli import cli
 from toolkit.comparing import compare_runs
 from toolkit.engine.latency import typical_interval
 from toolkit.engine.statistics import Paired, paired_interval
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.report.compared import delivered
 from toolkit.retiming import judge_ratios
 
@@ -151,6 +153,33 @@ def test_file_that_is_not_the_one_judged_is_refused(tmp_path: Path, bench: Bench
     (after / "artifacts" / FILE).unlink()
     with pytest.raises(InputError, match="is not there"):
         compare_runs(before, after, bench=True)
+
+
+def device(folder: Path, *lines: str, runtime: str = "litert") -> str:
+    """A profile of a device that is this machine."""
+    path = folder / "board.toml"
+    runs_ = f"[[runtimes]]\nuse = {runtime!r}\nformats = ['tflite']\nschemes = ['int8']\n"
+    path.write_text("\n".join(["schema = 1\narch = 'any'\ntransport = 'local'", *lines, runs_]))
+    return str(path)
+
+
+def test_imitated_device_is_not_timed(tmp_path: Path, bench: Bench) -> None:
+    with pytest.raises(UnsupportedError, match="is imitated"):
+        compare_runs(*pair(tmp_path, content=b"4.4"), bench=True, device=device(tmp_path, "emulated = 'qemu'"))
+    assert bench.order == []
+
+
+def test_kernels_whose_time_says_nothing_are_not_timed(tmp_path: Path, bench: Bench) -> None:
+    board = device(tmp_path, runtime="tflite-micro")
+    found = compare_runs(*pair(tmp_path, content=b"4.4"), bench=True, device=board).comparison
+    assert found.not_retimed == {FILE: "tflite-micro on this machine says nothing of board's speed"}
+    assert (found.retimed, bench.order) == ((), [])
+
+
+@pytest.mark.parametrize(("runtime", "least"), [("onnxruntime", 300), ("tensorrt", 3600)])
+def test_process_that_builds_first_gets_the_time_for_it(runtime: str, least: float) -> None:
+    spec = MeasureSpec(seconds=0.5, warmup_seconds=0.5)
+    assert limit_s((runtime, "none"), spec) == least + 10
 
 
 def test_too_few_rounds_for_so_many_files_are_refused() -> None:
