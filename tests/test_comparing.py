@@ -233,6 +233,20 @@ def test_exit_code_is_1_where_something_is_really_worse(
     assert invoke(before, run).exit_code == 0
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_run_that_has_not_ended_is_told_and_never_counts_as_no_worse(tmp_path: Path, which: int) -> None:
+    both = pair(tmp_path)
+    manifest = runs.read(both[which])
+    runs.Run(both[which], manifest).update(status="failed", error="the disk is full", measurements=())
+    said = f"{both[which]}: the run has not ended, its status is failed (the disk is full)"
+    told = invoke(*both)
+    assert told.exit_code == 0
+    assert f"cannot be told: {said}" in told.output
+    refused = invoke(*both, "--fail-on", "worse")
+    assert refused.exit_code == 2
+    assert said in refused.output and "edgekit run --resume" in refused.output
+
+
 def test_tolerance_is_the_users(tmp_path: Path) -> None:
     before, after = pair(tmp_path, size=44 * 1024)
     assert invoke(before, after, "--fail-on", "worse", "--tolerance", 0.2).exit_code == 0

@@ -66,7 +66,7 @@ def compare(ctx: click.Context, /, before: Path, after: Path, as_json: bool, **o
             raise click.UsageError(f"--{name} says how --bench times, which is not asked for")
     asked = {name: options.pop(name) for name in ("markdown", "fail_on")}
     with shown() as emit:
-        made = comparing.compare_runs(before, after, emit=emit, **options)
+        made = comparing.compare_runs(before, after, emit=emit, ended=bool(asked["fail_on"]), **options)
     print_result(as_json, made.as_dict, made.markdown if asked["markdown"] else made.lines)
     ctx.exit(1 if asked["fail_on"] and made.worse else 0)
 
