@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from toolkit.cli_options import adb_option, complete_names, json_option, print_result, ssh_option
+from toolkit.cli_options import adb_option, complete_names, json_option, print_result, quiet_option, ssh_option
 
 OF_BENCH = ("device", "rounds", "seconds", "ssh", "adb")
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
@@ -54,6 +54,7 @@ def gate(ctx: click.Context, run: Path, budget: Path | None, write: bool, as_jso
 )
 @ssh_option
 @adb_option
+@quiet_option
 @json_option
 @click.pass_context
 def compare(ctx: click.Context, /, before: Path, after: Path, as_json: bool, **options: Any) -> None:
