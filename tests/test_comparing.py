@@ -17,11 +17,13 @@ from click.testing import CliRunner
 from tests.checks.test_simulated_verdicts import LEVEL, host, within
 from tests.run_by_hand import FILE, HERE, make_run
 from toolkit import retiming, runs
+from toolkit.budget import MeasureSpec
+from toolkit.checks.latency import limit_s
 from toolkit.cli import cli
 from toolkit.comparing import compare_runs
 from toolkit.engine.latency import typical_interval
 from toolkit.engine.statistics import Paired, paired_interval
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.report.compared import delivered
 from toolkit.retiming import judge_ratios
 
@@ -85,6 +87,15 @@ def test_loss_that_two_intervals_hide_is_seen_on_the_same_images(tmp_path: Path)
     assert (change.interval.low, change.interval.high) == pytest.approx((-limits.high, -limits.low))
 
 
+@pytest.mark.parametrize("left", [0, 100])
+def test_damaged_answers_leave_the_wider_interval(tmp_path: Path, left: int) -> None:
+    before, after = pair(tmp_path)
+    file = after / "samples" / f"{FILE}@{HERE}.answers.npz"
+    file.write_bytes(file.read_bytes()[:left])
+    (change,) = [item for item in compare_runs(before, after).comparison.measurements if item.name == "top1"]
+    assert change.interval is not None and change.interval.method == "MOVER"
+
+
 def test_without_labels_the_wider_interval_stays(tmp_path: Path) -> None:
     before, after = pair(tmp_path, loses=30)
     for run in (before, after):
@@ -144,6 +155,33 @@ def test_file_that_is_not_the_one_judged_is_refused(tmp_path: Path, bench: Bench
         compare_runs(before, after, bench=True)
 
 
+def device(folder: Path, *lines: str, runtime: str = "litert") -> str:
+    """A profile of a device that is this machine."""
+    path = folder / "board.toml"
+    runs_ = f"[[runtimes]]\nuse = {runtime!r}\nformats = ['tflite']\nschemes = ['int8']\n"
+    path.write_text("\n".join(["schema = 1\narch = 'any'\ntransport = 'local'", *lines, runs_]))
+    return str(path)
+
+
+def test_imitated_device_is_not_timed(tmp_path: Path, bench: Bench) -> None:
+    with pytest.raises(UnsupportedError, match="is imitated"):
+        compare_runs(*pair(tmp_path, content=b"4.4"), bench=True, device=device(tmp_path, "emulated = 'qemu'"))
+    assert bench.order == []
+
+
+def test_kernels_whose_time_says_nothing_are_not_timed(tmp_path: Path, bench: Bench) -> None:
+    board = device(tmp_path, runtime="tflite-micro")
+    found = compare_runs(*pair(tmp_path, content=b"4.4"), bench=True, device=board).comparison
+    assert found.not_retimed == {FILE: "tflite-micro on this machine says nothing of board's speed"}
+    assert (found.retimed, bench.order) == ((), [])
+
+
+@pytest.mark.parametrize(("runtime", "least"), [("onnxruntime", 300), ("tensorrt", 3600)])
+def test_process_that_builds_first_gets_the_time_for_it(runtime: str, least: float) -> None:
+    spec = MeasureSpec(seconds=0.5, warmup_seconds=0.5)
+    assert limit_s((runtime, "none"), spec) == least + 10
+
+
 def test_too_few_rounds_for_so_many_files_are_refused() -> None:
     judge_ratios([1.0] * 8, 5, 0.02)
     with pytest.raises(InputError, match="ask for 8 or more"):
@@ -193,6 +231,20 @@ def test_exit_code_is_1_where_something_is_really_worse(
     assert result.exit_code == code, result.output
     assert said in result.output.replace("\u00a0", " ")
     assert invoke(before, run).exit_code == 0
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_run_that_has_not_ended_is_told_and_never_counts_as_no_worse(tmp_path: Path, which: int) -> None:
+    both = pair(tmp_path)
+    manifest = runs.read(both[which])
+    runs.Run(both[which], manifest).update(status="failed", error="the disk is full", measurements=())
+    said = f"{both[which]}: the run has not ended, its status is failed (the disk is full)"
+    told = invoke(*both)
+    assert told.exit_code == 0
+    assert f"cannot be told: {said}" in told.output
+    refused = invoke(*both, "--fail-on", "worse")
+    assert refused.exit_code == 2
+    assert said in refused.output and "edgekit run --resume" in refused.output
 
 
 def test_tolerance_is_the_users(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_what_a_reader_does_not_know_is_passed_over(tmp_path: Path) -> None:
         ("[1]", "is not a manifest: it says no `schema`"),
         ("{", "is not a manifest: "),
         ("", "is not a manifest: "),
+        ("[" * 100_000, "is not a manifest: "),
         ('{"schema": 1}', "is not a manifest of schema 1: name "),
     ],
 )

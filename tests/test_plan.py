@@ -71,6 +71,13 @@ def test_device_that_cannot_run_the_scheme_is_named_with_what_it_runs(tmp_path: 
     assert "board: cannot run int8 onnx files. Fix: it runs onnx as float32" in made.problems[0]
 
 
+def test_limit_of_latency_beside_a_batch_is_refused_before_any_work() -> None:
+    text = DATA + '[[variants]]\nname = "a"\nexport = ["tflite"]\n[measure]\nbatch = 8\n[budget]\n'
+    (problem,) = plan(text + "max_latency_p50_ms = 5\n").problems
+    assert "a limit of latency is of one image, and this-machine is timed at batch 8" in problem
+    assert not plan(text + "max_size_kib = 5\n").problems
+
+
 def test_file_of_a_format_no_target_runs_is_refused(tmp_path: Path) -> None:
     board = device(tmp_path, "board")
     text = f'export = ["tflite"]\n{DATA}[[targets]]\ndevice = "{board}"\n'

@@ -135,13 +135,24 @@ def test_what_is_not_there_is_inconclusive_and_says_so(run: Path, gone: str, gat
     assert reason in verdict.reason
 
 
+@pytest.mark.parametrize("left", [0, 100, 200])
 @pytest.mark.parametrize("name", [LABELS, f"{FILE}@{HERE}.answers.npz"])
-def test_damaged_samples_are_inconclusive(run: Path, name: str) -> None:
+def test_damaged_samples_are_inconclusive(run: Path, name: str, left: int) -> None:
     path = run / "samples" / name
-    path.write_bytes(path.read_bytes()[:100])
+    path.write_bytes(path.read_bytes()[:left])
     (verdict,) = rejudge(run, limits(run, "[budget]\nmax_class_drop = 0.9")).verdicts
     assert verdict.outcome == "INCONCLUSIVE"
     assert verdict.reason.startswith("measured without its counts by class: ")
+
+
+def test_answers_that_do_not_fit_the_labels_are_inconclusive(run: Path) -> None:
+    path = run / "samples" / f"{FILE}@{HERE}.answers.npz"
+    with np.load(path) as stored:
+        kept = {name: stored[name][:-1] for name in stored.files}
+    np.savez(path, **kept)
+    (verdict,) = rejudge(run, limits(run, "[budget]\nmax_class_drop = 0.9")).verdicts
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert f"{IMAGES - 1} outputs for {IMAGES} labels" in verdict.reason
 
 
 def test_labels_of_other_images_are_not_taken(run: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from toolkit.cli_options import adb_option, complete_names, json_option, print_result, ssh_option
+from toolkit.cli_options import adb_option, complete_names, json_option, print_result, quiet_option, ssh_option
 
 OF_BENCH = ("device", "rounds", "seconds", "ssh", "adb")
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
@@ -54,6 +54,7 @@ def gate(ctx: click.Context, run: Path, budget: Path | None, write: bool, as_jso
 )
 @ssh_option
 @adb_option
+@quiet_option
 @json_option
 @click.pass_context
 def compare(ctx: click.Context, /, before: Path, after: Path, as_json: bool, **options: Any) -> None:
@@ -66,7 +67,7 @@ def compare(ctx: click.Context, /, before: Path, after: Path, as_json: bool, **o
             raise click.UsageError(f"--{name} says how --bench times, which is not asked for")
     asked = {name: options.pop(name) for name in ("markdown", "fail_on")}
     with shown() as emit:
-        made = comparing.compare_runs(before, after, emit=emit, **options)
+        made = comparing.compare_runs(before, after, emit=emit, ended=bool(asked["fail_on"]), **options)
     print_result(as_json, made.as_dict, made.markdown if asked["markdown"] else made.lines)
     ctx.exit(1 if asked["fail_on"] and made.worse else 0)
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from toolkit import compare as comparisons
 from toolkit import runs
+from toolkit.errors import InputError
 from toolkit.paired_runs import paired
 from toolkit.regressions import TOLERANCE, regressions, untold
+from toolkit.report.numbers import plain
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What changed, what of it is worse for sure, and which scores could not be compared, each in a sentence."""
+    """What changed, what of it is worse for sure, and what could not be compared, each in a sentence."""
 
     comparison: comparisons.Comparison
     worse: tuple[str, ...]
@@ -37,19 +39,31 @@ class Compared:
 
 
 def compare_runs(
-    before: Path, after: Path, *, tolerance: float = TOLERANCE, bench: bool = False, **options: Any
+    before: Path, after: Path, *, tolerance: float = TOLERANCE, bench: bool = False, ended: bool = False, **options: Any
 ) -> Compared:
     """Compare two run directories. tolerance: share of a size or a time that is no change.
 
-    bench: time the files of both in turn; options: as `retiming.retime` takes them.
+    bench: time the files of both in turn; options: as `retiming.retime` takes them. ended: refuse, by an InputError,
+    runs that have not: what one lacks is not seen to be worse.
     """
     one, two = ((_folder(path), runs.read(path)) for path in (before, after))
+    unfinished = [(folder, _unfinished(manifest)) for folder, manifest in (one, two) if manifest.status != "done"]
+    if ended and unfinished:
+        folder, why = unfinished[0]
+        raise InputError(str(folder), f"{why}: what is worse cannot be told", f"edgekit run --resume {folder}")
     found = paired(comparisons.compare(one[1], two[1]), one, two)
     if bench:
         from toolkit.retiming import retime
 
         found = retime(found, one, two, tolerance=tolerance, **options)
-    return Compared(found, regressions(found, tolerance), untold(found))
+    missing = (f"{folder}: {why}" for folder, why in unfinished)
+    return Compared(found, regressions(found, tolerance), (*missing, *untold(found)))
+
+
+def _unfinished(manifest: runs.Manifest) -> str:
+    return plain(
+        f"the run has not ended, its status is {manifest.status}" + (manifest.error and f" ({manifest.error})")
+    )
 
 
 def _folder(path: Path) -> Path:

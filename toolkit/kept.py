@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from toolkit.checks.accuracy import Predictions
     from toolkit.core import Array
 
-UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise of damaged arrays: cut off, empty, said to be encrypted, of a size that nobody has."""
 
 
 class AbsentError(ValueError):

@@ -22,7 +22,7 @@ def upgraded(content: bytes, where: str) -> bytes:
     """A manifest's JSON as of today's schema; InputError where it is none, or a newer Edgekit's."""
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(where, f"is not a manifest: {error}", "make the run again") from None
     number = found.get("schema") if isinstance(found, dict) else None
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:

@@ -12,6 +12,7 @@ from pathlib import Path
 from toolkit.checks.gate import NAMES
 from toolkit.compare import Change, Comparison, direction
 from toolkit.core import Interval, Measurement
+from toolkit.errors import InputError
 from toolkit.kept import UNREADABLE, Kept
 from toolkit.runs import Manifest
 
@@ -43,7 +44,6 @@ def paired(comparison: Comparison, before: tuple[Path, Manifest], after: tuple[P
 
 def _loss(one: Kept, two: Kept, change: Change, confidence: float) -> Measurement | None:
     from toolkit.checks.accuracy import measure_accuracy
-    from toolkit.errors import InputError
 
     try:
         first, second = (kept.predictions(change.subject, change.device) for kept in (one, two))

@@ -110,6 +110,7 @@ def make_plan(recipe: Recipe) -> Plan:
     problems += _split_problems(recipe, stages)
     problems += data.unlabelled_problems(recipe, [(x.where, x.component) for x in stages if x.kind == "pass"])
     problems += _head_problems(recipe)
+    problems += _batch_problems(recipe)
     problems += _repair_problems(recipe, stages)
     for stage in stages:
         if stage.kind == "pass":
@@ -386,6 +387,14 @@ def _head_problems(recipe: Recipe) -> Iterator[str]:
     found += fit.metric_problems(recipe.model.head, [step.component for step in recipe.metrics])
     for where, problem, fix in found:
         yield f"{recipe.where(*where.split('.')[:1])}: {where.split('.')[1]}: {problem}. Fix: {fix}"
+
+
+def _batch_problems(recipe: Recipe) -> Iterator[str]:
+    """Limits of latency are of one image; what several at once take is another number."""
+    for target in recipe.targets:
+        if target.measure.batch != 1 and any(getattr(target.budget, name) is not None for name in gate.LATENCY):
+            said = f"a limit of latency is of one image, and {target.profile.name} is timed at batch"
+            yield f"{recipe.where('budget')}: {said} {target.measure.batch}. Fix: set measure.batch = 1"
 
 
 def repairable(stage: Stage) -> bool:

@@ -169,8 +169,10 @@ class _Known:
         if needing:
             try:
                 evidence = self._evidence(artifact, answered)
-            except UNREADABLE as error:
-                problem = str(error) if isinstance(error, AbsentError) else f"{type(error).__name__}: {error}"
+            except (*UNREADABLE, InputError) as error:  # InputError: labels and answers do not fit each other
+                problem = (
+                    str(error) if isinstance(error, (AbsentError, InputError)) else f"{type(error).__name__}: {error}"
+                )
                 why |= dict.fromkeys(needing, problem)
         return replace(facts, evidence=evidence), why
 

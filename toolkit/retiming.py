@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from toolkit import compat
+from toolkit import compat, registry
 from toolkit.checks.installed import absent_here, installed
-from toolkit.checks.latency import TIMEOUT_S, job
+from toolkit.checks.latency import job, limit_s
 from toolkit.compare import Comparison, Judgement, Retimed
 from toolkit.core import Artifact, Interval, MeasureSpec, Progress, Session
 from toolkit.devices import DeviceProfile, load_device, open_session, reached
@@ -70,6 +70,9 @@ def retime(  # the command's options, one by one
     if not profile.measurable or not profile.python:
         why = f"give {profile.where}" if profile.needs_host else "name another device"
         raise UnavailableError(profile.name, "cannot be timed on from here", why)
+    if profile.emulated:
+        problem = f"is imitated ({profile.emulated}): how long a file takes there says nothing of the device"
+        raise UnsupportedError(profile.name, problem, "name a device that is there")
     pairs, refused = _pairs(before, after, profile)
     spec = profile.measure.model_copy(update={"seconds": seconds, "warmup_seconds": WARMUP_SECONDS})
     with closing(open_session(profile)) as session:
@@ -105,8 +108,8 @@ def _time(pairs: Sequence[_Pair], session: Session, spec: MeasureSpec, rounds: i
 
 
 def _process(artifact: Artifact, session: Session, spec: MeasureSpec, runtime: tuple[str, str]) -> float:
-    limit = TIMEOUT_S + 10 * (spec.seconds + spec.warmup_seconds)
-    return float(median(session.run(job("bench", artifact, session, spec, runtime), timeout_s=limit)["samples_ns"]))
+    asked = job("bench", artifact, session, spec, runtime)
+    return float(median(session.run(asked, timeout_s=limit_s(runtime, spec))["samples_ns"]))
 
 
 def _judged(pair: _Pair, device: str, pairs: int, tolerance: float) -> Retimed:
@@ -155,6 +158,9 @@ def _pairs(
             profile.runtime_for(one.format, one.scheme)
         except UnsupportedError as error:
             refused[name] = str(error)
+            continue
+        if not getattr(registry.load("runtimes", runtime.use), "timed", True):
+            refused[name] = f"{runtime.use} on this machine says nothing of {profile.name}'s speed"
             continue
         found.append(_Pair(one, two, (runtime.use, runtime.delegates[0] if runtime.delegates else "none")))
     return found, refused

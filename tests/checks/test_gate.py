@@ -146,6 +146,12 @@ def test_only_measured_latency_is_judged(measurement: Measurement, outcome: str,
     assert verdict.reason.startswith(reason)
 
 
+def test_latency_of_several_images_at_once_is_not_judged_as_that_of_one() -> None:
+    found = latency(4.0, *EIGHT)
+    verdict = one({"max_latency_p50_ms": 5.0}, latency_p50=replace(found, how={**found.how, "batch": 8}))
+    assert (verdict.outcome, verdict.reason) == ("INCONCLUSIVE", "4 ms is of 8 images at once: the limit is of one")
+
+
 def test_one_process_in_a_slow_state_does_no_harm_where_there_are_many() -> None:
     """Three of 16 may lie anywhere at 95%: P(at most 3 of 16 beyond the median) = 697 / 65536."""
     many = (*EIGHT, *EIGHT[:5], 7.0, 8.0, 40.0)

@@ -132,6 +132,18 @@ def test_few_positives_widen_the_interval() -> None:
     assert widths[2] == pytest.approx(2 * 1.645, abs=0.15)
 
 
+def test_limits_that_the_draws_do_not_hold_lie_as_far_out_as_a_normal_tail() -> None:
+    """Of 2,000 draws ten lie beyond 2.576 deviations; at 4 the largest of them would be the limit otherwise."""
+    draws = np.sort(stats.norm.ppf((np.arange(2000) + 0.5) / 2000))
+    found = Bootstrap(0.0, draws, 100, acceleration=0.0)
+    for z in (1.0, 2.5, 3.0, 4.0, 5.0):
+        limits = found.limits(1 - 2 * stats.norm.sf(z))
+        assert (limits.low, limits.high) == pytest.approx((-z, z), rel=0.02)
+    lopsided = replace(found, draws=np.where(draws < 0, draws, 2 * draws), estimate=0.0)
+    limits = lopsided.limits(1 - 2 * stats.norm.sf(4.0))
+    assert (limits.low, limits.high) == pytest.approx((-4.0, 8.0), rel=0.02)
+
+
 # ---------------------------------------------------------------- levels, simulated
 
 CONFIDENCE = 0.9  # each end wrong 5% of the time
@@ -174,6 +186,16 @@ def test_wrong_verdicts_on_a_growing_error_are_as_rare_as_stated(images: int) ->
         below, above = below + (limits.high <= true), above + (limits.low > true)
     assert 0.01 <= below / MANY <= 0.05 + NOISE_OF_MANY  # nor is it far too wide
     assert 0.01 <= above / MANY <= 0.05 + NOISE_OF_MANY
+
+
+def test_limits_far_out_are_wrong_as_seldom_as_stated_of_few_draws() -> None:
+    """200 draws end at a tail of 1/200; one of 1/4,000 is asked for. The least draw was wrong 15 times as often."""
+    rng, stated, count = np.random.default_rng(4), 1 / 4000, 4000
+    wrong = 0
+    for repetition in range(count):
+        found = bootstrap.of_mean(rng.normal(size=60), seed=repetition, resamples=200)
+        wrong += found.limits(1 - 2 * stated).high < 0
+    assert wrong <= stats.poisson.ppf(0.999, stated * count)
 
 
 @pytest.mark.parametrize("images", [40, 100])

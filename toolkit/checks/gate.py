@@ -311,6 +311,9 @@ def _latency(latency: Measurement | None, limit: float, confidence: float, *, de
     if latency is None or not math.isfinite(latency.value):
         return Judged("INCONCLUSIVE", f"not measured{where}")
     text = f"{latency.value:.3g} ms"
+    batch = latency.how.get("batch", 1)
+    if batch != 1:
+        return Judged("INCONCLUSIVE", f"{text} is of {batch} images at once: the limit is of one", latency.value)
     if latency.source != "measured":
         known = latency.interval if latency.source == "estimated" else None
         span = f", {known.low:.3g} .. {known.high:.3g}" if known else ""

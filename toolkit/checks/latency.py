@@ -61,6 +61,12 @@ def measure(  # one argument for each thing it needs, in the order they come to 
     return tuple(found for timed in todo for found in timed.measurements(samples, swept=len(threads) > 1))
 
 
+def limit_s(runtime: tuple[str, str], spec: MeasureSpec) -> float:
+    """How long a process may take: some runtimes build before they run."""
+    loading = BUILDING_S if "tensorrt" in runtime else TIMEOUT_S
+    return loading + 10 * (spec.seconds + spec.warmup_seconds)
+
+
 def job(kind: str, artifact: Artifact, session: Session, spec: MeasureSpec, runtime: tuple[str, str]) -> dict[str, Any]:
     """A worker job on this artifact, the file pushed."""
     asked = {
@@ -108,10 +114,8 @@ class _Timed:
             found = benchmark_model.run(self.artifact, session, self.spec, self.profile, self.runtime[1])
             self.printed.append(found)
             return
-        loading = BUILDING_S if "tensorrt" in self.runtime else TIMEOUT_S
-        limit = loading + 10 * (self.spec.seconds + self.spec.warmup_seconds)
         asked = job("bench", self.artifact, session, self.spec, self.runtime)
-        self.results.append(session.run(asked, timeout_s=limit))
+        self.results.append(session.run(asked, timeout_s=limit_s(self.runtime, self.spec)))
 
     def stable(self) -> bool:
         """Whether two processes agree; what prints no median is never known to be."""

@@ -5,6 +5,9 @@ side of a skewed mean of few images: BCa's and bootstrap-t's (Hall 1988, Annals 
 of mean average precisions has the outer ends of the percentile interval, expanded for small samples (Hesterberg 2015,
 The American Statistician 69:371, section 3.3), and of the same turned round the estimate (basic: Davison & Hinkley
 1997, section 5.2). None keeps its level alone on few images, as tests/engine/test_bootstrap.py simulates.
+
+So many draws hold no limit that fewer than ten of them lie beyond: what is asked for further out, as of a run of many
+gates, lies as much further from the estimate as a normal tail would have it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ FEWEST_RESAMPLES = 2_000
 _DRAWN = 40_000_000  # images drawn in all, where that leaves more resamples than the fewest: about a second
 FEWEST_EXAMPLES = 30  # percentile limits of fewer are far too narrow (Hesterberg 2015, section 3)
 STUDENTIZED = 0.999  # share of draws with a spread of their own, below which too few images differ for bootstrap-t
+_BEYOND = 10  # draws beyond a limit that they hold: their share is then known to a third
 _CHUNK = 500_000  # numbers held at once: about the size of a processor's cache
 
 
@@ -71,7 +75,7 @@ class Bootstrap:
         bias = _NORMAL.inv_cdf(min(max(share, least), 1 - least))
         low, high = self._quantiles(*(bias + (bias + end) / (1 - skew * (bias + end)) for end in (-z, z)))
         if self.deviations is not None:
-            least, most = np.quantile(self.deviations, [_NORMAL.cdf(-z), _NORMAL.cdf(z)], method="inverted_cdf")
+            least, most = _at(self.deviations, -z, 0.0), _at(self.deviations, z, 0.0)
             low, high = min(low, self.estimate - most * self.error), max(high, self.estimate - least * self.error)
         return Limits(float(min(low, self.estimate)), float(max(high, self.estimate)))
 
@@ -83,9 +87,19 @@ class Bootstrap:
         return Limits(min(low, 2 * self.estimate - high), max(high, 2 * self.estimate - low))
 
     def _quantiles(self, low: float, high: float) -> tuple[float, float]:
-        """At two normal scores; draws are not interpolated, since they may be infinite."""
-        found = np.quantile(self.draws, [_NORMAL.cdf(low), _NORMAL.cdf(high)], method="inverted_cdf")
-        return float(found[0]), float(found[1])
+        """At two normal scores."""
+        return _at(self.draws, low, self.estimate), _at(self.draws, high, self.estimate)
+
+
+def _at(draws: Floats, z: float, centre: float) -> float:
+    """At a normal score, as far as the draws hold it; they are not interpolated, since they may be infinite."""
+    most = normal_quantile(1 - 2 * _BEYOND / max(len(draws), 4 * _BEYOND))
+    held = max(-most, min(z, most))
+    found = float(np.quantile(draws, _NORMAL.cdf(held), method="inverted_cdf"))
+    if held == z or not math.isfinite(centre):
+        return found
+    further = centre + (found - centre) * z / held
+    return min(found, further) if z < 0 else max(found, further)
 
 
 def of_mean(values: Array, *, seed: int, resamples: int = 0) -> Bootstrap:
