@@ -6,7 +6,7 @@ from toolkit.checks.coverage import CalibrationCheck, TensorCoverage
 from toolkit.checks.inputs import Tried
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import MISSING
-from toolkit.report.overview import number, section, table
+from toolkit.report.overview import absent, number, section, table
 from toolkit.report.view import View
 
 ROWS = 100  # tensors of a table; the manifest has all
@@ -25,7 +25,7 @@ def inputs(view: View) -> Markup:
     found = view.manifest.inputs
     if found is None:
         said = "Not looked at: no images beside those that judge, or a model that takes no image alone."
-        return section("inputs", "Images as the model gets them", tag("p", said, class_="quiet"))
+        return absent("inputs", "Images as the model gets them", said)
     items = [
         tag("li", tag("b", finding.what), f": {finding.text}. ", tag("b", "Fix: "), finding.fix)
         for finding in found.findings
@@ -55,7 +55,7 @@ def calibration(view: View) -> Markup:
     found = view.manifest.calibrations.values()
     if not found:
         said = "Not checked: no static quantization, or no [diagnosis] in the recipe."
-        return section("calibration", "Calibration", tag("p", said, class_="quiet"))
+        return absent("calibration", "Calibration", said)
     lead = "Ranges that are found anew on half of the images, and on as many others, beside those the files have."
     return section("calibration", "Calibration", map(_one, found), lead=lead)
 

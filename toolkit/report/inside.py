@@ -9,7 +9,7 @@ from toolkit.checks.layers import LayerError
 from toolkit.report.charts import Scale
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import MISSING, seconds, show
-from toolkit.report.overview import badge, capital, number, section, table
+from toolkit.report.overview import absent, badge, capital, number, section, table
 from toolkit.report.view import View
 from toolkit.runs import RepairRecord, RepairTrial
 
@@ -28,7 +28,7 @@ def diagnosis(view: View) -> Markup:
             "No quantized file failed a gate on its answers, no file differs from its model by more than its scheme "
             "explains, and the recipe has no [diagnosis]."
         )
-        return section("diagnosis", "Inside the files", tag("p", said, class_="quiet"))
+        return absent("diagnosis", "Inside the files", said)
     lead = "Own error: of a layer fed with the file's own inputs, against the float layer. Larger is better."
     return section("diagnosis", "Inside the files", (_one(each) for each in found), lead=lead)
 
@@ -38,7 +38,7 @@ def repairs(view: View) -> Markup:
     found = view.manifest.repairs.values()
     if not found:
         said = "The recipe has no [repair], or nothing to repair."
-        return section("repairs", "Repair", tag("p", said, class_="quiet"))
+        return absent("repairs", "Repair", said)
     lead = "Judged on the selection split, in the runtime of the files; the verdict above is the test split's."
     return section("repairs", "Repair", map(_ladder, found), lead=lead)
 
