@@ -55,6 +55,14 @@ def test_bars_are_one_a_layer_worst_first_and_escaped() -> None:
     assert "<b>stem" not in page
 
 
+def test_only_a_layer_that_is_at_fault_is_red_and_no_error_is_no_number() -> None:
+    sound = replace(diagnosed(), faulty=False, errors=(error("<b>stem", 30.0), error("pool", 200.0)))
+    record = DiagnosisRecord("0", (16, True), sound)
+    page = inside.diagnosis(View(replace(manifest(), diagnoses={"phone.tflite": record})))
+    assert "cell worse" not in page and "cell right" in page
+    assert "200.0</t" not in page and "no error</text>" in page and "no error</td>" in page
+
+
 def test_bar_of_a_negative_error_runs_to_the_left_of_zero() -> None:
     page = inside.diagnosis(View(manifest()))
     svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from toolkit.checks.coverage import CalibrationCheck, TensorCoverage
 from toolkit.checks.inputs import Tried
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.numbers import MISSING
+from toolkit.report.numbers import MISSING, decibels, extent
 from toolkit.report.overview import absent, number, section, table
 from toolkit.report.view import View
 
@@ -79,7 +79,7 @@ def _outputs(found: CalibrationCheck) -> Markup:
         (f"half of them, {found.images // 2}", found.half_db),
         (others, found.other_db),
     )
-    rows = (tag("tr", tag("th", name, scope="row", class_="name"), number(f"{db:.1f}", db)) for name, db in samples)
+    rows = (tag("tr", tag("th", name, scope="row", class_="name"), number(decibels(db), db)) for name, db in samples)
     headings = ("Ranges by", f"SQNR of the logits on {found.judged} images, dB")
     return table(headings, rows, label=f"Output of {found.stage} by calibration sample")
 
@@ -88,7 +88,7 @@ def _row(row: TensorCoverage) -> Markup:
     return tag(
         "tr",
         tag("th", row.layer, scope="row", class_="name"),
-        number(f"{row.low:.3g} .. {row.high:.3g}", row.high, note=f"step {row.step:.3g}"),
+        number(extent(row.low, row.high), row.high, note=f"step {row.step:.3g}"),
         number(f"{100 * row.outside:.2g}%", row.outside),
         number(f"{row.half_steps:.1f}", row.half_steps),
         number(f"{row.other_steps:.1f}", row.other_steps),

@@ -56,9 +56,7 @@ def classes(view: View) -> Markup:
         tag("button", "Class", type="button"),
         *(tag("span", name, class_="name") for name in columns),
     ]
-    lead = (
-        "Correct of total on the test images. Shading and sign: change of that class against the original, in points."
-    )
+    lead = "Correct of total on the test images. Shading and sign: its change against the original, in points."
     if len(chosen) < len(names):
         lead += f" Of {len(names)} classes, the {len(chosen)} that changed most; the manifest has all."
     return section(

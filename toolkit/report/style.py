@@ -85,7 +85,7 @@ td.n{white-space:nowrap}
 .name{white-space:nowrap}
 .why{min-width:170px}
 .whys{padding:0;list-style:none}.whys li+li{margin-top:8px}
-.board .sign{margin-right:6px;font-weight:700}.sign.pass{color:var(--pass)}.sign.fail{color:var(--fail)}
+.board td>.sign{margin-right:6px;font-weight:700}.sign.pass{color:var(--pass)}.sign.fail{color:var(--fail)}
 .sign.inconclusive{color:var(--unsure)}
 .gates td,.gates th{padding-right:14px}.gates tr:not(.first) td{border-color:var(--hair)}
 .gates .first>*{border-top:1px solid var(--line)}
@@ -106,7 +106,8 @@ tbody th{position:sticky;left:0;background:var(--paper)}
 .falls th,.falls td{padding-right:18px}
 .speeds td,.speeds th{min-width:120px}.speeds .n{min-width:0}.speeds .layers{overflow-wrap:anywhere}
 .speeds b{font-weight:600;color:var(--ink)}
-.falls .group th,.speeds .group th{padding-top:16px;color:var(--soft);font-family:var(--sans);font-size:12.5px;font-weight:500;
+.falls .group th,.speeds .group th{padding-top:16px;color:var(--soft);
+font-family:var(--sans);font-size:12.5px;font-weight:500;
 border-color:var(--line)}
 .fallen{min-width:158px}
 .fallen .line{display:flex;justify-content:space-between;gap:10px;width:150px;white-space:nowrap}
