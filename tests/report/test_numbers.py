@@ -121,5 +121,5 @@ def test_growth_of_an_error_has_its_sign() -> None:
 
 
 def test_extents_and_decibels_have_a_minus_and_no_negative_zero() -> None:
-    assert extent(-1.5, 6.0) == "−1.5 to 6"
-    assert (decibels(-3.04), decibels(-0.04), decibels(41.25)) == ("−3.0", "0.0", "41.2")
+    assert numbers.extent(-1.5, 6.0) == "−1.5 to 6"
+    assert tuple(map(numbers.decibels, (-3.04, -0.04, 41.25))) == ("−3.0", "0.0", "41.2")
