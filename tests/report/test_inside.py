@@ -84,6 +84,7 @@ def test_repair_table_has_every_trial_and_what_stays() -> None:
     assert page.count("<tr>") == 4  # the heading and three trials
     assert "the exporter refuses" in page
     assert "9.00 points" in page
+    assert page.count("–</td>") == 6  # of the rung that was not tried: none of its numbers
 
 
 def test_page_holds_both_sections_and_survives_its_own_json() -> None:

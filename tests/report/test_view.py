@@ -63,6 +63,13 @@ def test_waterfall_goes_trunk_first_then_files_after_their_stages(view: View) ->
     assert names.index("tiny.tflite") > names.index("tiny.04-quantize")
 
 
+def test_waterfall_has_variants_in_the_order_of_their_files(sample: Manifest) -> None:
+    plain = tuple(item if item.variant != "phone" else replace(item, stage="02-distill") for item in sample.artifacts)
+    stages = tuple(stage for stage in sample.stages if stage.name != "phone.03-quantize")
+    groups = dict.fromkeys(step.group for step in View(replace(sample, artifacts=plain, stages=stages)).steps())
+    assert list(groups) == ["", "original", "phone", "server", "tiny"]
+
+
 def test_waterfall_has_each_variants_passes_with_its_files(view: View) -> None:
     groups = {step.subject: step.group for step in view.steps()}
     assert [name for name, group in groups.items() if not group] == ["original", "01-prune", "02-distill"]

@@ -29,7 +29,7 @@ def diagnosis(view: View) -> Markup:
             "explains, and the recipe has no [diagnosis]."
         )
         return absent("diagnosis", "Inside the files", said)
-    lead = "Own error: signal to error of a layer fed with the file's own inputs, against the float layer; larger is better."
+    lead = "Own error: signal to error of a layer fed with the file's own inputs; larger is better."
     return section("diagnosis", "Inside the files", (_one(each) for each in found), lead=lead)
 
 
@@ -48,7 +48,7 @@ def _ladder(found: RepairRecord) -> Markup:
     rows = [_trial(trial, chosen=place == found.chosen) for place, trial in enumerate(found.trials)]
     chosen = found.trials[found.chosen]
     told = tag("p", tag("b", found.variant), f": {len(found.trials) - 1} tried; what stays: {chosen.change}.")
-    return join(told, table(headings, rows, label=f"Repair of {found.variant}"))
+    return join(told, table(headings, rows, label=f"Repair of {found.variant}", class_="rungs"))
 
 
 def _trial(trial: RepairTrial, *, chosen: bool) -> Markup:
@@ -59,14 +59,14 @@ def _trial(trial: RepairTrial, *, chosen: bool) -> Markup:
         f"{trial.sqnr_db:.1f}" if trial.sqnr_db is not None else MISSING,
         show("size_bytes", trial.size_bytes),
         show("latency_p50_ms", trial.latency_ms),
-        seconds(trial.seconds) if trial.use else MISSING,
+        seconds(trial.seconds),
     )
     return tag(
         "tr",
         tag("th", name, tag("small", trial.rung), scope="row", class_="name"),
         tag("td", badge(trial.outcome)),
-        map(number, numbers),
-        tag("td", trial.reason),
+        map(number, numbers) if trial.use else (tag("td", "–", class_="n quiet") for _ in numbers),
+        tag("td", trial.reason, class_="why"),
     )
 
 

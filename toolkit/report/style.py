@@ -104,6 +104,7 @@ tbody th{position:sticky;left:0;background:var(--paper)}
 .figures .note{font-size:13px;font-weight:400;letter-spacing:0}
 
 .falls th,.falls td{padding-right:18px}
+.rungs th,.rungs td{padding-right:13px}.rungs .name,.rungs .n{white-space:normal}
 .speeds td,.speeds th{min-width:120px}.speeds .n{min-width:0}.speeds .layers{overflow-wrap:anywhere}
 .speeds b{font-weight:600;color:var(--ink)}
 .falls .group th,.speeds .group th{padding-top:16px;color:var(--soft);
@@ -211,7 +212,7 @@ section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18p
 .banner{grid-template-columns:1fr;padding:14px 16px}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 16px}
 .figures dd{font-size:19px}#wins .lead{font-size:16px}}
-@media screen and (max-width:820px){.why{min-width:300px}}
+@media screen and (max-width:820px){.why,.speeds td:nth-child(3){min-width:220px}.speeds tbody th{position:static}}
 @media print{:root{color-scheme:light;--paper:#fff;--raised:#fff;--ink:#000;--soft:#444;--line:#bbb;--hair:#ddd}
 @page{margin:14mm}
 body{max-width:none;padding:0;font-size:10pt}nav{display:none}

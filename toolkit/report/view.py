@@ -210,7 +210,7 @@ class View:
         """The waterfall: trunk first, then each variant's passes and files; each change against its own parent."""
         steps = [self._stage_step(stage) for stage in self.manifest.stages if stage.kind in ("source", "pass")]
         steps += [self._file_step(artifact) for artifact in self.manifest.artifacts]
-        groups = list(dict.fromkeys(step.group for step in steps))
+        groups = list(dict.fromkeys((*(item.variant for item in self.manifest.artifacts), *(x.group for x in steps))))
         order = {
             group: place for place, group in enumerate(sorted(groups, key=lambda name: (name != "", name != ORIGINAL)))
         }
