@@ -41,6 +41,8 @@ dt{color:var(--soft);font-size:12.5px}
 header dd{font-size:14px;font-variant-numeric:tabular-nums}
 nav{display:flex;flex-wrap:wrap;gap:4px 20px;padding:10px 0;border-top:1px solid var(--ink);font-size:13.5px}
 nav a{color:var(--soft);text-decoration:none}
+nav button{all:unset;cursor:pointer;color:var(--data)}nav button:hover{text-decoration:underline}
+nav button:focus-visible{outline:2px solid var(--data);outline-offset:2px}
 nav a:hover{color:var(--ink);text-decoration:underline}
 section{display:grid;grid-template-columns:168px minmax(0,1fr);gap:12px 36px;padding:28px 0 36px;
 border-top:1px solid var(--line)}
@@ -219,10 +221,13 @@ body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
 h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
-th,td,td .name,th .name{padding-right:8px;white-space:normal!important;overflow-wrap:anywhere}.why,.how{min-width:0}
+th,td,td .name,th .name,td small{padding-right:8px;white-space:normal!important;overflow-wrap:break-word}
+td code,th.name,.layers{overflow-wrap:anywhere}th.name{min-width:76px}
+.why,.how,.metrics thead th,.speeds td,.speeds th{min-width:0}
 .fallen{min-width:112px}.fall,.fallen .line{width:108px}.fallen .line{white-space:normal;flex-wrap:wrap;gap:0 6px}
 .charts{grid-template-columns:1fr 1fr}.charts.small,.matrices{grid-template-columns:1fr 1fr 1fr}.tip{display:none}
-details::details-content{content-visibility:visible;block-size:auto}pre{white-space:pre-wrap;width:auto}
+.speeds .layers{min-width:96px}.equal td,.equal .heat{font-size:7pt;padding:4px 3px}
+.equal .heat small{font-size:6pt!important;white-space:nowrap!important}pre{white-space:pre-wrap;width:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
@@ -260,5 +265,9 @@ document.addEventListener('focusout', hush);
 document.addEventListener('keydown', event => { if (event.key === 'Escape') hush(); });
 document.addEventListener('pointerdown', event => { if (!event.target.closest('svg.chart g, .tip')) hush(); });
 for (const each of document.querySelectorAll('figure')) each.addEventListener('pointerleave', hush);
-addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(part => { part.open = true; }));
+const folded = document.querySelectorAll('details'), all = document.createElement('button');
+all.type = 'button'; all.textContent = 'Unfold all';
+all.addEventListener('click', () => { const open = ![...folded].every(part => part.open);
+  for (const part of folded) part.open = open; all.textContent = open ? 'Fold all' : 'Unfold all'; });
+if (folded.length) document.querySelector('nav').append(all);
 """
