@@ -38,7 +38,7 @@ from toolkit.manifest_versions import SCHEMA, upgraded
 class StageRecord:
     """One stage that ran. changes: [{layer, before, after, reason}]; curves: name -> value per epoch."""
 
-    name: str  # "00-source", "01-prune", "phone/02-quantize", "phone/tflite"
+    name: str  # "original", "01-prune", "phone.02-quantize", "phone.tflite"
     use: str  # registry name: "prune", "tflite", ...
     kind: Literal["source", "pass", "export", "check"]
     parent: str  # name of the stage or artifact it worked on, "" for the source

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tests.report import sample_checks
 from toolkit.checks.changed import Answer, Changed, ChangedImage, Tally
 from toolkit.core import Interval, Measurement, TensorSpec, Verdict
 from toolkit.runs import ArtifactRecord, DataRecord, Manifest, StageRecord
@@ -111,7 +112,7 @@ def curves(start: float, end: float, epochs: int = 15) -> dict[str, tuple[float,
 
 
 def stage(name: str, kind: Any, parent: str, seconds: float, **rest: Any) -> StageRecord:
-    use = rest.pop("use", name.rpartition("/")[2].partition("-")[2] or name.rpartition("/")[2])
+    use = rest.pop("use", name.rpartition(".")[2].partition("-")[2] or name.rpartition(".")[2])
     parameters = rest.pop("parameters", {})
     return StageRecord(name, use, kind, parent, f"{abs(hash_of(name)):012x}", parameters, seconds, **rest)
 
@@ -129,15 +130,15 @@ def stages() -> tuple[StageRecord, ...]:
         stage("original", "source", "", 1.2, use="keras"),
         stage("01-prune", "pass", "original", 0.9, parameters=prune, changes=changes(0.5)),
         stage("02-distill", "pass", "01-prune", 24.6, parameters=distill, curves=curves(0.93, 0.985)),
-        stage("phone/03-quantize", "pass", "02-distill", 0.1, parameters=quantize, same_graph=True),
-        stage("phone/tflite", "export", "phone/03-quantize", 4.2, notes=("calibrated on 200 images",)),
-        stage("server/03-quantize", "pass", "02-distill", 0.1, parameters={"scheme": "float16"}, same_graph=True),
-        stage("server/onnx", "export", "server/03-quantize", 3.3, parameters={"layout": "NCHW"}),
-        stage("tiny/03-prune", "pass", "02-distill", 0.8, parameters={"macs": 0.6}, changes=changes(0.2)),
-        stage("tiny/04-quantize", "pass", "tiny/03-prune", 0.1, parameters=quantize, same_graph=True, reused=True),
-        stage("tiny/tflite", "export", "tiny/04-quantize", 4.0, notes=("calibrated on 200 images",)),
-        stage("original/tflite", "export", "original", 3.8),
-        stage("original/onnx", "export", "original", 3.1),
+        stage("phone.03-quantize", "pass", "02-distill", 0.1, parameters=quantize, same_graph=True),
+        stage("phone.tflite", "export", "phone.03-quantize", 4.2, notes=("calibrated on 200 images",)),
+        stage("server.03-quantize", "pass", "02-distill", 0.1, parameters={"scheme": "float16"}, same_graph=True),
+        stage("server.onnx", "export", "server.03-quantize", 3.3, parameters={"layout": "NCHW"}),
+        stage("tiny.03-prune", "pass", "02-distill", 0.8, parameters={"macs": 0.6}, changes=changes(0.2)),
+        stage("tiny.04-quantize", "pass", "tiny.03-prune", 0.1, parameters=quantize, same_graph=True, reused=True),
+        stage("tiny.tflite", "export", "tiny.04-quantize", 4.0, notes=("calibrated on 200 images",)),
+        stage("original.tflite", "export", "original", 3.8),
+        stage("original.onnx", "export", "original", 3.1),
         stage("latency@this-machine", "check", "", 38.5, use="latency", parameters={"processes": 8, "threads": 1}),
     )
 
@@ -182,8 +183,8 @@ def measurements() -> tuple[Measurement, ...]:
         accuracy("01-prune", 331),
         *model("02-distill", 118_900, 301_400, 24_570),
         accuracy("02-distill", 355),
-        *model("tiny/03-prune", 34_100, 61_200, 5_120),
-        accuracy("tiny/03-prune", 318),
+        *model("tiny.03-prune", 34_100, 61_200, 5_120),
+        accuracy("tiny.03-prune", 318),
         Measurement("original.tflite", "size_bytes", 376_900, "B", "computed", how={"from": "file"}),
         *latency("original.tflite", 0.0268, "LiteRT 2.3.0"),
         Measurement("original.onnx", "size_bytes", 379_500, "B", "computed", how={"from": "file"}),
@@ -283,9 +284,9 @@ def sample() -> Manifest:
     records = (
         record("original.tflite", "original", "original", "float32", 376_900),
         record("original.onnx", "original", "original", "float32", 379_500),
-        record("phone.tflite", "phone", "phone/03-quantize", "int8", 27_034),
-        record("server.onnx", "server", "server/03-quantize", "float16", 50_278),
-        record("tiny.tflite", "tiny", "tiny/04-quantize", "int8", 9_523),
+        record("phone.tflite", "phone", "phone.03-quantize", "int8", 27_034),
+        record("server.onnx", "server", "server.03-quantize", "float16", 50_278),
+        record("tiny.tflite", "tiny", "tiny.04-quantize", "int8", 9_523),
     )
     return Manifest(
         name="digits-demo",
@@ -318,6 +319,7 @@ def sample() -> Manifest:
         verdicts=verdicts(),
         per_class=per_class(),
         changed=changed(),
+        **sample_checks.fields({item.name: item.sha256 for item in records}),
         warnings=("2 images of the test split have a twin in train (same bytes); both stay where they are.",),
     )
 
@@ -335,6 +337,7 @@ def hostile() -> Manifest:
     bad = HOSTILE
     interval = Interval(0.5, 0.9, 0.95, bad)
     how = {bad: bad}
+    worded = dict.fromkeys(("used", "why", "rule", "packed", "2:4", "asked", "found", "in a layer"), bad)
     return Manifest(
         name=bad,
         status="failed",
@@ -382,6 +385,8 @@ def hostile() -> Manifest:
             Measurement(bad, "top1", 0.7, bad, "measured", bad, interval, how),
             Measurement("original", "top1", 0.8, bad, "measured", "", interval, how),
             Measurement(bad, "latency_p50_ms", 2.0, bad, "measured", bad, interval, how),
+            Measurement(bad, "zeros", 0.5, bad, "computed", bad, None, worded),
+            Measurement(bad, "clusters", 0.5, bad, "computed", bad, None, worded),
         ),
         verdicts=(Verdict(bad, bad, bad, "FAIL", 1.0, 2.0, interval, bad),),
         per_class={bad: ({"correct": 1, "total": 2}, {"correct": 0, "total": 0})},
@@ -396,4 +401,5 @@ def hostile() -> Manifest:
             3,
             bad,
         ),
+        **sample_checks.hostile(bad),
     )

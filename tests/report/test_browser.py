@@ -32,6 +32,9 @@ if (mark) {
 const out = {scroll: Math.max(root.scrollWidth, document.body.scrollWidth), far, told,
   label: mark ? mark.getAttribute('aria-label') : '',
   charts: [...document.querySelectorAll('svg.chart')].filter(each => each.getBoundingClientRect().height > 50).length,
+  folds: [...document.querySelectorAll('details')].filter(each => each.open).length,
+  unfold: (() => { const all = document.querySelector('nav button'); if (all) all.click();
+    return [...document.querySelectorAll('details')].every(each => each.open); })(),
   requests: performance.getEntriesByType('resource').map(each => each.name),
   sorted: column.every((value, place) => !place || !(column[place - 1] > value)), rows: column.length};
 document.title = JSON.stringify(out); });</script></body>"""
@@ -59,15 +62,16 @@ def test_page_fits_and_is_quiet(tmp_path: Path, samples: Any, answered: Any, kin
     assert found["scroll"] <= width
     assert found["far"] == []
     assert found["requests"] == []
+    assert (found["folds"], found["unfold"]) == (0, True)
     assert found["sorted"]
     assert found["rows"] == len(manifest.measurements)
     if kind == "sample":
-        assert found["charts"] == 4  # two scatters, two sets of curves
+        assert found["charts"] == 6  # two scatters, two sets of curves, the layers of two files
         label = found["label"]  # focus, blur, tap, Escape, hover
         assert label.startswith("tiny.tflite: 0.00610\xa0ms")
         assert found["told"] == [label, "", label, "", label]
     if kind == "logits":
-        assert found["charts"] == 4 + 2 + 9  # reliability, ROC, and three matrices of each of three files
+        assert found["charts"] == 6 + 2 + 9  # reliability, ROC, and three matrices of each of three files
 
 
 def test_console_would_be_heard(tmp_path: Path) -> None:

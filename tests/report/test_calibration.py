@@ -47,13 +47,13 @@ def test_names_are_escaped(sample: Manifest) -> None:
 
 
 def test_clean_inputs_are_said_to_be(sample: Manifest) -> None:
-    clean = replace(sample, inputs=InputsCheck(256, "bn0", (Tried("as they are", 256),)))
+    clean = replace(sample, inputs=InputsCheck(256, "bn0", (Tried("as they are", 256),)), calibrations={})
     assert "Nothing wrong was found on 256 images" in str(calibration.inputs(View(clean)))
     assert calibration.lines(View(clean)) == []
 
 
 def test_what_was_not_looked_at_is_said(sample: Manifest) -> None:
-    view = View(sample)
+    view = View(replace(sample, inputs=None, calibrations={}))
     assert "Not looked at" in str(calibration.inputs(view))
     assert "Not checked" in str(calibration.calibration(view))
 

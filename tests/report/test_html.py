@@ -69,16 +69,52 @@ def test_page_is_the_same_after_the_manifest_was_on_disk(sample: Manifest) -> No
 
 def test_page_shows_sections_in_order_verdicts_first(page: Page) -> None:
     found = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    assert found == [key for key, _, _ in SECTIONS]
+    empty = ["zeros", "clusters", "metrics"]  # of the sample; every other section is full
+    assert found == [*(key for key, _, _ in SECTIONS if key not in empty), "absent"]
     assert found[0] == "verdicts"
+
+
+def test_sections_with_nothing_to_show_stand_in_one_list_with_the_reason(samples: ModuleType, page: Page) -> None:
+    ids = [attributes.get("id") for _, attributes in page.tags]
+    assert {"zeros", "clusters", "metrics"} <= set(ids[ids.index("absent") :])
+    assert "No file has many zeros in its weights." in page.words
+    stopped = Page(render(samples.bare()))
+    assert [a["id"] for tag, a in stopped.tags if tag == "section"] == ["verdicts", "again", "absent"]
+
+
+def test_hostile_sample_fills_every_section_but_metrics(hostile: Manifest) -> None:
+    found = [attributes["id"] for tag, attributes in Page(render(hostile)).tags if tag == "section"]
+    assert found == [*(key for key, _, _ in SECTIONS if key != "metrics"), "absent"]
 
 
 def test_page_shows_every_verdict(page: Page, sample: Manifest) -> None:
     for verdict in sample.verdicts:
         assert verdict.reason in page.text
         assert show(verdict.gate, verdict.value) in page.text
-    assert page.words.count("INCONCLUSIVE") == 1 + 1 + 1  # gate, overview, legend
+    assert page.words.count("INCONCLUSIVE") == 3 + 1 + 1  # board, why, gate; overview, legend
     assert "tiny.tflite fails on accuracy drop; phone.tflite is undecided on accuracy drop" in page.text
+
+
+def rows_of(page: str, label: str) -> list[list[str]]:
+    """Words of each row of a table, cell by cell."""
+    body = page.split(f'aria-label="{label}"')[1].split("<tbody>")[1].split("</tbody>", maxsplit=1)[0]
+    rows = (re.split(r"</t[dh]>", row)[:-1] for row in body.split("</tr>")[:-1])
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in row] for row in rows]
+
+
+def test_board_has_a_row_for_each_file_and_device_the_worst_first(sample: Manifest) -> None:
+    (own,) = (item for item in sample.verdicts if (item.artifact, item.gate) == ("server.onnx", "max_accuracy_drop"))
+    elsewhere = replace(own, device="pi", outcome="FAIL", value=0.051, limit=0.05)
+    text = render(replace(sample, verdicts=(*sample.verdicts, elsewhere)))
+    rows = rows_of(text, "Verdicts by artifact, device and gate")
+    assert [row[:2] for row in rows] == [
+        ["server.onnx", "pi"],
+        ["tiny.tflite", "this-machine"],
+        ["phone.tflite", "this-machine"],
+        ["server.onnx", "this-machine"],
+    ]
+    assert rows[0][2:] == ["✕FAIL", "✕FAIL: 5.1\xa0points≤\xa05.0\xa0points", "✓PASS: 49.1\xa0KiB", "–"]
+    assert rows[3][2] == "✓PASS"
 
 
 def test_page_shows_every_measurement(page: Page, sample: Manifest) -> None:

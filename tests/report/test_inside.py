@@ -74,6 +74,14 @@ def test_bars_are_one_a_layer_worst_first_and_escaped() -> None:
     assert "<b>stem" not in page
 
 
+def test_only_a_layer_that_is_at_fault_is_red_and_no_error_is_no_number() -> None:
+    sound = replace(diagnosed(), faulty=False, errors=(error("<b>stem", 30.0), error("pool", 200.0)))
+    record = DiagnosisRecord("0", (16, True), sound)
+    page = inside.diagnosis(View(replace(manifest(), diagnoses={"phone.tflite": record})))
+    assert "cell worse" not in page and "cell right" in page
+    assert "200.0</t" not in page and "no error</text>" in page and "no error</td>" in page
+
+
 def test_bar_of_a_negative_error_runs_to_the_left_of_zero() -> None:
     page = inside.diagnosis(View(manifest()))
     svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
@@ -95,6 +103,7 @@ def test_repair_table_has_every_trial_and_what_stays() -> None:
     assert page.count("<tr>") == 4  # the heading and three trials
     assert "the exporter refuses" in page
     assert "9.00 points" in page
+    assert page.count("–</td>") == 6  # of the rung that was not tried: none of its numbers
 
 
 def test_page_holds_both_sections_and_survives_its_own_json() -> None:

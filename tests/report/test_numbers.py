@@ -118,3 +118,8 @@ def test_numbers_of_every_head_have_their_digits(name: str, value: float, text: 
 def test_growth_of_an_error_has_its_sign() -> None:
     assert numbers.show_change("mae_increase", 0.034) == "+3.4%"
     assert numbers.show_change("mae_increase", -0.0002) == "\u22120.02%"
+
+
+def test_extents_and_decibels_have_a_minus_and_no_negative_zero() -> None:
+    assert numbers.extent(-1.5, 6.0) == "−1.5 to 6"
+    assert tuple(map(numbers.decibels, (-3.04, -0.04, 41.25))) == ("−3.0", "0.0", "41.2")

@@ -72,7 +72,7 @@ def test_terminal_has_the_three_strongest(sample: Manifest) -> None:
     slow = replace(ISLAND, rule=NO_GAIN, text="it takes 2 ms", whole=True, share=None)
     (line,) = section.lines(View(replace(sample, speeds=(speed("m", slow, ISLAND),))))
     assert line == "speed: m on phone: it takes 2 ms; 2 operators compute in float (67% of the time). Replace EXP"
-    assert not [line for line in summary_lines(sample) if line.startswith("speed: ")]
+    assert not [line for line in summary_lines(replace(sample, speeds=())) if line.startswith("speed: ")]
 
 
 def test_terminal_is_not_told_what_is_so_of_sound_files(sample: Manifest) -> None:
@@ -113,7 +113,7 @@ def test_manifest_keeps_it_and_an_older_one_has_none(
     folder = tmp_path_factory.mktemp("run")
     (folder / "manifest.json").write_bytes(runs.dump(replace(sample, speeds=(speed("m", ISLAND),))))
     assert runs.read(folder).speeds == (speed("m", ISLAND),)
-    older = runs.dump(sample).replace(b' "speeds": [],\n', b"")
+    older = runs.dump(replace(sample, speeds=())).replace(b' "speeds": [],\n', b"")
     assert b"speeds" not in older
     (folder / "manifest.json").write_bytes(older)
     assert runs.read(folder).speeds == ()

@@ -35,13 +35,13 @@ def test_waterfall_measures_each_stage_against_its_own_parent(view: View) -> Non
     prune, distill = steps["01-prune"].shares["top1"], steps["02-distill"].shares["top1"]
     assert prune.change == pytest.approx((331 - 356) / 360)
     assert distill.change == pytest.approx((355 - 331) / 360)
-    assert steps["tiny/03-prune"].shares["size_bytes"].change == 34_100 - 118_900
-    assert steps["tiny/03-prune"].shares["size_bytes"].since == "02-distill"
+    assert steps["tiny.03-prune"].shares["size_bytes"].change == 34_100 - 118_900
+    assert steps["tiny.03-prune"].shares["size_bytes"].since == "02-distill"
 
 
 def test_waterfall_names_the_stages_it_passes_over(view: View) -> None:
     share = {step.subject: step for step in view.steps()}["phone.tflite"].shares["top1"]
-    assert (share.since, share.skipped) == ("02-distill", ("phone/03-quantize",))
+    assert (share.since, share.skipped) == ("02-distill", ("phone.03-quantize",))
 
 
 def test_waterfall_sets_latency_against_the_originals_file_of_that_format(view: View) -> None:
@@ -60,13 +60,37 @@ def test_waterfall_goes_trunk_first_then_files_after_their_stages(view: View) ->
     names = [step.subject for step in view.steps()]
     assert names[:3] == ["original", "01-prune", "02-distill"]
     assert names[3:5] == ["original.tflite", "original.onnx"]
-    assert names.index("tiny.tflite") > names.index("tiny/04-quantize")
+    assert names.index("tiny.tflite") > names.index("tiny.04-quantize")
+
+
+def test_waterfall_has_variants_in_the_order_of_their_files(sample: Manifest) -> None:
+    plain = tuple(item if item.variant != "phone" else replace(item, stage="02-distill") for item in sample.artifacts)
+    stages = tuple(stage for stage in sample.stages if stage.name != "phone.03-quantize")
+    groups = dict.fromkeys(step.group for step in View(replace(sample, artifacts=plain, stages=stages)).steps())
+    assert list(groups) == ["", "original", "phone", "server", "tiny"]
+
+
+def test_waterfall_has_each_variants_passes_with_its_files(view: View) -> None:
+    groups = {step.subject: step.group for step in view.steps()}
+    assert [name for name, group in groups.items() if not group] == ["original", "01-prune", "02-distill"]
+    assert {name for name, group in groups.items() if group == "tiny"} == {
+        "tiny.03-prune",
+        "tiny.04-quantize",
+        "tiny.tflite",
+    }
+
+
+def test_variant_whose_name_begins_as_anothers_keeps_its_passes(sample: Manifest) -> None:
+    stages = (*sample.stages, replace(sample.stages[1], name="tiny.er.03-prune"))
+    variants = [{"name": "tiny.er"}, "no table"]
+    steps = View(replace(sample, stages=stages, recipe={"variants": variants})).steps()
+    assert {step.subject: step.group for step in steps}["tiny.er.03-prune"] == "tiny.er"
 
 
 def test_counts_stand_through_a_stage_that_kept_the_graph(view: View) -> None:
     found = view.number(_artifact(view, "tiny.tflite"), "macs")
     assert found is not None
-    assert (found.subject, found.value) == ("tiny/03-prune", 61_200)
+    assert (found.subject, found.value) == ("tiny.03-prune", 61_200)
 
 
 def test_counts_are_not_guessed_through_a_stage_that_changed_the_graph(sample: Manifest) -> None:

@@ -12,7 +12,7 @@ from toolkit.checks.details import Curve, Details, Label
 from toolkit.report import charts, confusions, pictures
 from toolkit.report.markup import Child, Markup, join, tag
 from toolkit.report.numbers import MISSING, quantity, show, show_interval
-from toolkit.report.overview import capital, number, section, table
+from toolkit.report.overview import absent, capital, number, section, table
 from toolkit.report.view import ORIGINAL, View
 
 NOT_METRICS = frozenset(
@@ -49,7 +49,7 @@ def answers(view: View) -> Markup:
     found = view.manifest.details
     subjects = [name for name in (ORIGINAL, *(item.name for item in view.manifest.artifacts)) if name in found]
     if not subjects:
-        return section("metrics", "Metrics", tag("p", f"Metrics: {MISSING}.", class_="quiet"))
+        return absent("metrics", "Metrics", f"Metrics: {MISSING}.")
     lead = f"{HEADS.get(found[subjects[0]].head, 'On the test images')}. All numbers are of the test images."
     headline = view.headline()
     name = headline.name if headline and headline.name in found else subjects[-1]

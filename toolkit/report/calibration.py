@@ -5,8 +5,8 @@ from __future__ import annotations
 from toolkit.checks.coverage import CalibrationCheck, TensorCoverage
 from toolkit.checks.inputs import Tried
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.numbers import MISSING
-from toolkit.report.overview import number, section, table
+from toolkit.report.numbers import MISSING, decibels, extent
+from toolkit.report.overview import absent, number, section, table
 from toolkit.report.view import View
 
 ROWS = 100  # tensors of a table; the manifest has all
@@ -25,7 +25,7 @@ def inputs(view: View) -> Markup:
     found = view.manifest.inputs
     if found is None:
         said = "Not looked at: no images beside those that judge, or a model that takes no image alone."
-        return section("inputs", "Images as the model gets them", tag("p", said, class_="quiet"))
+        return absent("inputs", "Images as the model gets them", said)
     items = [
         tag("li", tag("b", finding.what), f": {finding.text}. ", tag("b", "Fix: "), finding.fix)
         for finding in found.findings
@@ -55,7 +55,7 @@ def calibration(view: View) -> Markup:
     found = view.manifest.calibrations.values()
     if not found:
         said = "Not checked: no static quantization, or no [diagnosis] in the recipe; `edgekit diagnose RUN` does it."
-        return section("calibration", "Calibration", tag("p", said, class_="quiet"))
+        return absent("calibration", "Calibration", said)
     lead = "Ranges that are found anew on half of the images, and on as many others, beside those the files have."
     return section("calibration", "Calibration", map(_one, found), lead=lead)
 
@@ -79,7 +79,7 @@ def _outputs(found: CalibrationCheck) -> Markup:
         (f"half of them, {found.images // 2}", found.half_db),
         (others, found.other_db),
     )
-    rows = (tag("tr", tag("th", name, scope="row", class_="name"), number(f"{db:.1f}", db)) for name, db in samples)
+    rows = (tag("tr", tag("th", name, scope="row", class_="name"), number(decibels(db), db)) for name, db in samples)
     headings = ("Ranges by", f"SQNR of the logits on {found.judged} images, dB")
     return table(headings, rows, label=f"Output of {found.stage} by calibration sample")
 
@@ -88,7 +88,7 @@ def _row(row: TensorCoverage) -> Markup:
     return tag(
         "tr",
         tag("th", row.layer, scope="row", class_="name"),
-        number(f"{row.low:.3g} .. {row.high:.3g}", row.high, note=f"step {row.step:.3g}"),
+        number(extent(row.low, row.high), row.high, note=f"step {row.step:.3g}"),
         number(f"{100 * row.outside:.2g}%", row.outside),
         number(f"{row.half_steps:.1f}", row.half_steps),
         number(f"{row.other_steps:.1f}", row.other_steps),

@@ -8,7 +8,7 @@ from toolkit.checks.changed import Answer, Changed, ChangedImage, Tally
 from toolkit.report.confusions import class_name
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import MISSING, show
-from toolkit.report.overview import number, section, table
+from toolkit.report.overview import absent, number, section, table
 from toolkit.report.view import View
 
 TITLE = "Images decided otherwise"
@@ -19,10 +19,10 @@ def changed(view: View) -> Markup:
     """Counts for every file, then the images."""
     found = view.manifest.changed
     if found is None:
-        return section("changed", TITLE, tag("p", f"{MISSING.capitalize()}.", class_="quiet"))
+        return absent("changed", TITLE, f"{MISSING.capitalize()}.")
     if not found.tallies:
         said = f"Left out: {found.left_out}." if found.left_out else "No file has answered on the test images."
-        return section("changed", TITLE, tag("p", said, class_="quiet"))
+        return absent("changed", TITLE, said)
     cards = tag("ul", (_card(view, image) for image in found.images), class_="shots") if found.images else None
     notes = tag("ul", (tag("li", each) for each in _notes(view, found)), class_="notes")
     lead = "Test images on which a file decides otherwise than the original: where accuracy was lost, and won."

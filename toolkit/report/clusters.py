@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from toolkit.report.markup import Markup, tag
 from toolkit.report.numbers import show
-from toolkit.report.overview import capital, number, section, table
+from toolkit.report.overview import absent, capital, number, section, table
 from toolkit.report.view import View
 from toolkit.report.zeros import LATENCY, Row, rows, shortened
 
@@ -34,8 +34,7 @@ def clusters(view: View) -> Markup:
     """A table of all."""
     body = [_row(view, row) for row in rows(view, "clusters")]
     if not body:
-        said = tag("p", "No file is of a model whose weights share values.", class_="quiet")
-        return section("clusters", "Shared weights", said)
+        return absent("clusters", "Shared weights", "No file is of a model whose weights share values.")
     headings = ("File", "Device", "Shared", "Size", "Gzip", "Weights, coded", "By rule", "Latency p50", "Why")
     lead = (
         "How few values weights have, and what that saves. Weights, coded: an estimated bound, each value coded by how "

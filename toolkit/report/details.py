@@ -11,6 +11,7 @@ from toolkit.report import charts, recipe_text
 from toolkit.report.markup import Child, Markup, join, tag
 from toolkit.report.numbers import (
     MISSING,
+    SPACE,
     quantity,
     seconds,
     show,
@@ -19,7 +20,7 @@ from toolkit.report.numbers import (
     show_interval,
     sureness,
 )
-from toolkit.report.overview import number, section, table
+from toolkit.report.overview import absent, number, section, table
 from toolkit.report.view import ORIGINAL, View
 from toolkit.runs import DataRecord, Manifest, StageRecord
 
@@ -41,11 +42,12 @@ def classes(view: View) -> Markup:
     names = view.manifest.classes
     if counts and not any(counts.values()):
         said = "Nothing this model gives is right or wrong by class."
-        return section("classes", "Class by class", tag("p", said, class_="quiet"))
+        return absent("classes", "Class by class", said)
     if not counts or not names:
-        return section("classes", "Class by class", tag("p", f"Accuracy of each class: {MISSING}.", class_="quiet"))
+        return absent("classes", "Class by class", f"Accuracy of each class: {MISSING}.")
     base = counts.get(ORIGINAL)
-    files = [item.name for item in view.manifest.artifacts if item.name in counts]
+    same = {item.name for item in view.references if counts.get(item.name) == base}  # and need no column
+    files = [item.name for item in view.manifest.artifacts if item.name in counts and item.name not in same]
     subjects = files or [name for name in counts if name != ORIGINAL]
     chosen = _most_changed(len(names), [counts[name] for name in subjects], base)
     columns = ([ORIGINAL] if base else []) + subjects
@@ -54,7 +56,7 @@ def classes(view: View) -> Markup:
         tag("button", "Class", type="button"),
         *(tag("span", name, class_="name") for name in columns),
     ]
-    lead = "Correct of total on the test images. Shading and sign: change of that class against the original."
+    lead = "Correct of total on the test images. Shading and sign: its change against the original, in points."
     if len(chosen) < len(names):
         lead += f" Of {len(names)} classes, the {len(chosen)} that changed most; the manifest has all."
     return section(
@@ -85,7 +87,7 @@ def _class_row(name: str, place: int, columns: Sequence[Counts], base: Counts | 
         count = counts[place]
         text = join(show("top1", share), tag("small", f"{count['correct']}/{count['total']}"))
         change = None if counts is base else _change(counts, base, place)
-        words = tag("span", show_change("top1", change), class_="change") if change else None
+        words = tag("span", show_change("top1", change).partition(SPACE)[0], class_="change") if change else None
         cells.append(tag("td", text, words, class_=f"n heat {_heat(change)}".rstrip(), data_value=repr(share)))
     return tag("tr", tag("th", name, scope="row", class_="name"), cells)
 
@@ -116,7 +118,7 @@ def layers(view: View) -> Markup:
     """What ran, in which order, with what settings; what each stage changed, layer by layer."""
     stages = view.manifest.stages
     if not stages:
-        return section("layers", "Layer changes", tag("p", "No stage has run.", class_="quiet"))
+        return absent("layers", "Layer changes", "No stage has run.")
     changing = sum(bool(stage.changes) for stage in stages)
     most = min(MOST_LAYERS, ALL_LAYERS // max(changing, 1))
     made = [_stage(stage, most) for stage in stages if stage.kind != "check"]
@@ -185,7 +187,7 @@ def training(view: View) -> Markup:
     """Curves of every stage that trained: one chart for losses, one for accuracies, ..."""
     trained = [stage for stage in view.manifest.stages if stage.curves]
     if not trained:
-        return section("training", "Training", tag("p", "No stage has trained.", class_="quiet"))
+        return absent("training", "Training", "No stage has trained.")
     figures = [figure for stage in trained for figure in _stage_curves(stage)]
     return section("training", "Training", tag("div", figures, class_="charts small"), lead="Values for each epoch.")
 
@@ -211,6 +213,8 @@ def data(view: View) -> Markup:
     """The splits, what they hold, and every warning of the run."""
     warnings = view.manifest.warnings
     noted = tag("ul", (tag("li", text) for text in warnings), class_="warnings", id="warnings") if warnings else None
+    if not view.manifest.data and not warnings:
+        return absent("data", "Data", "No split was read.")
     if not view.manifest.data:
         return section("data", "Data", noted, tag("p", "No split was read.", class_="quiet"))
     rows = [_split(record) for record in view.manifest.data]
@@ -238,15 +242,17 @@ def provenance(view: View) -> Markup:
     """Every number and where it came from."""
     found = view.manifest.measurements
     if not found:
-        return section("provenance", "Where each number came from", tag("p", "Nothing was measured.", class_="quiet"))
+        return absent("provenance", "Where each number came from", "Nothing was measured.")
     names = ("Subject", "Quantity", "Number", "Interval", "Source", "Device", "How")
     headings = [tag("button", name, type="button") for name in names]
     more = len(found) - MOST_NUMBERS
     part = f"The first {MOST_NUMBERS:,} of {len(found):,} numbers; the manifest has all"
-    which = part if more > 0 else f"All {len(found)} numbers"
-    lead = f"{which}. Only what is measured on a device may pass a latency gate."
+    which = part if more > 0 else f"All {len(found):,} numbers"
+    lead = "Every number with its interval, source, device and settings. "
+    lead += "Only what is measured on a device may pass a latency gate."
     inner = table(headings, map(_origin, found[:MOST_NUMBERS]), label="Every number", class_="origin")
-    return section("provenance", "Where each number came from", inner, lead=lead)
+    folded = tag("details", tag("summary", which), inner)
+    return section("provenance", "Where each number came from", folded, lead=lead)
 
 
 def _origin(item: Measurement) -> Markup:
@@ -272,9 +278,11 @@ def _origin(item: Measurement) -> Markup:
 def recipe(view: View) -> Markup:
     """The recipe with every default and override filled in."""
     text = recipe_text.toml(view.manifest.recipe)
+    if not text:
+        return absent("recipe", "Recipe", "Not recorded.")
     body = tag("div", tag("pre", tag("code", text)), class_="scroll", tabindex="0", role="group", aria_label="Recipe")
-    lead = "As resolved: defaults and overrides filled in."
-    return section("recipe", "Recipe", body if text else tag("p", "Not recorded.", class_="quiet"), lead=lead)
+    summary = tag("summary", "As resolved: defaults and overrides filled in")
+    return section("recipe", "Recipe", tag("details", summary, body))
 
 
 def host(view: View) -> Markup:
@@ -292,6 +300,8 @@ def host(view: View) -> Markup:
         for item in manifest.artifacts
     ]
     files = table(("File", "Path", "Scheme", "Bytes", "SHA-256"), rows, label="Files") if rows else None
+    if not (manifest.host or manifest.versions or files):
+        return absent("host", "Host and versions", "Not recorded.")
     return section("host", "Host and versions", _pairs(manifest.host), _pairs(manifest.versions), files)
 
 

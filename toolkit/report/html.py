@@ -29,22 +29,22 @@ from toolkit.report.style import SCRIPT, STYLE
 from toolkit.report.view import View
 from toolkit.runs import Manifest
 
-SECTIONS = (
+SECTIONS = (  # first the outcome and what was won, then what was lost and where, then speed, then the record
     ("verdicts", "Verdicts", overview.verdicts),
     ("wins", "Gains", overview.wins),
-    ("waterfall", "Stages", overview.waterfall),
     ("tradeoffs", "Charts", tradeoffs.tradeoffs),
+    ("waterfall", "Stages", overview.waterfall),
+    ("metrics", "Metrics", answers.answers),
+    ("classes", "Classes", details.classes),
+    ("changed", "Images", changed.changed),
+    ("matrix", "Equivalence", matrix.matrix),
+    ("diagnosis", "Diagnosis", inside.diagnosis),
+    ("repairs", "Repair", inside.repairs),
+    ("inputs", "Inputs", calibration.inputs),
+    ("calibration", "Calibration", calibration.calibration),
     ("speed", "Speed", speed.speed),
     ("zeros", "Zeros", zeros.zeros),
     ("clusters", "Shared weights", clusters.clusters),
-    ("metrics", "Metrics", answers.answers),
-    ("classes", "Classes", details.classes),
-    ("matrix", "Equivalence", matrix.matrix),
-    ("changed", "Images", changed.changed),
-    ("diagnosis", "Diagnosis", inside.diagnosis),
-    ("calibration", "Calibration", calibration.calibration),
-    ("inputs", "Inputs", calibration.inputs),
-    ("repairs", "Repair", inside.repairs),
     ("layers", "Layers", details.layers),
     ("training", "Training", details.training),
     ("data", "Data", details.data),
@@ -58,8 +58,20 @@ SECTIONS = (
 def render(manifest: Manifest, images: Mapping[str, bytes] | None = None) -> str:
     """The whole page. The same manifest gives the same text. images: thumbnails by their path; None leaves them out."""
     view = View(manifest, images)
-    parts = [(key, short, build(view)) for key, short, build in SECTIONS]
+    built = [(key, short, build(view)) for key, short, build in SECTIONS]
+    parts = [part for part in built if not isinstance(part[2], overview.Absent)]
+    missing = [(key, part) for key, _, part in built if isinstance(part, overview.Absent)]
+    if missing:
+        parts.append(("absent", "Not in this run", _absent(missing)))
     return page(f"{manifest.name}: {outcome_word(view)}", _header(view), parts, _footer(manifest))
+
+
+def _absent(missing: Sequence[tuple[str, overview.Absent]]) -> Markup:
+    """What has nothing to show, and why, in one list."""
+    pairs = [
+        tag("div", tag("dt", part.heading), tag("dd", part.reason, class_="quiet"), id=key) for key, part in missing
+    ]
+    return overview.section("absent", "Not in this run", tag("dl", pairs, class_="absent"))
 
 
 def page(title: str, header: Markup, parts: Sequence[tuple[str, str, Markup]], footer: Markup) -> str:
@@ -88,7 +100,7 @@ def _head(title: str) -> Markup:
 def _header(view: View) -> Markup:
     manifest = view.manifest
     facts = [
-        ("Started", manifest.started),
+        ("Started", manifest.started.replace("T", " ", 1).replace("+00:00", " UTC")),
         ("Took", seconds(manifest.seconds) if manifest.seconds else "not recorded"),
         ("Seed", str(manifest.seed)),
         (

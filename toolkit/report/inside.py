@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolkit.checks.diagnosis import Diagnosis
-from toolkit.checks.layers import LayerError
+from toolkit.checks.layers import DECIBELS, LayerError
 from toolkit.report.charts import Scale
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.numbers import MISSING, seconds, show
-from toolkit.report.overview import badge, capital, number, section, table
+from toolkit.report.numbers import MISSING, decibels, extent, seconds, show
+from toolkit.report.overview import absent, badge, capital, number, section, table
 from toolkit.report.view import View
 from toolkit.report.zeros import shortened
 from toolkit.runs import RepairRecord, RepairTrial
 
 BARS = 24  # layers of the picture: the worst
 ROWS = 200  # layers of the table
-WIDTH, LEFT, RIGHT, STEP = 440.0, 150.0, 44.0, 16.0
+WIDTH, LEFT, RIGHT, STEP = 440.0, 150.0, 56.0, 16.0
 LONGEST = 22  # characters of a layer's name in the picture; its title has all
 UNSETTLED = ("FAIL", "INCONCLUSIVE")
 MOST_DB = 60.0  # where bars end: better than any 8-bit tensor
@@ -44,8 +44,8 @@ def diagnosis(view: View) -> Markup:
             "No quantized file failed a gate on its answers, no file differs from its model by more than its scheme "
             "explains, and the recipe has no [diagnosis]."
         )
-        return section("diagnosis", "Inside the files", tag("p", said, class_="quiet"))
-    lead = "Own error: of a layer fed with the file's own inputs, against the float layer. Larger is better."
+        return absent("diagnosis", "Inside the files", said)
+    lead = "Own error: signal to error of a layer fed with the file's own inputs; larger is better."
     return section("diagnosis", "Inside the files", (_one(each) for each in found), lead=lead)
 
 
@@ -54,7 +54,7 @@ def repairs(view: View) -> Markup:
     found = view.manifest.repairs.values()
     if not found:
         said = "The recipe has no [repair], or nothing to repair."
-        return section("repairs", "Repair", tag("p", said, class_="quiet"))
+        return absent("repairs", "Repair", said)
     lead = "Judged on the selection split, in the runtime of the files; the verdict above is the test split's."
     return section("repairs", "Repair", map(_ladder, found), lead=lead)
 
@@ -64,7 +64,7 @@ def _ladder(found: RepairRecord) -> Markup:
     rows = [_trial(trial, chosen=place == found.chosen) for place, trial in enumerate(found.trials)]
     chosen = found.trials[found.chosen]
     told = tag("p", tag("b", found.variant), f": {len(found.trials) - 1} tried; what stays: {chosen.change}.")
-    return join(told, table(headings, rows, label=f"Repair of {found.variant}"))
+    return join(told, table(headings, rows, label=f"Repair of {found.variant}", class_="rungs"))
 
 
 def _trial(trial: RepairTrial, *, chosen: bool) -> Markup:
@@ -75,14 +75,14 @@ def _trial(trial: RepairTrial, *, chosen: bool) -> Markup:
         f"{trial.sqnr_db:.1f}" if trial.sqnr_db is not None else MISSING,
         show("size_bytes", trial.size_bytes),
         show("latency_p50_ms", trial.latency_ms),
-        seconds(trial.seconds) if trial.use else MISSING,
+        seconds(trial.seconds),
     )
     return tag(
         "tr",
         tag("th", name, tag("small", trial.rung), scope="row", class_="name"),
         tag("td", badge(trial.outcome)),
-        map(number, numbers),
-        tag("td", trial.reason),
+        map(number, numbers) if trial.use else (tag("td", "–", class_="n quiet") for _ in numbers),
+        tag("td", trial.reason, class_="why"),
     )
 
 
@@ -106,9 +106,13 @@ def _one(found: Diagnosis) -> Markup:
         tag("p", told),
         tag("p", diverging) if found.scheme and diverging else None,
         tag("div", picture, class_="charts"),
-        table(headings, rows, label=f"Layers of {found.artifact}"),
-        tag("p", f"{more} more in the manifest.", class_="quiet") if more > 0 else None,
         tag("p", _simulated(found), class_="quiet"),
+        tag(
+            "details",
+            tag("summary", f"Layers of {found.artifact}"),
+            table(headings, rows, label=f"Layers of {found.artifact}"),
+            tag("p", f"{more} more in the manifest.", class_="quiet") if more > 0 else None,
+        ),
     )
 
 
@@ -127,13 +131,17 @@ def _row(row: LayerError, gains: dict[str, float]) -> Markup:
     return tag(
         "tr",
         tag("th", row.layer, tag("small", fused), scope="row", class_="name"),
-        number(f"{row.alone_db:.1f}", row.alone_db),
-        number(f"{row.sqnr_db:.1f}", row.sqnr_db),
+        number(_level(row.alone_db), row.alone_db),
+        number(_level(row.sqnr_db), row.sqnr_db),
         number(beyond, row.saturated),
-        number(f"{row.low:.3g} .. {row.high:.3g}", row.high),
-        number(f"{row.scale:.3g}" if row.scale else MISSING, row.scale),
-        number(MISSING if gain is None else f"{gain:.1f}", gain),
+        number(extent(row.low, row.high), row.high),
+        number(f"{row.scale:.3g}" if row.scale else "float", row.scale),
+        number(MISSING if gain is None else decibels(gain), gain),
     )
+
+
+def _level(db: float) -> str:
+    return "no error" if db >= DECIBELS else decibels(db)
 
 
 def _bars(found: Diagnosis) -> Markup:
@@ -141,7 +149,9 @@ def _bars(found: Diagnosis) -> Markup:
     rows = found.errors[:BARS]
     scale = Scale(min(0.0, *(max(row.alone_db, -20.0) for row in rows)), MOST_DB, LEFT, WIDTH - RIGHT)
     height = STEP * len(rows) + 8
-    drawn = [_bar(row, place, scale, culprit=found.culprit in row.layers) for place, row in enumerate(rows)]
+    drawn = [
+        _bar(row, place, scale, culprit=found.faulty and found.culprit in row.layers) for place, row in enumerate(rows)
+    ]
     zero = tag("line", x1=scale(0.0), x2=scale(0.0), y1=2.0, y2=height - 4, class_="axis")
     summary = f"Own error by layer of {found.artifact}, worst first: " + _spoken(rows)
     return tag("svg", drawn, zero, viewbox=f"0 0 {WIDTH:g} {height:g}", class_="chart", role="img", aria_label=summary)
@@ -161,5 +171,5 @@ def _bar(row: LayerError, place: int, scale: Scale, *, culprit: bool) -> Markup:
         tag("title", f"{row.layer}: {row.alone_db:.1f} dB"),
         tag("text", short, x=LEFT - 8, y=y + 9, class_="tick end"),
         tag("rect", x=min(zero, end), y=y, width=width, height=STEP - 5, class_=f"cell {kind}"),
-        tag("text", f"{row.alone_db:.1f}", x=max(zero, end) + 5, y=y + 9, class_="tick"),
+        tag("text", _level(row.alone_db), x=max(zero, end) + 5, y=y + 9, class_="tick"),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toolkit.checks.equivalence import Equivalence, Pair, Subject
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.numbers import MISSING, SPACE
-from toolkit.report.overview import number, section, table
+from toolkit.report.numbers import MISSING, SPACE, show
+from toolkit.report.overview import absent, number, section, table
 from toolkit.report.view import View
 from toolkit.report.zeros import shortened
 
@@ -24,7 +24,7 @@ def matrix(view: View) -> Markup:
     title = "Equivalence"
     if found is None:
         said = "No two models of this run answered on the same images, or their answers are gone."
-        return section("matrix", title, tag("p", said, class_="quiet"))
+        return absent("matrix", title, said)
     deciding = any(pair.agree is not None for pair in found.pairs)
     above = "Above the diagonal: images decided alike. " if deciding else ""
     of = "" if found.numbers == found.images else f", over the first {found.numbers}"
@@ -81,7 +81,7 @@ def _agreement(pair: Pair, images: int) -> Markup:
 def _difference(pair: Pair) -> Markup:
     if pair.sqnr_db is None or pair.max_abs is None:
         return _cell(MISSING, "no usable answer", "down3", pair)
-    text = "equal" if pair.max_abs == 0 else f"{pair.sqnr_db:.1f}{SPACE}dB"
+    text = "equal" if pair.max_abs == 0 else show("sqnr_db", pair.sqnr_db)
     return _cell(text, f"max{SPACE}{pair.max_abs:.2g}", _shade(pair.sqnr_db, DECIBELS), pair)
 
 

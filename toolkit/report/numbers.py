@@ -187,6 +187,16 @@ def significant(value: float, digits: int = 3) -> str:
     return _minus(f"{value:,.{max(0, digits - 1 - exponent)}f}")
 
 
+def extent(low: float, high: float) -> str:
+    """A range of values of a tensor: "−1.5 to 6"."""
+    return f"{_minus(f'{low:.3g}')} to {_minus(f'{high:.3g}')}"
+
+
+def decibels(value: float) -> str:
+    """Without its unit, which a table's head has: "−3.0"."""
+    return _minus(f"{round(value, 1) + 0.0:.1f}")
+
+
 def seconds(value: float) -> str:
     """A duration: "0.84 s", "42 s", "3 min 05 s", "2 h 10 min"."""
     if not math.isfinite(value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from toolkit.core import Measurement, Verdict
 from toolkit.report import charts
@@ -37,6 +37,21 @@ def section(key: str, title: str, *children: Child, lead: Child = None) -> Marku
     heading = tag("h2", title, id=f"{key}-title")
     body = tag("div", tag("p", lead, class_="lead") if lead else None, *children, class_="body")
     return tag("section", heading, body, id=key, aria_labelledby=f"{key}-title")
+
+
+class Absent(Markup):
+    """A section that has nothing to show: `reason` says why, under `heading`."""
+
+    heading: str
+    reason: Markup
+
+
+def absent(key: str, title: str, *reason: Child) -> Absent:
+    """A section with nothing but the reason why; a page may gather them (html.py)."""
+    said = join(*reason)
+    made = Absent(section(key, title, tag("p", said, class_="quiet")))
+    made.heading, made.reason = title, said
+    return made
 
 
 def table(headings: Iterable[Child], rows: Iterable[Markup], *, label: str, class_: str = "") -> Markup:
@@ -80,7 +95,68 @@ def verdicts(view: View) -> Markup:
         tag("p", outcome_sentence(view)),
         class_=f"banner {kind}",
     )
-    return section("verdicts", "Verdicts", banner, _gates(view))
+    return section("verdicts", "Verdicts", banner, _board(view), _unsettled(view), _gates(view))
+
+
+def _board(view: View) -> Markup | None:
+    """Device x artifact x gate: a row for each file on each device, a column for each gate; the worst first."""
+    found = view.manifest.verdicts
+    if not found:
+        return None
+    gates = list(dict.fromkeys(item.gate for item in found))
+    judged = list(dict.fromkeys(item.artifact for item in found))
+    pairs = [(name, device) for name in judged for device in _judged_on(found, name)]
+    pairs.sort(key=lambda pair: WORST_FIRST.index(view.outcome(*pair) or "PASS"))
+    rows = []
+    for name, device in pairs:
+        cells = (_cell(found, name, device, gate) for gate in gates)
+        verdict = tag("td", badge(view.outcome(name, device) or "NO GATE"))
+        where = tag("td", device or "any", class_="n" if device else "n quiet")
+        rows.append(tag("tr", tag("th", name, scope="row", class_="name"), where, verdict, cells))
+    headings = ("Artifact", "Device", "Verdict", *(_gate_heading(found, gate) for gate in gates))
+    return table(headings, rows, label="Verdicts by artifact, device and gate", class_="board")
+
+
+def _judged_on(found: Sequence[Verdict], artifact: str) -> list[str]:
+    """Devices with a gate of their own; a gate that needs none stands in each of their rows."""
+    devices = dict.fromkeys(item.device for item in found if item.artifact == artifact)
+    return [device for device in devices if device] or [""]
+
+
+def _gate_heading(found: Sequence[Verdict], gate: str) -> Markup:
+    """The gate's name, and its limit where all share it."""
+    limits = {item.limit for item in found if item.gate == gate}
+    limit = tag("small", show_limit(gate, limits.pop())) if len(limits) == 1 else None
+    return join(capital(quantity(gate).label), limit)
+
+
+def _cell(found: Sequence[Verdict], artifact: str, device: str, gate: str) -> Markup:
+    """One gate: its sign and value; its limit too where not all share it."""
+    own = [x for x in found if (x.artifact, x.gate) == (artifact, gate) and x.device in (device, "")]
+    if not own:
+        return tag("td", "–", class_="n quiet")
+    verdict = own[0]
+    sign = tag("span", SYMBOLS[verdict.outcome], aria_hidden="true", class_=f"sign {verdict.outcome.lower()}")
+    same = len({item.limit for item in found if item.gate == gate}) == 1
+    limit = None if same else tag("small", show_limit(gate, verdict.limit))
+    said = tag("span", f"{verdict.outcome}: ", class_="spoken")
+    return tag("td", sign, said, show(gate, verdict.value), limit, class_="n")
+
+
+def _unsettled(view: View) -> Markup | None:
+    """Why each gate that did not pass did not."""
+    found = [item for item in view.manifest.verdicts if item.outcome != "PASS"]
+    found.sort(key=lambda item: WORST_FIRST.index(item.outcome))
+    items = [
+        tag(
+            "li",
+            badge(item.outcome),
+            tag("b", f" {item.artifact}{f' on {item.device}' if item.device else ''}"),
+            f", {quantity(item.gate).label}: {item.reason.rstrip('.')}.",
+        )
+        for item in found
+    ]
+    return tag("ul", items, class_="whys") if items else None
 
 
 def _gates(view: View) -> Markup | None:
@@ -97,7 +173,8 @@ def _gates(view: View) -> Markup | None:
         for place, verdict in enumerate(found)
     ]
     headings = ("Artifact", "Gate", "Verdict", "Value and interval", "Limit", "Device", "Why")
-    return table(headings, rows, label="Verdicts", class_="gates")
+    summary = tag("summary", "Every gate with its interval and reason")
+    return tag("details", summary, table(headings, rows, label="Every gate", class_="gates"))
 
 
 def _gate(verdict: Verdict, rows: int) -> Markup:
@@ -126,7 +203,7 @@ def wins(view: View) -> Markup:
     """Figures of the artifact to speak of, then all of them beside the original."""
     artifact = view.headline()
     if artifact is None:
-        return section("wins", "Against the original", tag("p", "No artifact was delivered.", class_="quiet"))
+        return absent("wins", "Against the original", "No artifact was delivered.")
     return section("wins", "Against the original", _figures(view, artifact), _beside(view), lead=win_sentence(view))
 
 
@@ -229,7 +306,7 @@ def waterfall(view: View) -> Markup:
     """Each stage's own share, measured on its output."""
     steps = view.steps()
     if not steps:
-        return section("waterfall", "Stage by stage", tag("p", "No stage has run.", class_="quiet"))
+        return absent("waterfall", "Stage by stage", "No stage has run.")
     scales = {name: _bar_scale(name, steps) for name in view.waterfall}
     headings = [Markup("Stage"), *(_heading(view, name, scales[name]) for name in view.waterfall)]
     body: list[Markup] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toolkit.checks.speed import CLEAN, Finding, Speed, SpeedLayer, strongest
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.overview import capital, number, section, table
+from toolkit.report.overview import absent, capital, number, section, table
 from toolkit.report.view import View
 
 MOST = 3  # lines on a terminal
@@ -16,7 +16,7 @@ SHOWN_BY = {
     "estimated": "estimated",
     "rule": "by rule",
 }
-TITLE = "Why it is no faster"
+TITLE = "What limits the speed"
 
 
 def lines(view: View) -> list[str]:
@@ -39,19 +39,21 @@ def speed(view: View) -> Markup:
     found = _of(view)
     if not found:
         said = "Nothing was looked for: the run timed no file, or was made before this was."
-        return section("speed", TITLE, tag("p", said, class_="quiet"))
-    telling = [each for each in found if each.findings]
+        return absent("speed", TITLE, said)
+    rows = [row for each in found if each.findings for row in _rows(each)]
+    headings = ("What takes time", "Share", "What to do", "Shown by", "Layers")
+    findings = table(headings, rows, label="What takes time, by file", class_="speeds") if rows else None
     clean = [f"{each.artifact} on {each.device}" for each in found if not each.findings]
     quiet = tag("p", f"{capital(CLEAN)} in {', '.join(clean)}.", class_="quiet") if clean else None
     lead = "What takes time, the strongest first, and what shows it; shares are of one inference."
-    return section("speed", TITLE, map(_one, telling), quiet, *(_layers(each) for each in found), lead=lead)
+    return section("speed", TITLE, findings, quiet, *(_layers(each) for each in found), lead=lead)
 
 
-def _one(found: Speed) -> Markup:
-    told = tag("p", tag("b", found.artifact), f" on {found.device} ({_ran(found)}):")
-    rows = [_finding(each) for each in found.findings]
-    label = f"Findings on the speed of {found.artifact} on {found.device}"
-    return join(told, table(("What takes time", "Share", "What to do", "Shown by", "Layers"), rows, label=label))
+def _rows(found: Speed) -> list[Markup]:
+    """The file, then what was found in it."""
+    told = join(tag("b", found.artifact), f" on {found.device} ({_ran(found)})")
+    head = tag("tr", tag("th", told, colspan="5", scope="rowgroup"), class_="group")
+    return [head, *map(_finding, found.findings)]
 
 
 def _ran(found: Speed) -> str:
@@ -67,11 +69,11 @@ def _finding(found: Finding) -> Markup:
     names = ", ".join(found.layers) + (f" and {more} more" if more > 0 else "")
     return tag(
         "tr",
-        tag("th", capital(found.text), scope="row", class_="why"),
+        tag("th", capital(found.text), scope="row"),
         number(text, share, note=note),
-        tag("td", capital(found.advice), class_="why"),
+        tag("td", capital(found.advice)),
         tag("td", SHOWN_BY[found.shown_by], tag("small", found.evidence)),
-        tag("td", names or "-", class_="why"),
+        tag("td", names or "–", class_="layers"),
     )
 
 

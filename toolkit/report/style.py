@@ -41,13 +41,17 @@ dt{color:var(--soft);font-size:12.5px}
 header dd{font-size:14px;font-variant-numeric:tabular-nums}
 nav{display:flex;flex-wrap:wrap;gap:4px 20px;padding:10px 0;border-top:1px solid var(--ink);font-size:13.5px}
 nav a{color:var(--soft);text-decoration:none}
+nav button{all:unset;cursor:pointer;color:var(--data)}nav button:hover{text-decoration:underline}
+nav button:focus-visible{outline:2px solid var(--data);outline-offset:2px}
 nav a:hover{color:var(--ink);text-decoration:underline}
 section{display:grid;grid-template-columns:168px minmax(0,1fr);gap:12px 36px;padding:28px 0 36px;
 border-top:1px solid var(--line)}
 h2{font-size:16px;line-height:1.35;font-weight:600}
 section:has(.body>p.quiet:only-child){padding:14px 0 16px}
 .body{min-width:0}
-.body>*+*{margin-top:20px}
+.body>*+*{margin-top:20px}.body>details+details{margin-top:0}
+dl.absent{display:grid;gap:10px}dl.absent div{display:grid;grid-template-columns:200px minmax(0,1fr);gap:0 20px}
+dl.absent dt{font-size:14px}
 .lead{max-width:78ch;color:var(--soft)}
 #wins .lead{color:var(--ink);font-size:17px;line-height:1.45}
 .quiet,small,.note{color:var(--soft)}
@@ -82,6 +86,9 @@ tbody th{font-weight:500}
 td.n{white-space:nowrap}
 .name{white-space:nowrap}
 .why{min-width:170px}
+.whys{padding:0;list-style:none}.whys li+li{margin-top:8px}
+.board td>.sign{margin-right:6px;font-weight:700}.sign.pass{color:var(--pass)}.sign.fail{color:var(--fail)}
+.sign.inconclusive{color:var(--unsure)}
 .gates td,.gates th{padding-right:14px}.gates tr:not(.first) td{border-color:var(--hair)}
 .gates .first>*{border-top:1px solid var(--line)}
 .classes thead th+th{padding-left:13px}.how{min-width:280px;font-size:13px;color:var(--soft)}
@@ -89,7 +96,7 @@ th button{all:unset;cursor:pointer;border-bottom:1px dotted var(--soft)}
 th button:focus-visible{outline:2px solid var(--data);outline-offset:2px}
 th[aria-sort=ascending] button::after{content:" ↑"}th[aria-sort=descending] button::after{content:" ↓"}
 tbody th{position:sticky;left:0;background:var(--paper)}
-.origin td:not(.how,:nth-child(2)){white-space:nowrap}
+.origin td:not(.how,:nth-child(2),:nth-child(4)){white-space:nowrap}.origin td:nth-child(4){min-width:150px}
 .source{white-space:nowrap}.source.emulated,.source.estimated,.source.quoted{color:var(--unsure);font-weight:600}
 
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:20px 28px}
@@ -99,7 +106,11 @@ tbody th{position:sticky;left:0;background:var(--paper)}
 .figures .note{font-size:13px;font-weight:400;letter-spacing:0}
 
 .falls th,.falls td{padding-right:18px}
-.falls .group th{padding-top:16px;color:var(--soft);font-family:var(--sans);font-size:12.5px;font-weight:500;
+.rungs th,.rungs td{padding-right:13px}.rungs .name,.rungs .n{white-space:normal}
+.speeds td,.speeds th{min-width:120px}.speeds .n{min-width:0}.speeds .layers{overflow-wrap:anywhere}
+.speeds b{font-weight:600;color:var(--ink)}
+.falls .group th,.speeds .group th{padding-top:16px;color:var(--soft);
+font-family:var(--sans);font-size:12.5px;font-weight:500;
 border-color:var(--line)}
 .fallen{min-width:158px}
 .fallen .line{display:flex;justify-content:space-between;gap:10px;width:150px;white-space:nowrap}
@@ -159,7 +170,8 @@ break-inside:avoid}
 .shots small{overflow-wrap:anywhere}
 .caption{font-size:14px;font-weight:500}
 .caption+.scroll{margin-top:6px}
-.metrics td small{white-space:nowrap}
+.metrics td small{white-space:nowrap}.metrics th,.metrics td{padding-right:14px}
+.metrics thead th{white-space:normal;min-width:64px}
 .matrices{grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
 .frame{fill:none;stroke:var(--line)}
 .cell.right{fill:var(--data)}.cell.wrong,.cell.worse{fill:var(--worse)}.cell.better{fill:var(--better)}
@@ -171,7 +183,9 @@ stroke-linejoin:round}
 .heat{padding-left:10px;border-left:3px solid var(--paper)}
 .heat small,.heat .change{display:inline;margin-left:8px;font-size:12.5px}
 .heat small,.heat .change{color:var(--ink)}
-.equal th,.equal td{padding-right:12px}.equal thead th+th,.equal td.quiet{padding-left:13px}
+.equal th,.equal td{padding-right:8px}.equal td{font-size:13px}.equal .heat{padding-left:7px}
+.equal thead th+th,.equal td.quiet{padding-left:10px}.equal .heat small{font-size:11.5px}
+.equal tbody th{white-space:normal;min-width:120px;max-width:150px;overflow-wrap:anywhere}
 .equal .heat small{display:block;margin-left:0}
 .down1{background:var(--down1)}.down2{background:var(--down2)}.down3{background:var(--down3)}
 .up1{background:var(--up1)}.up2{background:var(--up2)}.up3{background:var(--up3)}
@@ -198,20 +212,22 @@ footer{padding-top:16px;border-top:1px solid var(--ink);color:var(--soft);font-s
 @media (max-width:820px){body{padding:0 16px 40px}header{padding-top:24px}h1{font-size:25px}
 section{grid-template-columns:minmax(0,1fr);padding:22px 0 28px}h2{font-size:18px}
 .banner{grid-template-columns:1fr;padding:14px 16px}
-.equal tbody th{min-width:120px;white-space:normal;overflow-wrap:anywhere}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:18px 16px}
 .figures dd{font-size:19px}#wins .lead{font-size:16px}}
-@media screen and (max-width:820px){.why{min-width:300px}}
+@media screen and (max-width:820px){.why,.speeds td:nth-child(3){min-width:220px}.speeds tbody th{position:static}}
 @media print{:root{color-scheme:light;--paper:#fff;--raised:#fff;--ink:#000;--soft:#444;--line:#bbb;--hair:#ddd}
 @page{margin:14mm}
 body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
 h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
-th,td,td .name,th .name{padding-right:8px;white-space:normal!important;overflow-wrap:anywhere}.why,.how{min-width:0}
+th,td,td .name,th .name,td small{padding-right:8px;white-space:normal!important;overflow-wrap:break-word}
+td code,th.name,.layers{overflow-wrap:anywhere}th.name{min-width:76px}
+.why,.how,.metrics thead th,.speeds td,.speeds th{min-width:0}
 .fallen{min-width:112px}.fall,.fallen .line{width:108px}.fallen .line{white-space:normal;flex-wrap:wrap;gap:0 6px}
 .charts{grid-template-columns:1fr 1fr}.charts.small,.matrices{grid-template-columns:1fr 1fr 1fr}.tip{display:none}
-details::details-content{content-visibility:visible;block-size:auto}pre{white-space:pre-wrap;width:auto}
+.speeds .layers{min-width:96px}.equal td,.equal .heat{font-size:7pt;padding:4px 3px}
+.equal .heat small{font-size:6pt!important;white-space:nowrap!important}pre{white-space:pre-wrap;width:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
@@ -249,5 +265,9 @@ document.addEventListener('focusout', hush);
 document.addEventListener('keydown', event => { if (event.key === 'Escape') hush(); });
 document.addEventListener('pointerdown', event => { if (!event.target.closest('svg.chart g, .tip')) hush(); });
 for (const each of document.querySelectorAll('figure')) each.addEventListener('pointerleave', hush);
-addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(part => { part.open = true; }));
+const folded = document.querySelectorAll('details'), all = document.createElement('button');
+all.type = 'button'; all.textContent = 'Unfold all';
+all.addEventListener('click', () => { const open = ![...folded].every(part => part.open);
+  for (const part of folded) part.open = open; all.textContent = open ? 'Fold all' : 'Unfold all'; });
+if (folded.length) document.querySelector('nav').append(all);
 """

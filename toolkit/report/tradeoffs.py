@@ -11,7 +11,7 @@ from toolkit.core import Measurement
 from toolkit.report import charts
 from toolkit.report.markup import Markup, tag
 from toolkit.report.numbers import MISSING, SPACE, quantity, show
-from toolkit.report.overview import capital, section
+from toolkit.report.overview import absent, capital, section
 from toolkit.report.sentences import share_text
 from toolkit.report.view import ORIGINAL, View
 
@@ -35,7 +35,7 @@ def tradeoffs(view: View) -> Markup:
     figures += [_chart(view, ENERGY, device) for device in _metered(view)]
     unknown = None if _metered(view) else _unmetered()
     if not any("<svg" in figure for figure in figures):
-        return section("tradeoffs", f"{label} against cost", figures, unknown)
+        return absent("tradeoffs", f"{label} against cost", f"No file has two such numbers: {MISSING}.")
     drawn = tag("div", figures, class_="charts")
     return section("tradeoffs", f"{label} against cost", key([view]), drawn, unknown, lead=_lead(view))
 

@@ -210,7 +210,7 @@ class View:
         """The waterfall: trunk first, then each variant's passes and files; each change against its own parent."""
         steps = [self._stage_step(stage) for stage in self.manifest.stages if stage.kind in ("source", "pass")]
         steps += [self._file_step(artifact) for artifact in self.manifest.artifacts]
-        groups = list(dict.fromkeys(step.group for step in steps))
+        groups = list(dict.fromkeys((*(item.variant for item in self.manifest.artifacts), *(x.group for x in steps))))
         order = {
             group: place for place, group in enumerate(sorted(groups, key=lambda name: (name != "", name != ORIGINAL)))
         }
@@ -221,8 +221,15 @@ class View:
         shares = {
             name: self._share(stage.name, stage.parent, name, device=self.first_device(name)) for name in self.waterfall
         }
-        group = stage.name.rpartition("/")[0]
+        group = self._variant_of(stage.name)
         return Step(stage.name, title, group, stage.parent, delivered=False, same_graph=stage.same_graph, shares=shares)
+
+    def _variant_of(self, stage: str) -> str:
+        """The variant a stage belongs to: `phone` of `phone.03-quantize`; "" for the trunk."""
+        names = {item.variant for item in self.manifest.artifacts}
+        given = self.manifest.recipe.get("variants") or ()
+        names |= {str(item["name"]) for item in given if isinstance(item, Mapping) and "name" in item}
+        return max((name for name in names if name and stage.startswith(f"{name}.")), key=len, default="")
 
     def _file_step(self, artifact: ArtifactRecord) -> Step:
         shares = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from toolkit.core import Measurement
 from toolkit.report.markup import Markup, tag
 from toolkit.report.numbers import show
-from toolkit.report.overview import capital, number, section, table
+from toolkit.report.overview import absent, capital, number, section, table
 from toolkit.report.sentences import SAME, gain_text
 from toolkit.report.view import Gain, View
 from toolkit.runs import ArtifactRecord
@@ -77,8 +77,7 @@ def zeros(view: View) -> Markup:
     """A table of all."""
     body = [_row(view, row) for row in rows(view)]
     if not body:
-        said = tag("p", "No file has many zeros in its weights.", class_="quiet")
-        return section("zeros", "Zeros in the weights", said)
+        return absent("zeros", "Zeros in the weights", "No file has many zeros in its weights.")
     headings = ("File", "Device", "Zeros", "Size", "Gzip", "By rule", "Latency p50", "Why")
     lead = "Whether the device's runtime makes use of them: by the rule of its source, and by the clock."
     return section("zeros", "Zeros in the weights", table(headings, body, label="Zeros in the weights"), lead=lead)
