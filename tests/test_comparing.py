@@ -247,6 +247,14 @@ def test_run_that_has_not_ended_is_told_and_never_counts_as_no_worse(tmp_path: P
     assert said in refused.output and "edgekit run --resume" in refused.output
 
 
+@pytest.mark.parametrize("words", [("--tolerance", "nan"), ("--bench", "--seconds", "nan")])
+def test_what_is_no_number_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """More than nan of a size is never: with such a tolerance nothing would be worse."""
+    result = invoke(*pair(tmp_path, size=80 * 1024), "--fail-on", "worse", *words)
+    assert result.exit_code == 2
+    assert "give a number, got nan" in result.output
+
+
 def test_tolerance_is_the_users(tmp_path: Path) -> None:
     before, after = pair(tmp_path, size=44 * 1024)
     assert invoke(before, after, "--fail-on", "worse", "--tolerance", 0.2).exit_code == 0

@@ -5,7 +5,6 @@ Nothing heavy is imported at the top: `--help` needs click alone.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from toolkit.cli_options import (
     complete_names,
     data_option,
     device_option,
+    finite,
     json_option,
     model_option,
     print_result,
@@ -217,12 +217,6 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     return found
 
 
-def _finite(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and math.isnan(value):  # no range of click's keeps it out
-        raise click.BadParameter("give a number, got nan")
-    return value
-
-
 @cli.command(short_help="Measure the latency of files.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Device profile.")
@@ -232,7 +226,7 @@ def _finite(ctx: click.Context, parameter: click.Parameter, value: float | None)
 @click.option(
     "--sustained",
     type=click.FloatRange(0.05, 600),
-    callback=_finite,
+    callback=finite,
     metavar="MINUTES",
     help="Run each file for so long.",
 )
@@ -273,7 +267,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 600),
-    callback=_finite,
+    callback=finite,
     default=3.0,
     show_default=True,
     help="Of each timed run; 0 builds alone.",
@@ -281,7 +275,7 @@ def bench(artifacts: tuple[Path, ...], device: str, as_json: bool, **settings: A
 @click.option(
     "--power-seconds",
     type=click.FloatRange(0, 3600),
-    callback=_finite,
+    callback=finite,
     default=15.0,
     show_default=True,
     help="Of sampled power; 0 for none.",

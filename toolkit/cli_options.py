@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,13 @@ def _be_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
     from toolkit.progress import QUIET
 
     ctx.meta[QUIET] = value
+
+
+def finite(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse what is no number."""
+    if value is not None and math.isnan(value):  # no range of click's keeps it out
+        raise click.BadParameter("give a number, got nan")
+    return value
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

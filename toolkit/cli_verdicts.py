@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from toolkit.cli_options import adb_option, complete_names, json_option, print_result, quiet_option, ssh_option
+from toolkit.cli_options import adb_option, complete_names, finite, json_option, print_result, quiet_option, ssh_option
 
 OF_BENCH = ("device", "rounds", "seconds", "ssh", "adb")
 OUTCOME_CODES = {"PASS": 0, "NO GATE": 0, "FAIL": 1, "INCONCLUSIVE": 4}
@@ -42,6 +42,7 @@ def gate(ctx: click.Context, run: Path, budget: Path | None, write: bool, as_jso
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 10),
+    callback=finite,
     default=0.02,
     show_default=True,
     help="Share of a size or a time that is no change.",
@@ -50,7 +51,12 @@ def gate(ctx: click.Context, run: Path, budget: Path | None, write: bool, as_jso
 @click.option("--device", default="this-machine", shell_complete=complete_names("devices"), help="Of --bench.")
 @click.option("--rounds", type=click.IntRange(6, 500), default=20, show_default=True, help="Of --bench.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.01, 60), default=0.5, show_default=True, help="Of --bench: of a process."
+    "--seconds",
+    type=click.FloatRange(0.01, 60),
+    callback=finite,
+    default=0.5,
+    show_default=True,
+    help="Of --bench: of a process.",
 )
 @ssh_option
 @adb_option

@@ -87,6 +87,14 @@ def test_confidence_is_shared_out_among_all_verdicts() -> None:
     assert "at 99.5%" in among.reason
 
 
+@pytest.mark.parametrize(
+    ("confidence", "text"), [(0.95, "95%"), (0.9995, "99.95%"), (0.999_999, "99.9999%"), (1 - 1e-9, "99.9999999%")]
+)
+def test_no_confidence_is_said_to_be_certainty(confidence: float, text: str) -> None:
+    verdict = one({"max_accuracy_drop": 0.5, "confidence": confidence}, accuracy_drop=drop(1750, 14, 6, 230))
+    assert f"at {text})" in verdict.reason
+
+
 def test_inconclusive_says_how_many_more_images_would_tell() -> None:
     verdict = one({"max_accuracy_drop": 0.01}, accuracy_drop=drop(160, 9, 2, 29))
     tail = verdict.reason.split("; ")[1]

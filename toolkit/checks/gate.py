@@ -375,4 +375,6 @@ def _more(needed: int | None, images: float, of: str = "") -> str:
 
 
 def _percent(confidence: float) -> str:
-    return f"{100 * confidence:.{3 if confidence < 0.999 else 5}g}%"
+    """Of a confidence: never rounded up to 100%."""
+    texts = [f"{100 * confidence:.{digits}g}" for digits in (3 if confidence < 0.999 else 5, 7, 9, 17)]
+    return f"{next((text for text in texts if float(text) < 100), texts[-1])}%"
