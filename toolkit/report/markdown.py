@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from toolkit.report import clusters, zeros
 from toolkit.report.details import command, hashes
 from toolkit.report.escaped import code, cut, fold, words
 from toolkit.report.numbers import quantity, show, show_change_interval, show_interval, show_limit
 from toolkit.report.sentences import outcome_sentence, outcome_word, win_sentence
-from toolkit.report.text import headings, rows_of
+from toolkit.report.text import findings, headings, reasons, rows_of
 from toolkit.report.view import View
 from toolkit.runs import Manifest
 
@@ -17,9 +16,9 @@ SIGNS = {"PASS": "✅ PASS", "FAIL": "❌ FAIL", "INCONCLUSIVE": "❔ INCONCLUSI
 
 
 def summary(manifest: Manifest) -> str:
-    """The outcome, a row for each file, every gate, warnings, and how to do it again."""
+    """The outcome, a row for each file, reasons, what the checks found, every gate, warnings, how to do it again."""
     view, word = View(manifest), outcome_word(View(manifest))
-    told = [words(line) for line in (*zeros.lines(view), *clusters.lines(view))]
+    told = [words(line) for line in (*reasons(manifest), *findings(view))]
     blocks = [
         f"### {code(manifest.name)}: {SIGNS.get(word, word)}",
         words(outcome_sentence(view)),
