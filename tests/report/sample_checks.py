@@ -82,7 +82,8 @@ def error(layer: str, alone: float, lost: float, place: int) -> LayerError:
 def diagnosis(artifact: str) -> Diagnosis:
     """conv2d_1 diverges, and is at fault."""
     rows = (error("conv2d_1", 3.2, 31.0, 1), error("dense", 28.4, 4.0, 2), error("conv2d", 41.5, 1.0, 0))
-    first = Divergence("conv2d_1", rows[0], 2, 3, 0)
+    rows = (*rows, error("dense_1", 44.0, 0.5, 3), error("digit", 200.0, 0.0, 4))
+    first = Divergence("conv2d_1", rows[0], 2, len(rows), 0)
     gain = Sensitive("conv2d_1", 6.1, 0.71, 24.5, 0.99, 14.8)
     return Diagnosis(artifact, 16, "conv2d_1", True, ADVICE, rows, 1, (gain,), 9.7, 0.86, "int8", first, "dense", 9.5)
 

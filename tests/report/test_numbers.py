@@ -123,3 +123,8 @@ def test_growth_of_an_error_has_its_sign() -> None:
 def test_extents_and_decibels_have_a_minus_and_no_negative_zero() -> None:
     assert numbers.extent(-1.5, 6.0) == "−1.5 to 6"
     assert tuple(map(numbers.decibels, (-3.04, -0.04, 41.25))) == ("−3.0", "0.0", "41.2")
+
+
+@pytest.mark.parametrize("text", ["2026-11-22T05:50:42+00:00", "2026-11-22T05:50:42Z"])
+def test_moments_read_as_a_reader_writes_them(text: str) -> None:
+    assert numbers.moment(text) == "2026-11-22 05:50:42\u00a0UTC"

@@ -96,6 +96,14 @@ def test_markdown_says_what_the_terminal_says(sample: Manifest) -> None:
         assert artifact.sha256 in text
 
 
+def test_markdown_has_reasons_and_findings_unfolded(sample: Manifest) -> None:
+    open_part = markdown.summary(sample).split("<details>")[0]
+    (failed,) = (item for item in sample.verdicts if item.outcome == "FAIL")
+    assert failed.reason in open_part
+    for what in ("equivalence: tiny.tflite", "speed: phone.tflite", "calibration of phone.03-quantize"):
+        assert what in open_part.replace("\\", "").replace("`", ""), what
+
+
 def test_markdown_tables_keep_their_columns(sample: Manifest, hostile: Manifest) -> None:
     for manifest in (sample, hostile):
         widths: list[int] = []

@@ -23,7 +23,7 @@ from toolkit.report import (
     zeros,
 )
 from toolkit.report.markup import Markup, join, tag
-from toolkit.report.numbers import seconds
+from toolkit.report.numbers import moment, seconds
 from toolkit.report.sentences import outcome_word
 from toolkit.report.style import SCRIPT, STYLE
 from toolkit.report.view import View
@@ -100,7 +100,7 @@ def _head(title: str) -> Markup:
 def _header(view: View) -> Markup:
     manifest = view.manifest
     facts = [
-        ("Started", manifest.started.replace("T", " ", 1).replace("+00:00", " UTC")),
+        ("Started", moment(manifest.started)),
         ("Took", seconds(manifest.seconds) if manifest.seconds else "not recorded"),
         ("Seed", str(manifest.seed)),
         (

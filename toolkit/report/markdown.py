@@ -8,7 +8,7 @@ from toolkit.report.details import command, hashes
 from toolkit.report.escaped import code, cut, fold, words
 from toolkit.report.numbers import quantity, show, show_change_interval, show_interval, show_limit
 from toolkit.report.sentences import outcome_sentence, outcome_word, win_sentence
-from toolkit.report.text import headings, rows_of, told
+from toolkit.report.text import findings, headings, reasons, rows_of
 from toolkit.report.view import View
 from toolkit.runs import Manifest
 
@@ -16,14 +16,15 @@ SIGNS = {"PASS": "✅ PASS", "FAIL": "❌ FAIL", "INCONCLUSIVE": "❔ INCONCLUSI
 
 
 def summary(manifest: Manifest) -> str:
-    """The outcome, a row for each file, every gate, warnings, and how to do it again."""
+    """The outcome, a row for each file, reasons, what the checks found, every gate, warnings, how to do it again."""
     view, word = View(manifest), outcome_word(View(manifest))
+    told = [words(line) for line in (*reasons(manifest), *findings(view))]
     blocks = [
         f"### {code(manifest.name)}: {SIGNS.get(word, word)}",
         words(outcome_sentence(view)),
         words(win_sentence(view)),
         grid(headings(view), _rows(view)),
-        "\n".join(f"- {words(line)}" for line in told(view)),
+        "\n".join(f"- {line}" for line in told),
         fold(f"Gates ({len(manifest.verdicts)})", _gates(manifest)),
         fold(f"Warnings ({len(manifest.warnings)})", "\n".join(f"- {words(line)}" for line in manifest.warnings)),
         fold("How to do it again", _again(manifest)),

@@ -187,6 +187,12 @@ def significant(value: float, digits: int = 3) -> str:
     return _minus(f"{value:,.{max(0, digits - 1 - exponent)}f}")
 
 
+def moment(text: str) -> str:
+    """An ISO 8601 time as a reader writes it: "2026-11-22 05:50:42 UTC"."""
+    plain_end = text.removesuffix("Z") + "+00:00" if text.endswith("Z") else text
+    return plain_end.replace("T", " ", 1).replace("+00:00", f"{SPACE}UTC")
+
+
 def extent(low: float, high: float) -> str:
     """A range of values of a tensor: "−1.5 to 6"."""
     return f"{_minus(f'{low:.3g}')} to {_minus(f'{high:.3g}')}"

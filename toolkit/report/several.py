@@ -13,6 +13,7 @@ from toolkit.report.markup import Child, Markup, join, tag
 from toolkit.report.numbers import (
     MISSING,
     TIMES,
+    moment,
     quantity,
     seconds,
     show,
@@ -65,7 +66,7 @@ def _run(view: View, name: str) -> Markup:
         tag("th", name, tag("small", manifest.name), scope="row", class_="name"),
         tag("td", badge(outcome_word(view))),
         tag("td", outcome_sentence(view), class_="why"),
-        tag("td", manifest.started, class_="n"),
+        tag("td", moment(manifest.started), class_="why"),
         number(seconds(manifest.seconds) if manifest.seconds else MISSING),
         tag("td", host or MISSING, class_="why"),
         tag("td", images, class_="n"),

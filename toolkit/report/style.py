@@ -221,13 +221,15 @@ body{max-width:none;padding:0;font-size:10pt}nav{display:none}
 section{grid-template-columns:minmax(0,1fr);gap:6px;padding:12px 0}
 h2{break-after:avoid}figure,tr,.shots>li,.banner,.figures{break-inside:avoid}.scroll{overflow:visible}table{font-size:8pt}
 small,.badge,thead th,.fallen .change,.heat small,.heat .change{font-size:7.5pt!important}
-th,td,td .name,th .name,td small{padding-right:8px;white-space:normal!important;overflow-wrap:break-word}
+td small{padding:0}th,td,td .name,th .name,td small{white-space:normal!important;overflow-wrap:break-word}
+th,td{padding-right:8px}
 td code,th.name,.layers{overflow-wrap:anywhere}th.name{min-width:76px}
 .why,.how,.metrics thead th,.speeds td,.speeds th{min-width:0}
 .fallen{min-width:112px}.fall,.fallen .line{width:108px}.fallen .line{white-space:normal;flex-wrap:wrap;gap:0 6px}
 .charts{grid-template-columns:1fr 1fr}.charts.small,.matrices{grid-template-columns:1fr 1fr 1fr}.tip{display:none}
-.speeds .layers{min-width:96px}.equal td,.equal .heat{font-size:7pt;padding:4px 3px}
-.equal .heat small{font-size:6pt!important;white-space:nowrap!important}pre{white-space:pre-wrap;width:auto}
+.speeds .layers{min-width:96px}.equal td,.equal .heat,.classes .heat{font-size:6.5pt;padding:4px 2px}
+.classes td,.classes .heat *{margin-left:3px}.equal .heat small{font-size:5.5pt!important;white-space:nowrap!important}
+pre{white-space:pre-wrap;width:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 

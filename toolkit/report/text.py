@@ -22,14 +22,12 @@ def summary_lines(manifest: Manifest) -> list[str]:
     lines = table([tuple(plain(cell) for cell in row) for row in (headings(view), *rows_of(view))])
     won = plain(win_sentence(view))
     outcome = plain(f"{outcome_word(view)}: {outcome_sentence(view)}")
-    found = [plain(line) for line in told(view)]
-    return [*lines, "", *_reasons(manifest), *found, *([won] if won else []), outcome]
+    return [*lines, "", *map(plain, (*reasons(manifest), *findings(view))), *([won] if won else []), outcome]
 
 
-def told(view: View) -> list[str]:
-    """What else there is to know, a line each: what explains the verdicts first, what is good to know last."""
-    sections = (inside, matrix, calibration, zeros, clusters, speed)
-    return [line for section in sections for line in section.lines(view)]
+def findings(view: View) -> list[str]:
+    """What the checks have to say, a line each: what explains the verdicts first, what is good to know last."""
+    return [line for section in (inside, matrix, calibration, zeros, clusters, speed) for line in section.lines(view)]
 
 
 def headings(view: View) -> tuple[str, ...]:
@@ -56,17 +54,15 @@ def next_steps(folder: Path, manifest: Manifest) -> list[str]:
     ]
 
 
-def _reasons(manifest: Manifest) -> list[str]:
+def reasons(manifest: Manifest) -> list[str]:
     """Why each gate that did not pass did not, the failed ones first."""
     unsettled = [verdict for verdict in manifest.verdicts if verdict.outcome != "PASS"]
     unsettled.sort(key=lambda verdict: verdict.outcome != "FAIL")
     several = len({verdict.device for verdict in manifest.verdicts if verdict.device}) > 1
     where = {verdict.device: f" on {verdict.device}" if several and verdict.device else "" for verdict in unsettled}
     lines = [
-        plain(
-            f"{verdict.outcome}  {verdict.artifact}{where[verdict.device]}, "
-            f"{quantity(verdict.gate).label}: {verdict.reason}"
-        )
+        f"{verdict.outcome}  {verdict.artifact}{where[verdict.device]}, "
+        f"{quantity(verdict.gate).label}: {verdict.reason}"
         for verdict in unsettled[:MOST_REASONS]
     ]
     more = len(unsettled) - MOST_REASONS
