@@ -117,6 +117,14 @@ def test_board_has_a_row_for_each_file_and_device_the_worst_first(sample: Manife
     assert rows[3][2] == "✓PASS"
 
 
+def test_verdicts_name_what_was_found_inside_a_file_that_failed(sample: Manifest) -> None:
+    advice = sample.diagnoses["tiny.tflite"].diagnosis.advice
+    first = render(sample).partition('id="wins"')[0]
+    assert f'<a href="#diagnosis">Inside tiny.tflite</a>: {advice}.' in first
+    passed = tuple(item for item in sample.verdicts if item.outcome == "PASS")
+    assert advice not in render(replace(sample, verdicts=passed)).partition('id="wins"')[0]
+
+
 def test_page_shows_every_measurement(page: Page, sample: Manifest) -> None:
     for item in sample.measurements:
         assert show(item.name, item.value, item.unit) in page.words

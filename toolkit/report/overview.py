@@ -144,7 +144,7 @@ def _cell(found: Sequence[Verdict], artifact: str, device: str, gate: str) -> Ma
 
 
 def _unsettled(view: View) -> Markup | None:
-    """Why each gate that did not pass did not."""
+    """Why each gate that did not pass did not, and what was found inside those files."""
     found = [item for item in view.manifest.verdicts if item.outcome != "PASS"]
     found.sort(key=lambda item: WORST_FIRST.index(item.outcome))
     items = [
@@ -156,7 +156,16 @@ def _unsettled(view: View) -> Markup | None:
         )
         for item in found
     ]
+    items += [
+        _culprit(view, name) for name in dict.fromkeys(x.artifact for x in found) if name in view.manifest.diagnoses
+    ]
     return tag("ul", items, class_="whys") if items else None
+
+
+def _culprit(view: View, artifact: str) -> Markup:
+    """What was found inside a file that did not pass."""
+    advice = view.manifest.diagnoses[artifact].diagnosis.advice
+    return tag("li", tag("a", f"Inside {artifact}", href="#diagnosis"), f": {advice}.")
 
 
 def _gates(view: View) -> Markup | None:
