@@ -220,7 +220,7 @@ def test_worker_reports_versions(tmp_path: Path) -> None:
 def test_worker_is_python_3_8_and_knows_nothing_of_ours(file: Path) -> None:
     tree = ast.parse(file.read_text(), feature_version=(3, 8))
     allowed = {"__future__", "json", "os", "sys", "time", "typing", "platform", "resource", "importlib", "sysconfig"}
-    allowed |= {"re", "contextlib", "ctypes", "glob", "hashlib", "mmap", "subprocess", "tempfile"}
+    allowed |= {"re", "contextlib", "ctypes", "glob", "hashlib", "mmap", "statistics", "subprocess", "tempfile"}
     allowed |= {"numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tensorrt", "openvino", "tflite_micro"}
     allowed |= {path.stem for path in WORKER.glob("*.py")}
     for node in ast.walk(tree):
