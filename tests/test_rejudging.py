@@ -276,6 +276,12 @@ def test_written_verdicts_are_in_the_manifest_and_the_report_and_say_whose_they_
     assert "over the budget of 39" in (run / "report.html").read_text()
 
 
+def test_written_verdicts_by_the_recipe_do_not_say_that_it_has_other_limits(run: Path) -> None:
+    rejudge(run, write=True)
+    (told,) = (each for each in runs.read(run).warnings if each.startswith("judged again at "))
+    assert told.endswith("by the limits of its own recipe")
+
+
 def test_run_without_files_is_refused(run: Path) -> None:
     runs.Run(run, replace(runs.read(run), artifacts=())).update()
     with pytest.raises(InputError, match="delivered no file"):

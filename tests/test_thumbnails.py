@@ -118,6 +118,14 @@ def test_float_images_have_no_thumbnails_and_it_is_said(run: runs.Run) -> None:
     assert "<img" not in page
 
 
+@pytest.mark.parametrize("left", [0, 40])
+def test_damaged_answers_are_left_out(run: runs.Run, left: int) -> None:
+    file = run.folder / "samples" / "phone.tflite@pi.answers.npz"
+    file.write_bytes(file.read_bytes()[:left])
+    thumbnails.keep(run, _split(_pixels(20)), None)
+    assert _changed(run).images == () == _changed(run).tallies
+
+
 def test_page_holds_the_pictures_and_leaves_them_out_on_request(run: runs.Run) -> None:
     thumbnails.keep(run, _split(_pixels(8)), None)
     page = reporting.write_report(run.folder).read_text(encoding="utf-8")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from toolkit.checks.equivalence import Equivalence, Subject, compare
 from toolkit.judging import EXAMPLE_IDS
+from toolkit.kept import UNREADABLE
 from toolkit.runs import ArtifactRecord, Manifest
 
 if TYPE_CHECKING:
@@ -77,6 +77,6 @@ def _read(path: Path) -> Array | None:
     try:
         with np.load(path) as stored:
             outputs: Array = stored[next(name for name in stored.files if name != EXAMPLE_IDS)]
-    except (OSError, ValueError, EOFError, BadZipFile, StopIteration):
+    except (*UNREADABLE, StopIteration):
         return None
     return outputs

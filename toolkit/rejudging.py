@@ -22,6 +22,7 @@ from toolkit.judging import HERE, NOT_JUDGED
 from toolkit.kept import UNREADABLE, AbsentError, Kept
 from toolkit.plan import REFERENCE
 
+OWN = "its own recipe"
 ON_EVIDENCE = ("max_class_drop", "max_error_increase", "min_cosine")  # judged on more than the manifest's counts
 
 
@@ -100,7 +101,8 @@ def _write(folder: Path, manifest: runs.Manifest, made: Rejudged) -> None:
     from toolkit.reporting import write_report
 
     day = datetime.now(UTC).isoformat(timespec="seconds")
-    told = f"judged again at {day} by the limits of {made.budget}, which are not those of the recipe shown here"
+    told = f"judged again at {day} by the limits of {made.budget}"
+    told += "" if made.budget == OWN else ", which are not those of the recipe shown here"
     runs.Run(folder, manifest).update(verdicts=made.verdicts, outcome=made.outcome, warnings=(*manifest.warnings, told))
     write_report(folder)
 
@@ -134,7 +136,7 @@ def _own(manifest: runs.Manifest) -> Limits:
         for target in recipe.get("targets", ())
         for variant in target["variants"]
     }
-    return Limits("its own recipe", merged(Budget(), Budget.model_validate(recipe.get("budget", {}))), found)
+    return Limits(OWN, merged(Budget(), Budget.model_validate(recipe.get("budget", {}))), found)
 
 
 def _devices(manifest: runs.Manifest, record: runs.ArtifactRecord, limits: Limits) -> tuple[str, ...]:

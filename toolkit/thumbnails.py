@@ -7,13 +7,14 @@ import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit import runs
 from toolkit.checks.accuracy import Predictions
 from toolkit.checks.changed import Changed, find
 from toolkit.errors import InputError
-from toolkit.judging import EXAMPLE_IDS
+from toolkit.kept import UNREADABLE, Kept
+from toolkit.plan import REFERENCE
 
 if TYPE_CHECKING:
     from toolkit.core import Array
@@ -32,12 +33,13 @@ def keep(run: runs.Run, test: Split, limit: int | None) -> None:
     """Find what the run's files decide otherwise than the original, and keep up to `limit` thumbnails of it."""
     shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
     limit = IMAGES if limit is None else limit
-    original = _answers(run, "original", "", len(test))
+    kept = Kept(run.folder, run.manifest)
+    original = _answers(kept, REFERENCE, "", len(test))
     if original is None:
         return
     places = dict.fromkeys((m.subject, m.device) for m in run.manifest.measurements if m.device)
     files = {record.name for record in run.manifest.artifacts}
-    asked = (_answers(run, name, device, len(test)) for name, device in places if name in files)
+    asked = (_answers(kept, name, device, len(test)) for name, device in places if name in files)
     found = find(original, [answers for answers in asked if answers], test, limit=limit)
     run.update(changed=_pictured(run.folder, found, test))
 
@@ -55,18 +57,13 @@ def read(folder: Path, manifest: runs.Manifest) -> dict[str, bytes]:
     return found
 
 
-def _answers(run: runs.Run, subject: str, device: str, images: int) -> Predictions | None:
-    """What the run kept of a model's answers, its first output."""
-    import numpy as np
-
-    details = run.manifest.details.get("original")
-    path = run.folder / "samples" / f"{subject}{f'@{device}' if device else ''}.answers.npz"
-    if details is None or not path.is_file():
+def _answers(kept: Kept, subject: str, device: str, images: int) -> Predictions | None:
+    """What the run kept of a model's answers, its first output; None where that is gone, damaged or of other images."""
+    try:
+        found = kept.predictions(subject, device)
+    except UNREADABLE:
         return None
-    with np.load(path) as stored:
-        outputs = stored[next(name for name in stored.files if name != EXAMPLE_IDS)]
-    head: Any = details.head
-    return Predictions(subject, outputs, head, device) if len(outputs) == images else None
+    return found if len(found.outputs) == images else None
 
 
 def _pictured(folder: Path, found: Changed, test: Split) -> Changed:

@@ -23,7 +23,6 @@ Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 PAIRED_METHOD = "outer limits of Newcombe 1998 (method 10) and Tango 1998, paired"
 WILSON_METHOD = "Wilson 1927"
-BOOTSTRAP_METHOD = "BCa bootstrap (Efron 1987)"
 
 
 @dataclass(frozen=True)
