@@ -113,6 +113,7 @@ FLOORS = {
     "sample_code": 8,
     "selecting": 8,
     "split_records": 8,
+    "staged": 8,
     "stages": 8,
     "thumbnails": 8,
     "starting": 8,

@@ -111,6 +111,8 @@ def test_every_latency_says_how_it_was_measured(finished: Any) -> None:
     assert {m.subject for m in found} == {
         "original.tflite",
         "original.onnx",
+        "01-prune",
+        "02-distill",
         "float.tflite",
         "int8.tflite",
         "int8.onnx",

@@ -116,8 +116,8 @@ def test_recipe_says_how_many_images_are_kept(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     text = 'schema = 1\nexport = ["tflite"]\n[report]\nimages = {}\n'
     recipe.write_text(text.format(30))
-    assert load_recipe(recipe).resolved()["report"] == {"images": 30}
-    assert load_recipe(recipe, overrides=["report.images=0"]).resolved()["report"] == {"images": 0}
+    assert load_recipe(recipe).resolved()["report"] == {"images": 30, "stages": True}
+    assert load_recipe(recipe, overrides=["report.images=0"]).resolved()["report"]["images"] == 0
     recipe.write_text(text.format(101))
     with pytest.raises(InputError, match=r"report\.images"):
         load_recipe(recipe)

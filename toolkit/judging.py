@@ -39,6 +39,7 @@ from toolkit.executor import Executor
 from toolkit.parts import Emit, beside
 from toolkit.plan import REFERENCE, Check, Plan
 from toolkit.sources.store import path_of
+from toolkit.staged import NONE, Staged
 from toolkit.together import on_each
 from toolkit.weighing import weighed
 
@@ -85,8 +86,10 @@ class Judge:
         self._ids: tuple[str, ...] = ()
         self._versions: dict[tuple[str, str], str] = {}  # (device, runtime) -> what is installed there
 
-    def judge(self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits) -> None:
-        """Measure everything and record the verdicts."""
+    def judge(
+        self, models: Mapping[str, Path], artifacts: Mapping[str, Artifact], splits: Splits, staged: Staged = NONE
+    ) -> None:
+        """Measure everything and record the verdicts. staged: files that are timed on the first device, not judged."""
         from toolkit.checks.inference import OnDisk
 
         test = splits.test
@@ -104,7 +107,8 @@ class Judge:
         def work(profile: DeviceProfile, session: Session) -> None:
             for check in checks[profile.name] if profile.answers else ():
                 self._predictions(check, artifacts[check.artifact], session, test)
-            self._latency(profile, checks[profile.name], artifacts, session)
+            files = staged if profile.name == next(iter(checks)) else NONE
+            self._latency(profile, checks[profile.name], artifacts, session, files)
 
         self._failed = on_each([own[0].device for own in checks.values()], work)
         for device, error in self._failed.items():
@@ -228,8 +232,7 @@ class Judge:
 
     def _warn_of_chance(self, score: Measurement, test: Dataset) -> None:
         """Say so when the original itself guesses: labels or preprocessing are wrong then, not the compression."""
-        warning = chance_warning(score, test)
-        if warning:
+        if warning := chance_warning(score, test):
             self._warn(warning)
 
     def _warn(self, warning: str) -> None:
@@ -275,9 +278,14 @@ class Judge:
     # ------------------------------------------------------------ latency
 
     def _latency(
-        self, profile: DeviceProfile, checks: list[Check], artifacts: Mapping[str, Artifact], session: Session
+        self,
+        profile: DeviceProfile,
+        checks: list[Check],
+        artifacts: Mapping[str, Artifact],
+        session: Session,
+        staged: Staged,
     ) -> None:
-        """Time all artifacts of a device together, interleaved, so that they share the machine's moods."""
+        """Time all files of a device together, interleaved, so that they share the machine's moods."""
         from toolkit.checks import latency
 
         spec = checks[0].measure
@@ -294,25 +302,24 @@ class Judge:
                 )
         if not able:
             return
-        checks = able
-        chosen = [artifacts[check.artifact] for check in checks]
-        runtimes = {check.artifact: (check.runtime, check.delegate) for check in checks}
+        chosen, beside = [artifacts[check.artifact] for check in able], staged.timed_with(able)
+        runtimes = {check.artifact: (check.runtime, check.delegate) for check in able} | beside
+        timed = [*chosen, *(staged.files[name] for name in beside)]
         versions = {use: self._version(profile, use, session) for use, _ in runtimes.values()}
-        digests = {artifact.name: artifact.sha256 for artifact in chosen}
+        digests = {artifact.name: artifact.sha256 for artifact in timed}
         where = profile.host or self.run.manifest.host
         key = runs.content_key("latency", digests, runtimes, versions, spec.model_dump(), where)
         name = f"latency@{profile.name}"
-        reused = self.run.reusable(name, key)
-        if reused:
+        if reused := self.run.reusable(name, key):
             with self._recording:
                 self.run.add_stage(reused)
             return
         started = perf_counter()
         samples, tell = self.run.folder / "samples", self._told(profile.name)
-        found = latency.measure(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
+        found = latency.measure(timed, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
         faster.profile_files(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
         with self._recording:
-            self.run.add_measurements(found)
+            self.run.add_measurements(staged.told(found))
             seconds, parameters = round(perf_counter() - started, 3), spec.model_dump(mode="json")
             self.run.add_stage(runs.StageRecord(name, "latency", "check", "", key, parameters, seconds))
 
@@ -414,8 +421,7 @@ class Judge:
 
     def _inherit_macs(self, artifact: Artifact) -> None:
         """A file has the MACs and parameters of the model it was written from."""
-        stage = self.plan.stage(artifact.name)
-        parent = stage.parent
+        parent = self.plan.stage(artifact.name).parent
         known = {(m.subject, m.name): m for m in self.run.manifest.measurements}
         for name in ("macs", "parameters"):
             found = known.get((parent, name))

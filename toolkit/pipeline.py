@@ -23,6 +23,7 @@ from toolkit import (
     pruning,
     runs,
     split_records,
+    staged,
     thumbnails,
     trained,
 )
@@ -168,7 +169,8 @@ class _Pipeline:
         self.emit(Part.of("checks", self.parts, self.parts))
         judge = Judge(self.plan, self.run, self.executor, self.scratch, self.emit)
         models = {name: self._file(name) for name in self._graphs()}
-        judge.judge(models, self.artifacts, splits)
+        files = staged.write(self.plan, self.run, self.executor, models, open_data=self._open_data, emit=self.emit)
+        judge.judge(models, self.artifacts, splits, files)
         self.run.update(equivalence=equivalence.of_run(self.run.folder, self.run.manifest))
         thumbnails.keep(self.run, splits.test, self.recipe.report.images if self.recipe.report else None)
         diagnosed(self.plan, self.run, self.executor, splits, self.scratch)

@@ -119,6 +119,8 @@ class ReportSection(Component):
 
     images: Annotated[int, Field(ge=0, le=100)] = 12
     """Test images whose decision changed, as thumbnails; 0 leaves images out."""
+    stages: bool = True
+    """Whether each stage's model is written as a float32 file too, to weigh it and time it on the first device."""
 
 
 class RecipeFile(Component):

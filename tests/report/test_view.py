@@ -50,6 +50,20 @@ def test_waterfall_sets_latency_against_the_originals_file_of_that_format(view: 
     assert share.change == pytest.approx(0.0146 - 0.0291)
 
 
+def test_stage_whose_time_may_be_its_parents_has_no_clear_change(sample: Manifest) -> None:
+    known = {m.name: m for m in sample.measurements if m.subject == "original.tflite"}
+    time = known["latency_p50_ms"]
+    how = {**time.how, "format": "tflite"}
+    same = [replace(time, subject=name, how=how, value=time.value * 1.0001) for name in ("01-prune", "02-distill")]
+    steps = {step.subject: step for step in View(replace(sample, measurements=(*sample.measurements, *same))).steps()}
+    share = steps["01-prune"].shares["latency_p50_ms"]
+    assert (share.since, share.clear) == ("original", False)
+    assert steps["02-distill"].shares["latency_p50_ms"].change == 0.0
+    assert steps["02-distill"].shares["latency_p50_ms"].clear
+    assert steps["phone.tflite"].shares["latency_p50_ms"].since == "02-distill"
+    assert steps["server.onnx"].shares["latency_p50_ms"].since == "original.onnx"
+
+
 def test_waterfall_has_no_number_where_none_was_measured(view: View) -> None:
     steps = {step.subject: step for step in view.steps()}
     share = steps["02-distill"].shares["latency_p50_ms"]

@@ -326,6 +326,8 @@ def waterfall(view: View) -> Markup:
             body.append(tag("tr", tag("th", _group_title(step), colspan="5", scope="rowgroup"), class_="group"))
         body.append(_step(step, scales))
     lead = "What each stage did, measured on that stage's own output. A bar runs from the stage before to this one. "
+    if view.stage_format:
+        lead += f"Size and latency of a stage are those of its model as a float32 .{view.stage_format} file. "
     higher = quantity(view.score).better == "higher"
     lead += f"Higher is better for {quantity(view.score).label}, lower for the rest." if higher else "Lower is better."
     return section("waterfall", "Stage by stage", table(headings, body, label="Waterfall", class_="falls"), lead=lead)
@@ -363,14 +365,13 @@ def _share(name: str, share: Share, step: Step, scale: charts.Scale) -> Markup:
     if share.value is None:
         return tag("td", "left to the exporter" if step.same_graph else MISSING, class_="quiet fallen")
     before = None if share.change is None else share.value - share.change
-    better = _better(name, share.change)
+    better = _better(name, share.change) if share.clear else None
     word = {True: "better", False: "worse", None: ""}[better]
     change = None
     if share.change is not None:
+        told = show_change(name, share.change) if share.change else "no change"
         spoken = tag("span", f" {word}", class_="spoken") if word else None
-        change = tag(
-            "span", show_change(name, share.change) if share.change else "no change", spoken, class_=f"change {word}"
-        )
+        change = tag("span", told if share.clear else "unclear", spoken, class_=f"change {word}")
     beyond = f"since {share.since}" if share.since and share.since != step.parent else None
     line = tag("span", tag("span", show(name, share.value)), change, class_="line")
     bar = charts.waterfall_bar(scale, share.value, before, better=better)

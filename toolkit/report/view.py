@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from toolkit.core import Measurement, Outcome
@@ -25,13 +25,14 @@ class Share:
     """What one stage did to one quantity: value of its output, and the change since the subject `since`.
 
     `since` is the nearest ancestor with a number. Where that is not the stage's own parent, `skipped` names
-    the stages between: their share is in this change.
+    the stages between: their share is in this change. clear: False where the intervals of two times overlap.
     """
 
     value: float | None = None
     change: float | None = None
     since: str = ""
     skipped: tuple[str, ...] = ()
+    clear: bool = True
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,7 @@ class View:
 
     def _stage_step(self, stage: StageRecord) -> Step:
         title = ORIGINAL if stage.kind == "source" else stage.use
-        shares = {
-            name: self._share(stage.name, stage.parent, name, device=self.first_device(name)) for name in self.waterfall
-        }
+        shares = {name: self._share(stage.name, stage.parent, name, self.stage_format) for name in self.waterfall}
         group = self._variant_of(stage.name)
         return Step(stage.name, title, group, stage.parent, delivered=False, same_graph=stage.same_graph, shares=shares)
 
@@ -234,23 +233,30 @@ class View:
     def _file_step(self, artifact: ArtifactRecord) -> Step:
         shares = {}
         for name in self.waterfall:
-            share = self._share(artifact.name, artifact.stage, name, device=self.first_device(name))
+            share = self._share(artifact.name, artifact.stage, name, artifact.format)
             shares[name] = self._beside_reference(artifact, name, share)
         title = f"{artifact.format}, {artifact.scheme}"
         group, parent = artifact.variant, artifact.stage
         return Step(artifact.name, title, group, parent, delivered=True, same_graph=False, shares=shares)
 
-    def _share(self, subject: str, parent: str, name: str, *, device: str) -> Share:
-        value = self._value(subject, name, device)
-        if value is None:
+    @cached_property
+    def stage_format(self) -> str:
+        """The format in which the models of stages were weighed and timed, "" where they were not."""
+        found = (item.how.get("format") for item in self.manifest.measurements if item.subject in self._stages)
+        return next((str(item) for item in found if item), "")
+
+    def _share(self, subject: str, parent: str, name: str, format: str) -> Share:
+        """What a stage or file did. format: of the files that its size and latency may be set against."""
+        after = self._measured(subject, name)
+        if after is None:
             return Share()
         skipped: list[str] = []
         for ancestor in self._ancestors(parent):
-            before = self._value(ancestor, name, device)
-            if before is not None:
-                return Share(value, value - before, ancestor, tuple(skipped))
+            before = self._measured(ancestor, name)
+            if before is not None and before.how.get("format", format) == format:
+                return _change(before, after, ancestor, tuple(skipped))
             skipped.append(ancestor)
-        return Share(value)
+        return Share(after.value)
 
     def _beside_reference(self, artifact: ArtifactRecord, name: str, share: Share) -> Share:
         """Where no stage on the way has the number (latency, mostly): the change since the original's own file."""
@@ -260,13 +266,29 @@ class View:
         if before is None:
             return share
         skipped = tuple(item for item in self._ancestors(artifact.stage) if self._stages[item].kind != "source")
-        return Share(share.value, share.value - before.value, before.subject, skipped)
+        found = self.number(artifact, name, self.first_device(name))
+        return _change(before, found, before.subject, skipped) if found else share
 
-    def _value(self, subject: str, name: str, device: str) -> float | None:
+    def _measured(self, subject: str, name: str) -> Measurement | None:
+        device = self.first_device(name)
         artifact = next((item for item in self.manifest.artifacts if item.name == subject), None)
-        stage = self.find(subject, name, device) or self._of_stage(subject, name)
-        found = self.number(artifact, name, device) if artifact else stage
-        return found.value if found else None
+        if artifact:
+            return self.number(artifact, name, device)
+        return self.find(subject, name, device) or self._of_stage(subject, name) or self._as_file(subject, name, device)
+
+    def _as_file(self, subject: str, name: str, device: str) -> Measurement | None:
+        """Of the original the number of its file in the format of the stages' files."""
+        alike = next((item for item in self.references if item.format == self.stage_format), None)
+        if alike is None or subject not in self._stages or self._stages[subject].kind != "source":
+            return None
+        found = self.number(alike, name, device)
+        return replace(found, how={**found.how, "format": self.stage_format}) if found else None
+
+
+def _change(before: Measurement, after: Measurement, since: str, skipped: tuple[str, ...]) -> Share:
+    """Scores are paired, so that their intervals may overlap where the difference is clear; times are not."""
+    clear = not after.name.startswith("latency_") or after.value == before.value or _apart(before, after) is not False
+    return Share(after.value, after.value - before.value, since, skipped, clear)
 
 
 def _apart(before: Measurement, after: Measurement) -> bool | None:
