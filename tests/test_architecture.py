@@ -116,6 +116,7 @@ FLOORS = {
     "staged": 8,
     "stages": 8,
     "thumbnails": 8,
+    "timing": 8,
     "starting": 8,
     "together": 8,
     "trained": 8,

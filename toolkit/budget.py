@@ -22,6 +22,9 @@ class MeasureSpec(Component):
     """Untimed seconds before them."""
     batch: Annotated[int, Field(ge=1, le=1024)] = 1
     """Images in one inference, where the file leaves its batch free or has this one; latency is of all of them."""
+    sustained_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    """Seconds that each file is run for without pause, too: latency once warm, and energy where a sensor tells power;
+    0 for none."""
     cores: tuple[Annotated[int, Field(ge=0, le=1023)], ...] = ()
     """Cores to stay on, by number; empty for any."""
 

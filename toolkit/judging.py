@@ -40,6 +40,7 @@ from toolkit.parts import Emit, beside
 from toolkit.plan import REFERENCE, Check, Plan
 from toolkit.sources.store import path_of
 from toolkit.staged import NONE, Staged
+from toolkit.timing import Timing
 from toolkit.together import on_each
 from toolkit.weighing import weighed
 
@@ -107,8 +108,20 @@ class Judge:
         def work(profile: DeviceProfile, session: Session) -> None:
             for check in checks[profile.name] if profile.answers else ():
                 self._predictions(check, artifacts[check.artifact], session, test)
-            files = staged if profile.name == next(iter(checks)) else NONE
-            self._latency(profile, checks[profile.name], artifacts, session, files)
+            timing = Timing(
+                run=self.run,
+                profile=profile,
+                session=session,
+                checks=checks[profile.name],
+                artifacts=artifacts,
+                staged=staged if profile.name == next(iter(checks)) else NONE,
+                version=lambda use: self._version(profile, use, session),
+                recording=self._recording,
+                emit=self._told(profile.name),
+                warn=self._warn,
+            )
+            timing.take_latency()
+            timing.run_without_pause()
 
         self._failed = on_each([own[0].device for own in checks.values()], work)
         for device, error in self._failed.items():
@@ -274,54 +287,6 @@ class Judge:
         runtime = same if same and quant[0] in same.formats else here.runtime_for(*quant)
         delegate = runtime.delegates[0] if runtime.delegates else "none"
         return replace(check, device=here, runtime=runtime.use, delegate=delegate)
-
-    # ------------------------------------------------------------ latency
-
-    def _latency(
-        self,
-        profile: DeviceProfile,
-        checks: list[Check],
-        artifacts: Mapping[str, Artifact],
-        session: Session,
-        staged: Staged,
-    ) -> None:
-        """Time all files of a device together, interleaved, so that they share the machine's moods."""
-        from toolkit.checks import latency
-
-        spec = checks[0].measure
-        if not spec.processes:
-            with self._recording:
-                self.run.forget_latency(profile.name)
-            return
-        able = [check for check in checks if profile.python or artifacts[check.artifact].format == "tflite"]
-        if len(able) < len(checks):
-            left = ", ".join(check.artifact for check in checks if check not in able)
-            with self._recording:
-                self._warn(
-                    f"{profile.name}: not timed, since it has no Python and benchmark_model runs .tflite: {left}"
-                )
-        if not able:
-            return
-        chosen, beside = [artifacts[check.artifact] for check in able], staged.timed_with(able)
-        runtimes = {check.artifact: (check.runtime, check.delegate) for check in able} | beside
-        timed = [*chosen, *(staged.files[name] for name in beside)]
-        versions = {use: self._version(profile, use, session) for use, _ in runtimes.values()}
-        digests = {artifact.name: artifact.sha256 for artifact in timed}
-        where = profile.host or self.run.manifest.host
-        key = runs.content_key("latency", digests, runtimes, versions, spec.model_dump(), where)
-        name = f"latency@{profile.name}"
-        if reused := self.run.reusable(name, key):
-            with self._recording:
-                self.run.add_stage(reused)
-            return
-        started = perf_counter()
-        samples, tell = self.run.folder / "samples", self._told(profile.name)
-        found = latency.measure(timed, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
-        faster.profile_files(chosen, session, spec, profile, runtimes=runtimes, samples=samples, emit=tell)
-        with self._recording:
-            self.run.add_measurements(staged.told(found))
-            seconds, parameters = round(perf_counter() - started, 3), spec.model_dump(mode="json")
-            self.run.add_stage(runs.StageRecord(name, "latency", "check", "", key, parameters, seconds))
 
     # ------------------------------------------------------------ what was not timed
 

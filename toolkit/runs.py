@@ -33,6 +33,8 @@ from toolkit.digest import file_sha256
 from toolkit.errors import InputError, UnavailableError
 from toolkit.manifest_versions import SCHEMA, upgraded
 
+SUSTAINED = "sustained"  # before "@" and a device, in the record of its runs without pause
+
 
 @dataclass(frozen=True)
 class StageRecord:
@@ -244,7 +246,8 @@ class Run:
         All files of a device are timed together, so that its timing goes with one of them, even where the file that
         comes is the same byte for byte.
         """
-        timed = {f"latency@{m.device}" for m in self.manifest.measurements if m.subject in subjects}
+        devices = {m.device for m in self.manifest.measurements if m.subject in subjects}
+        timed = {f"{what}@{device}" for what in ("latency", SUSTAINED) for device in devices}
         stages = tuple(s for s in self.manifest.stages if s.use != "latency" or s.name not in timed)
         kept = tuple(m for m in self.manifest.measurements if m.subject not in subjects)
         per_class = {name: counts for name, counts in self.manifest.per_class.items() if name not in subjects}
@@ -254,8 +257,16 @@ class Run:
     def forget_latency(self, device: str) -> None:
         """Drop what was timed on a device, as a run that measures no latency must not judge an earlier one's."""
         timed = {s.name for s in self.manifest.stages if s.use == "latency" and s.name == f"latency@{device}"}
-        kept = tuple(m for m in self.manifest.measurements if m.device != device or "samples" not in m.how)
+        kept = tuple(
+            m for m in self.manifest.measurements if m.device != device or "samples" not in m.how or "minutes" in m.how
+        )
         stages = tuple(s for s in self.manifest.stages if s.name not in timed)
+        self.update(measurements=kept, stages=stages)
+
+    def forget_sustained(self, device: str) -> None:
+        """Drop what files took on a device when they were run without pause."""
+        kept = tuple(m for m in self.manifest.measurements if m.device != device or "minutes" not in m.how)
+        stages = tuple(s for s in self.manifest.stages if s.name != f"{SUSTAINED}@{device}")
         self.update(measurements=kept, stages=stages)
 
     def forget_device(self, device: str) -> None:

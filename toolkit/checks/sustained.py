@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BLOCKS = 20  # of the run, redrawn whole for its intervals: neighbours in time are alike
 CONFIDENCE = 0.95
 METHOD = "bootstrap of twenty blocks of time"
+NO_ENERGY = "energy was not measured: no sensor of power can be read there"
+LOST = "was lost on the way"
 IDLE_S = 10.0  # of rest before the run, where power can be read
 MOST_POINTS = 600  # of the series that is kept, one a second for ten minutes
 
@@ -148,13 +150,13 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
             seen, unit = [value for _, value in values], units[name]
             yield f"{name} {seen[0]:.0f} {unit} at first, {min(seen):.0f} to {max(seen):.0f}, {seen[-1]:.0f} at the end"
     for name, why in sorted(found["lost"].items()):
-        yield f"{name} was lost on the way: {why}"
+        yield f"{name} {LOST}: {why}"
     kinds = {name.partition(":")[0] for name in units}
     missing = [kind for kind in ("clock", "temperature", "throttling") if kind not in kinds]
     if missing:
         yield f"no sensor of {', '.join(missing)} can be read there: throttling shows in the latency alone"
     if not found.get("energy"):
-        yield "energy was not measured: no sensor of power can be read there"
+        yield NO_ENERGY
 
 
 def _braked(name: str, values: Sequence[tuple[float, float]]) -> str:

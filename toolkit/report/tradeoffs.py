@@ -48,9 +48,8 @@ def _metered(view: View) -> list[str]:
 
 def _unmetered() -> Markup:
     """Why there is no chart of energy."""
-    bench, engine = tag("code", "edgekit bench FILE --sustained MINUTES"), tag("code", "edgekit engine")
-    said = ("Energy: not measured. A run times files and reads no power; ", bench, " and ", engine)
-    return tag("p", *said, " measure it where a sensor can be read.", class_="quiet")
+    asked = tag("code", "measure.sustained_seconds")
+    return tag("p", "Energy: not measured. It takes ", asked, " and a sensor of power on the device.", class_="quiet")
 
 
 def key(views: Sequence[View]) -> Markup:
