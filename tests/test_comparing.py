@@ -103,6 +103,7 @@ def test_without_labels_the_wider_interval_stays(tmp_path: Path) -> None:
     found = compare_runs(before, after).comparison
     (change,) = [item for item in found.measurements if (item.name, item.device) == ("top1", HERE)]
     assert (change.judgement, change.interval and change.interval.method) == ("unclear", "MOVER")
+    assert "not paired: samples/ holds no labels of the test images" in change.reason
 
 
 # ---------------------------------------------------------------- times

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from toolkit.budget import Budget as Budget  # noqa: PLC0414  (part of this page)
 from toolkit.budget import MeasureSpec as MeasureSpec  # noqa: PLC0414  (part of this page)
 from toolkit.codebook import Codebook as Codebook  # noqa: PLC0414  (part of this page)
+from toolkit.quantization import ACTIVATION_BITS as ACTIVATION_BITS  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import STATIC as STATIC  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import QuantSpec as QuantSpec  # noqa: PLC0414  (part of this page)
 from toolkit.quantization import Scheme as Scheme  # noqa: PLC0414  (part of this page)

@@ -29,28 +29,23 @@ def paired(comparison: Comparison, before: tuple[Path, Manifest], after: tuple[P
     if one.fingerprint() != two.fingerprint() or not one.fingerprint():
         return comparison
     scores = [change for change in comparison.measurements if change.name in PAIRED.values() and change.device]
-    losses = {}
-    for change in scores:
-        loss = _loss(one, two, change, bonferroni(CONFIDENCE, len(scores)))
-        if loss is not None and loss.interval is not None:
-            losses[change] = loss
-    return replace(
-        comparison,
-        measurements=tuple(
-            _judged(change, losses[change]) if change in losses else change for change in comparison.measurements
-        ),
-    )
+    confidence = bonferroni(CONFIDENCE, len(scores))
+    judged = {change: _paired(one, two, change, confidence) for change in scores}
+    return replace(comparison, measurements=tuple(judged.get(change, change) for change in comparison.measurements))
 
 
-def _loss(one: Kept, two: Kept, change: Change, confidence: float) -> Measurement | None:
+def _paired(one: Kept, two: Kept, change: Change, confidence: float) -> Change:
+    """The change by the paired interval; where a run keeps too little, MOVER's, and why."""
     from toolkit.checks.accuracy import measure_accuracy
 
     try:
         first, second = (kept.predictions(change.subject, change.device) for kept in (one, two))
         found = measure_accuracy(second, one.labels(), original=first, confidence=confidence).measurements
-    except (*UNREADABLE, InputError):  # MOVER's interval stays, which needs less
-        return None
-    return next((item for item in found if PAIRED.get(item.name) == change.name), None)
+    except (*UNREADABLE, InputError) as error:
+        reason = f"{change.reason}; not paired: {error}" if change.reason else f"not paired: {error}"
+        return change if change.judgement == "same" else replace(change, reason=reason)
+    loss = next((item for item in found if PAIRED.get(item.name) == change.name), None)
+    return change if loss is None else _judged(change, loss)
 
 
 def _judged(change: Change, loss: Measurement) -> Change:

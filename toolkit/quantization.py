@@ -16,6 +16,7 @@ from typing import Literal
 Scheme = Literal["float32", "float16", "dynamic", "int8", "int16x8", "weight_int8", "weight_int4"]
 Flavour = Literal["asymmetric", "symmetric"]
 RangeMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+ACTIVATION_BITS: Mapping[Scheme, int] = {"int8": 8, "int16x8": 16}  # of static activations; the others have none
 STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # need ranges of activations
 
 

@@ -13,6 +13,7 @@ from toolkit.core import Measurement
 from toolkit.report import details
 from toolkit.report.html import SECTIONS, render
 from toolkit.report.numbers import show
+from toolkit.report.view import View
 from toolkit.runs import Manifest, dump
 
 VOID = {"meta", "link", "br", "hr", "col", "img"}
@@ -232,6 +233,15 @@ def test_class_table_keeps_the_most_changed_of_many(sample: Manifest) -> None:
     page = Page(render(replace(sample, classes=many, per_class=counted, changed=None)))
     assert sum(word.startswith("class-") for word in page.words) == details.MOST_CLASSES
     assert "class-177" in page.words
+
+
+@pytest.mark.parametrize(("each", "folded"), [(1, True), (4, True), (5, False)])
+def test_class_table_is_folded_away_where_a_class_has_few_images(sample: Manifest, each: int, folded: bool) -> None:
+    names = ("one", "two", "three")
+    counted = {name: tuple({"correct": each, "total": each} for _ in names) for name in ("original", "phone.tflite")}
+    drawn = details.classes(View(replace(sample, classes=names, per_class=counted)))
+    assert drawn.count("<details") == folded
+    assert ("say little of any one class" in drawn) == folded
 
 
 def test_page_tells_every_hash_and_the_whole_command(sample: Manifest) -> None:

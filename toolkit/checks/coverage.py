@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from toolkit.checks.diagnosis import CLIPPED
-from toolkit.core import STATIC, Dataset, Model, Progress
+from toolkit.core import ACTIVATION_BITS, STATIC, Dataset, Model, Progress
 from toolkit.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from toolkit.engine.sensitivity import Gated
 
 Range = tuple[float, float]
-BITS = {"int8": 8, "int16x8": 16}
 MATTERS_DB = 1.5  # at the output: a quarter of a bit; less is within what other images say
 UNLIKE = (
     4.0  # times the share outside that chance gives: of n values alike the next one lies beyond all with 2 / (n + 1)
@@ -168,7 +167,7 @@ def _row(name: str, own: Range, half: Range, other: Found, model: Model) -> Tens
 
 def _bits(name: str, model: Model) -> int:
     schemes = dict(model.quant.layers)
-    return BITS.get(schemes.get(name.split(":", 1)[0], model.quant.scheme), 8)
+    return ACTIVATION_BITS.get(schemes.get(name.split(":", 1)[0], model.quant.scheme), 8)
 
 
 def _sqnr(graph: Any, ranges: Mapping[str, Range], images: Mapping[str, Array], model: Model) -> float:
@@ -181,7 +180,7 @@ def _sqnr(graph: Any, ranges: Mapping[str, Range], images: Mapping[str, Array], 
 
     quant = model.quant
     left = {name for name, scheme in quant.layers if scheme != quant.scheme}
-    asked = Asked(8, BITS.get(quant.scheme, 8), quant.flavour, quant.granularity, left)
+    asked = Asked(8, ACTIVATION_BITS.get(quant.scheme, 8), quant.flavour, quant.granularity, left)
     gated: Gated = Gated(graph, ranges, asked)
     reference = gated.answers(images, np.zeros(gated.count))
     return bounded(difference(reference, gated.answers(images, gated.gates(None)), model.head).logits_sqnr_db)

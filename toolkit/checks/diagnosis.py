@@ -12,7 +12,7 @@ from toolkit.checks import divergence
 from toolkit.checks.divergence import Divergence
 from toolkit.checks.layers import IMAGES as IMAGES  # noqa: PLC0414  (how many, where nobody says)
 from toolkit.checks.layers import Culprit, LayerError, bounded, layer_errors
-from toolkit.core import STATIC, Model, Progress, QuantSpec
+from toolkit.core import ACTIVATION_BITS, STATIC, Model, Progress, QuantSpec
 from toolkit.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _sensitive(
     from toolkit.engine.prepare import prepare
     from toolkit.engine.sensitivity import Asked, sensitivity
 
-    bits = {"int8": 8, "int16x8": 16}.get(quant.scheme)
+    bits = ACTIVATION_BITS.get(quant.scheme)
     ranges = None
     if model.statistics is not None:
         ranges = {name: (found.low, found.high) for name, found in model.statistics.ranges.items()}

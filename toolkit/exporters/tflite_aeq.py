@@ -14,7 +14,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.core import STATIC, Scheme
+from toolkit.core import ACTIVATION_BITS, STATIC, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.quiet import quiet
 from toolkit.exporters.tflite_encodings import Encodings
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from toolkit.core import Array
 
 PACKAGE = "ai-edge-quantizer"
-BITS: dict[Scheme, int] = {"int8": 8, "int16x8": 16}
 POLICY: dict[Scheme, str] = {"int8": "static_wi8_ai8", "int16x8": "static_wi8_ai16"}
 
 
@@ -97,9 +96,9 @@ def _add(work: Any, regex: str, scheme: Scheme, granularity: str) -> None:
     scales = whole if granularity == "per_tensor" else QuantGranularity.CHANNELWISE
     everything = TFLOperationName.ALL_SUPPORTED
     if scheme in STATIC:
-        work.add_static_config(regex, everything, BITS[scheme], 8, scales)
+        work.add_static_config(regex, everything, ACTIVATION_BITS[scheme], 8, scales)
         if granularity == "dense_per_tensor":
-            work.add_static_config(regex, dense, BITS[scheme], 8, whole)
+            work.add_static_config(regex, dense, ACTIVATION_BITS[scheme], 8, whole)
         return
     work.update_quantization_recipe(regex, everything, algorithm_key=AlgorithmName.NO_QUANTIZE)
     for kind in sorted(WEIGHT_ONLY.get(scheme, ())):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from toolkit.core import STATIC, Scheme
+from toolkit.core import ACTIVATION_BITS, STATIC, Scheme
 from toolkit.errors import UnsupportedError
 from toolkit.exporters.tflite_file import File, Operator, Tensor
 from toolkit.exporters.tflite_operators import FIXED, JOINING, PASSED, PASSING, POWER_OF_TWO, WEIGHTED, Bits
@@ -53,7 +53,7 @@ def scale_of(bounds: Bounds, bits: Bits) -> tuple[float, int]:
 
 def resolve(file: File, ranges: Mapping[str, Bounds], schemes: tuple[Scheme, ...], granularity: str) -> Encodings:
     """Encodings of a float file. schemes: of its operators in order; ranges: of every tensor that is computed."""
-    bits: tuple[Bits | None, ...] = tuple({"int8": 8, "int16x8": 16}.get(scheme) for scheme in schemes)  # type: ignore[misc]
+    bits: tuple[Bits | None, ...] = tuple(ACTIVATION_BITS.get(scheme) for scheme in schemes)  # type: ignore[misc]
     bounds = {name: holding_zero(name, *found) for name, found in ranges.items()}
     groups = _Groups(file, bits)
     for members, source in groups.found():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from toolkit.core import ExportContext, Model, Progress, Scheme, TensorSpec
+from toolkit.core import STATIC, ExportContext, Model, Progress, Scheme, TensorSpec
 from toolkit.errors import UnsupportedError
 from toolkit.exporters import (
     feeds,
@@ -129,7 +129,7 @@ def _probes(model: Model, inputs: tuple[TensorSpec, ...], context: ExportContext
     """Images to tell tensors apart on: of the calibration split where one is needed anyway, else seeded noise."""
     import numpy as np
 
-    if model.quant.scheme in tflite_aeq.BITS and context.calibration is not None and len(context.calibration):
+    if model.quant.scheme in STATIC and context.calibration is not None and len(context.calibration):
         yield from islice(feeds.calibration(replace(context, emit=lambda progress: None), inputs), PROBES)
         return
     generator = np.random.default_rng(0)
@@ -150,7 +150,7 @@ def _ranges(
     follow = {
         tensor.name
         for operator, scheme in zip(plan.file.operators, plan.schemes, strict=True)
-        if scheme in tflite_aeq.BITS and operator.kind in {*PASSING, *FIXED}
+        if scheme in STATIC and operator.kind in {*PASSING, *FIXED}
         for tensor in operator.outputs
     }
     left = [name for name in tflite_observed.computed(plan.file) if name not in ranges]

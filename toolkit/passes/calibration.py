@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.core import Dataset, PassContext, Progress, QuantSpec, Statistics
+from toolkit.core import ACTIVATION_BITS, Dataset, PassContext, Progress, QuantSpec, Statistics
 from toolkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 FEW = 100  # images: LiteRT's guide asks for 100 to 500
 GENERAL = "the calibration"  # what a note is about that is about no layer
 NAMED = 5  # classes or layers that a warning lists
-BITS = {"int8": 8, "int16x8": 16}
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def statistics_of(prepared_graph: Any, context: PassContext, quant: QuantSpec) -
     data = data_of(context, "calibration")
     found = calibration_of(prepared_graph, context, histograms=needs_histograms(quant.ranges))
     schemes = dict(quant.layers)
-    bits = {name: BITS.get(schemes.get(name.split(":")[0], quant.scheme), 8) for name in found.tensors}
+    bits = {name: ACTIVATION_BITS.get(schemes.get(name.split(":")[0], quant.scheme), 8) for name in found.tensors}
     ranges = found.ranges(quant.ranges, quant.percentile, bits=bits)
     ends = {name: (item.low, item.high) for name, item in ranges.items()}
     notes = (*sample_notes(data), *_clipped(found, ends, quant), *overflow_notes(prepared_graph, _seen(found)))

@@ -9,14 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.core import STATIC, LayerChange, Model, PassContext, Progress, QuantSpec, Statistics
+from toolkit.core import ACTIVATION_BITS, STATIC, LayerChange, Model, PassContext, Progress, QuantSpec, Statistics
 from toolkit.passes import calibration
 
 if TYPE_CHECKING:
     from toolkit.engine.recover import Data, Target
 
 WEIGHT_BITS = {"weight_int4": 4}  # by scheme; 8 for the others
-ACTIVATION_BITS = {"int8": 8, "int16x8": 16}  # None for the others
 
 
 @dataclass(frozen=True)

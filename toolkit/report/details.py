@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from toolkit.core import Measurement
@@ -26,6 +27,8 @@ from toolkit.runs import DataRecord, Manifest, StageRecord
 
 MOST_CLASSES = 60
 """Rows of the class table; of more classes, those that changed most are shown."""
+FEW = 5
+"""Test images a class: with fewer the table is folded away."""
 MOST_LAYERS = 400
 """Rows of one stage's layer table."""
 ALL_LAYERS = 2000
@@ -59,9 +62,12 @@ def classes(view: View) -> Markup:
     lead = "Correct of total on the test images. Shading and sign: its change against the original, in points."
     if len(chosen) < len(names):
         lead += f" Of {len(names)} classes, the {len(chosen)} that changed most; the manifest has all."
-    return section(
-        "classes", "Class by class", table(headings, rows, label="Accuracy of each class", class_="classes"), lead=lead
-    )
+    drawn = table(headings, rows, label="Accuracy of each class", class_="classes")
+    each = median(count["total"] for count in counts[columns[0]])
+    if each < FEW:
+        lead += f" With {each:g} image{'s' * (each != 1)} a class these say little of any one class."
+        drawn = tag("details", tag("summary", tag("b", "Class by class"), tag("span", f"{len(rows)} classes")), drawn)
+    return section("classes", "Class by class", drawn, lead=lead)
 
 
 Counts = Sequence[Mapping[str, int]]
