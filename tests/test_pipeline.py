@@ -180,6 +180,21 @@ def test_damaged_stage_file_is_made_and_timed_again(
     assert numbers[0] == numbers[1]
 
 
+def test_ctrl_c_while_the_report_is_written_leaves_the_verdict_and_says_how_to_write_it(
+    finished: Any, tmp_path: Path, recipe_file: Path, digits_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "write_report", interrupted)
+    said: list[Progress] = []
+    with pytest.raises(KeyboardInterrupt):
+        again(finished, tmp_path / "run", recipe_file, digits_model, emit=said.append)
+    assert said[-1].text == f"the run is done; `edgekit report {tmp_path / 'run'}` writes its report"
+    manifest = runs.read(tmp_path / "run")
+    assert (manifest.status, manifest.outcome) == ("done", finished.manifest.outcome)
+
+
 def converter_processes() -> list[int]:
     """Children of this process that serve stages."""
     found = []

@@ -153,7 +153,12 @@ class _Pipeline:
     def carry_out(self) -> Result:
         with ending(self.run, self.log, self.emit, self.scratch), self.executor:
             self._work()
-        write_report(self.run.folder)
+        try:
+            write_report(self.run.folder)
+        except KeyboardInterrupt:  # all is measured and judged
+            hint = f"the run is done; `edgekit report {self.run.folder}` writes its report"
+            self.emit(Progress(hint, keep=True))
+            raise
         return Result(self.run.folder, self.run.manifest)
 
     def _work(self) -> None:
