@@ -135,7 +135,7 @@ SIBLINGS = 5  # the floor whose packages never import each other
 HEAVY = {
     *("numpy", "tensorflow", "keras", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tf2onnx"),
     *("tflite_micro", "ethosu"),
-    *("sklearn", "PIL", "scipy", "h5py", "tf_keras", "tensorrt_rtx"),
+    *("sklearn", "PIL", "scipy", "h5py", "tf_keras", "tensorrt_rtx", "matplotlib"),
 }
 ENGINE_MAY = {"numpy", "keras", "tensorflow"}
 LONGEST = 450  # lines of a file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from xml.etree import ElementTree
 
+from tests.report.test_charts import corners
 from toolkit.checks.diagnosis import Diagnosis, Sensitive
 from toolkit.checks.divergence import Divergence
 from toolkit.checks.layers import LayerError
@@ -70,7 +71,8 @@ def test_bars_are_one_a_layer_worst_first_and_escaped() -> None:
     page = inside.diagnosis(View(manifest()))
     svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
     assert [text.text for text in svg.iter("title")] == ["<b>stem: -3.0 dB", "head: 41.5 dB"]
-    assert [bar.get("class") for bar in svg.iter("rect")] == ["cell worse", "cell right"]
+    assert ["--worse" in (bar.get("style") or "") for bar in svg.iter("g")] == [True, False]
+    assert [text.text for text in svg.iter("text")][::2] == ["<b>stem", "head"]
     assert "<b>stem" not in page
 
 
@@ -78,17 +80,15 @@ def test_only_a_layer_that_is_at_fault_is_red_and_no_error_is_no_number() -> Non
     sound = replace(diagnosed(), faulty=False, errors=(error("<b>stem", 30.0), error("pool", 200.0)))
     record = DiagnosisRecord("0", (16, True), sound)
     page = inside.diagnosis(View(replace(manifest(), diagnoses={"phone.tflite": record})))
-    assert "cell worse" not in page and "cell right" in page
+    assert "var(--worse)" not in page and "var(--data)" in page
     assert "200.0</t" not in page and "no error</text>" in page and "no error</td>" in page
 
 
 def test_bar_of_a_negative_error_runs_to_the_left_of_zero() -> None:
     page = inside.diagnosis(View(manifest()))
     svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
-    (zero,) = (float(line.get("x1", "")) for line in svg.iter("line"))
-    first, second = ((float(bar.get("x", "")), float(bar.get("width", ""))) for bar in svg.iter("rect"))
-    assert sum(first) <= zero + 0.01
-    assert second[0] >= zero - 0.01
+    first, second = ([x for x, _ in corners(next(bar.iter("path")))] for bar in svg.iter("g"))
+    assert min(first) < max(first) == min(second) < max(second)
 
 
 def test_sensitivity_stands_beside_the_layer_it_is_fused_into() -> None:

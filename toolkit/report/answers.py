@@ -120,7 +120,7 @@ def _figures(figures: Sequence[Markup]) -> Markup | None:
 
 
 def _figure(title: str, picture: Markup, key: Sequence[str] = ()) -> Markup:
-    legend = [tag("span", charts.curve_key(place), name) for place, name in enumerate(key)]
+    legend = [tag("span", charts.key(place), name) for place, name in enumerate(key)]
     return tag("figure", tag("figcaption", title), picture, tag("p", legend, class_="legend") if len(key) > 1 else None)
 
 

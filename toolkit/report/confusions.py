@@ -75,7 +75,7 @@ def _matrices(view: View, name: str) -> Markup | None:
 def _matrix(view: View, subject: str) -> Markup:
     known, classes = counts(view, subject), view.manifest.classes
     totals = _totals(view, subject)
-    cells = [
+    cells = tuple(
         pictures.Cell(
             row,
             column,
@@ -85,7 +85,7 @@ def _matrix(view: View, subject: str) -> Markup:
             "right" if row == column else "wrong",
         )
         for (row, column), images in sorted(known.items())
-    ]
+    )
     summary = f"Confusion matrix of {subject}. {_said(view, known)}"
     return tag("figure", tag("figcaption", subject), pictures.matrix(cells, classes, summary=summary))
 
@@ -95,7 +95,7 @@ def _change(view: View, name: str) -> Markup:
     changed = {key: after.get(key, 0) - before.get(key, 0) for key in sorted(before.keys() | after.keys())}
     changed = {key: value for key, value in changed.items() if value}
     most = max(map(abs, changed.values()), default=1)
-    cells = [
+    cells = tuple(
         pictures.Cell(
             row,
             column,
@@ -105,7 +105,7 @@ def _change(view: View, name: str) -> Markup:
             "better" if (value > 0) == (row == column) else "worse",
         )
         for (row, column), value in changed.items()
-    ]
+    )
     summary = f"What changed from the original to {name}: " + (
         "; ".join(cell.title for cell in sorted(cells, key=lambda cell: -cell.shade)[:SAID]) or "nothing"
     )

@@ -207,7 +207,7 @@ def _stage_curves(stage: StageRecord) -> list[Markup]:
 
 
 def _curve_figure(title: str, lines: Mapping[str, tuple[float, ...]]) -> Markup:
-    key = [tag("span", charts.curve_key(place), name) for place, name in enumerate(lines)]
+    key = [tag("span", charts.key(place), name) for place, name in enumerate(lines)]
     picture = charts.curves(lines, title=title, show=lambda value: f"{value:.4g}")
     return tag("figure", tag("figcaption", title), picture, tag("p", key, class_="legend"))
 

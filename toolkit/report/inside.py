@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from toolkit.checks.diagnosis import Diagnosis
 from toolkit.checks.layers import DECIBELS, LayerError
-from toolkit.report.charts import Scale
+from toolkit.report.drawing import colour, drawing
 from toolkit.report.markup import Markup, join, tag
 from toolkit.report.numbers import MISSING, decibels, extent, seconds, show
 from toolkit.report.overview import absent, badge, capital, number, section, table
@@ -16,7 +16,6 @@ from toolkit.runs import RepairRecord, RepairTrial
 
 BARS = 24  # layers of the picture: the worst
 ROWS = 200  # layers of the table
-WIDTH, LEFT, RIGHT, STEP = 440.0, 150.0, 56.0, 16.0
 LONGEST = 22  # characters of a layer's name in the picture; its title has all
 UNSETTLED = ("FAIL", "INCONCLUSIVE")
 MOST_DB = 60.0  # where bars end: better than any 8-bit tensor
@@ -147,29 +146,21 @@ def _level(db: float) -> str:
 def _bars(found: Diagnosis) -> Markup:
     """A bar a layer, the worst first."""
     rows = found.errors[:BARS]
-    scale = Scale(min(0.0, *(max(row.alone_db, -20.0) for row in rows)), MOST_DB, LEFT, WIDTH - RIGHT)
-    height = STEP * len(rows) + 8
-    drawn = [
-        _bar(row, place, scale, culprit=found.faulty and found.culprit in row.layers) for place, row in enumerate(rows)
-    ]
-    zero = tag("line", x1=scale(0.0), x2=scale(0.0), y1=2.0, y2=height - 4, class_="axis")
-    summary = f"Own error by layer of {found.artifact}, worst first: " + _spoken(rows)
-    return tag("svg", drawn, zero, viewbox=f"0 0 {WIDTH:g} {height:g}", class_="chart", role="img", aria_label=summary)
+    low = min(0.0, *(max(row.alone_db, -20.0) for row in rows))
+    with drawing(440, 16 * len(rows) + 8, left=150, right=56, top=4, bottom=4) as made:
+        made.axes.set(xlim=(low, MOST_DB), ylim=(len(rows) - 0.5, -0.5))
+        made.axes.set_axis_off()
+        made.axes.axvline(0, color=colour("soft"), linewidth=1)
+        for place, row in enumerate(rows):
+            short = row.layer if len(row.layer) <= LONGEST else row.layer[: LONGEST - 1] + "…"
+            made.text((low, place), short, (-8, 0), ha="right")
+            culprit, end = found.faulty and found.culprit in row.layers, min(max(row.alone_db, low), MOST_DB)
+            (bar,) = made.axes.barh(place, end, 0.7, color=colour("worse" if culprit else "data"))
+            made.tell(bar, f"{row.layer}: {row.alone_db:.1f} dB", class_="culprit" if culprit else "sound")
+            made.text((max(0.0, end), place), _level(row.alone_db), (5, 0), ha="left")
+        summary = f"Own error by layer of {found.artifact}, worst first: " + _spoken(rows)
+        return made.svg(role="img", aria_label=summary)
 
 
 def _spoken(rows: Sequence[LayerError]) -> str:
     return "; ".join(f"{row.layer} {row.alone_db:.1f} dB" for row in rows) + "."
-
-
-def _bar(row: LayerError, place: int, scale: Scale, *, culprit: bool) -> Markup:
-    y, zero, end = STEP * place + 4, scale(0.0), scale(row.alone_db)
-    short = row.layer if len(row.layer) <= LONGEST else row.layer[: LONGEST - 1] + "…"
-    kind = "worse" if culprit else "right"
-    width = max(abs(end - zero), 1.0)
-    return tag(
-        "g",
-        tag("title", f"{row.layer}: {row.alone_db:.1f} dB"),
-        tag("text", short, x=LEFT - 8, y=y + 9, class_="tick end"),
-        tag("rect", x=min(zero, end), y=y, width=width, height=STEP - 5, class_=f"cell {kind}"),
-        tag("text", _level(row.alone_db), x=max(zero, end) + 5, y=y + 9, class_="tick"),
-    )

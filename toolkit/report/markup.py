@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 # Control characters are invalid in HTML, lone surrogates cannot be encoded, and bidirectional overrides reorder what
 # is beside them.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 _VOID = frozenset({"meta", "link", "br", "hr", "col", "img", "path", "line", "circle", "rect", "polyline"})
 _SVG_VOID = frozenset({"path", "line", "circle", "rect", "polyline"})
 
@@ -19,6 +19,11 @@ class Markup(str):
     """Text that is markup already."""
 
     __slots__ = ()
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without what no document may hold."""
+    return re.sub(r"[\t\r\n]", " ", _UNPRINTABLE.sub("\ufffd", text))
 
 
 def escape(text: object) -> Markup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from toolkit.core import Measurement, Verdict
-from toolkit.report import charts
+from toolkit.report import bars
 from toolkit.report.markup import Child, Markup, join, tag
 from toolkit.report.numbers import (
     MISSING,
@@ -338,30 +338,30 @@ def _group_title(step: Step) -> str:
     return f"Original, as files to compare with{source}" if step.group == ORIGINAL else f"Variant {step.group}{source}"
 
 
-def _bar_scale(name: str, steps: tuple[Step, ...]) -> charts.Scale:
+def _bar_scale(name: str, steps: tuple[Step, ...]) -> bars.Scale:
     values = [share.value for step in steps if (share := step.shares[name]).value is not None] or [0.0, 1.0]
     values += [share.value - share.change for step in steps if (share := step.shares[name]).value and share.change]
     if quantity(name).kind in ("share", "score"):
-        low, high = charts.span(values, floor=0.0, ceiling=1.0, least=0.02)
+        low, high = bars.span(values, floor=0.0, ceiling=1.0, least=0.02)
     else:
         low, high = 0.0, max(values) or 1.0
-    return charts.Scale(low, high, 2.0, charts.BAR_WIDTH - 2)
+    return bars.Scale(low, high)
 
 
-def _heading(view: View, name: str, scale: charts.Scale) -> Markup:
+def _heading(view: View, name: str, scale: bars.Scale) -> Markup:
     device = view.first_device(name)
     place = tag("small", f"on {device}") if device else None
     extent = tag("small", f"{show(name, scale.low)} – {show(name, scale.high)}")
     return join(capital(quantity(name).label), place, extent)
 
 
-def _step(step: Step, scales: dict[str, charts.Scale]) -> Markup:
+def _step(step: Step, scales: dict[str, bars.Scale]) -> Markup:
     title = tag("small", step.title) if step.title != step.subject else None
     head = tag("th", step.subject, title, scope="row", class_="name")
     return tag("tr", head, (_share(name, step.shares[name], step, scale) for name, scale in scales.items()))
 
 
-def _share(name: str, share: Share, step: Step, scale: charts.Scale) -> Markup:
+def _share(name: str, share: Share, step: Step, scale: bars.Scale) -> Markup:
     if share.value is None:
         return tag("td", "left to the exporter" if step.same_graph else MISSING, class_="quiet fallen")
     before = None if share.change is None else share.value - share.change
@@ -374,7 +374,7 @@ def _share(name: str, share: Share, step: Step, scale: charts.Scale) -> Markup:
         change = tag("span", told if share.clear else "unclear", spoken, class_=f"change {word}")
     beyond = f"since {share.since}" if share.since and share.since != step.parent else None
     line = tag("span", tag("span", show(name, share.value)), change, class_="line")
-    bar = charts.waterfall_bar(scale, share.value, before, better=better)
+    bar = bars.bar(scale, share.value, before, better=better)
     return tag("td", line, bar, tag("small", beyond) if beyond else None, class_="fallen")
 
 

@@ -1,28 +1,31 @@
-"""Pictures of answers as inline SVG: confusion matrices, reliability, ROC curves, histograms.
+"""Pictures of answers: confusion matrices, reliability, ROC curves, histograms.
 
-As in charts.py: text out, colours from classes in style.py, a <title> on every mark; where a picture is all colour, the
-same numbers stand in its text or beside it.
+Every mark has a title; where a picture is all colour, the same numbers stand in its text or beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from toolkit.report import charts
-from toolkit.report.markup import Markup, join, tag
+from toolkit.report.charts import stroke
+from toolkit.report.drawing import Drawing, colour, drawing
+from toolkit.report.markup import Markup
 
-SIDE, EDGE, RIGHT, FOOT = 300.0, 40.0, 18.0, 36.0  # of square plots: the whole, left and right of the plot, under it
-GRID, NAMES = 320.0, 74.0  # of a matrix: its cells, and the room for names at its left and foot
+GRID, LETTER = 320, 6.2  # of a matrix: its cells; the room for a letter of a name at its left and foot
 NAMED = 20  # most classes whose names stand at a matrix
 COUNTED = 12  # most classes whose cells hold their counts
-SOLID = 0.9  # shade from which a cell's count is written in the colour of the page
+SOLID = 0.75  # shade from which a cell's count is written in the colour of the page
 LONGEST_NAME = 11  # characters of a class at a matrix; the cell's title has all
+ROLES = {"right": "data", "wrong": "worse", "worse": "worse", "better": "better"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a matrix. shade: 0..1. kind: "right", "wrong", "better" or "worse"."""
+    """One cell of a matrix. shade: 0..1. kind: a key of ROLES."""
 
     row: int
     column: int
@@ -32,136 +35,91 @@ class Cell:
     kind: str
 
 
-# ---------------------------------------------------------------- matrices
-
-
-def matrix(cells: Sequence[Cell], classes: Sequence[str], *, summary: str) -> Markup:
+@lru_cache(maxsize=4)  # the original's is drawn beside that of every file
+def matrix(cells: tuple[Cell, ...], classes: tuple[str, ...], *, summary: str) -> Markup:
     """Rows are labels, columns decisions, both in the order of the classes."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
     size, named = len(classes), len(classes) <= NAMED
-    left = NAMES if named else 16.0
-    step = GRID / size
-    drawn = [_cell(cell, left, step, counted=size <= COUNTED) for cell in cells]
-    frame = tag("rect", x=left, y=0.5, width=GRID, height=GRID, class_="frame")
-    names = _names(classes, left, step) if named else _axes(left)
-    return _svg(join(frame, drawn, names), summary, left + GRID + 1, GRID + left + 4)
-
-
-def _cell(cell: Cell, left: float, step: float, *, counted: bool) -> Markup:
-    x, y = left + cell.column * step, cell.row * step
-    gap = 1.0 if step > 8 else 0.0
-    opacity = f"{0.12 + 0.88 * cell.shade:.2f}"
-    block = tag(
-        "rect",
-        x=x + gap / 2,
-        y=y + gap / 2 + 0.5,
-        width=max(step - gap, 1.0),
-        height=max(step - gap, 1.0),
-        fill_opacity=opacity,
-        class_=f"cell {cell.kind}",
-    )
-    strong = " strong" if cell.shade > SOLID else ""
-    number = (
-        tag("text", cell.text, x=x + step / 2, y=y + step / 2 + 4, class_=f"count middle{strong}") if counted else None
-    )
-    return tag("g", tag("title", cell.title), block, number)
-
-
-def _names(classes: Sequence[str], left: float, step: float) -> Markup:
-    parts: list[Markup] = []
-    for place, name in enumerate(classes):
-        short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-        middle = (place + 0.5) * step
-        parts.append(tag("text", short, x=left - 6, y=middle + 4, class_="tick end"))
-        x, y = left + middle + 4, GRID + 8
-        parts.append(tag("text", short, x=x, y=y, class_="tick end", transform=f"rotate(-90 {x:.1f} {y:.1f})"))
-    return join(parts)
-
-
-def _axes(left: float) -> Markup:
-    middle = GRID / 2
-    return join(
-        tag("text", "label", x=11.0, y=middle, class_="tick middle", transform=f"rotate(-90 11 {middle:.0f})"),
-        tag("text", "decision", x=left + middle, y=GRID + 14, class_="tick middle"),
-    )
+    short = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in classes]
+    longest = max(map(len, short), default=0)
+    edge = 14 + LETTER * longest if named else 18
+    foot: dict[str, Any] = {"ha": "right", "rotation": 90} if longest > 2 else {"va": "top"}
+    with drawing(GRID + edge + 1, GRID + edge + 1, left=edge, right=1, top=1, bottom=edge) as made:
+        made.axes.set(xlim=(0, size), ylim=(size, 0))
+        made.axes.set_axis_off()
+        made.axes.add_patch(Rectangle((0, 0), size, size, facecolor="none", edgecolor=colour("line"), zorder=2))
+        blocks = [Rectangle((cell.column, cell.row), 1, 1) for cell in cells]
+        faces = [(colour(ROLES[cell.kind]), round(0.12 + 0.88 * cell.shade, 2)) for cell in cells]
+        drawn = PatchCollection(blocks, facecolors=faces, edgecolors=colour("paper"), linewidths=min(1, 32 / size))
+        made.tell(made.axes.add_collection(drawn), *(cell.title for cell in cells))
+        for cell in cells if size <= COUNTED else ():
+            role = "paper" if cell.shade > SOLID else "ink"
+            made.text((cell.column + 0.5, cell.row + 0.5), cell.text, color=colour(role))
+        for place, name in enumerate(short if named else ()):
+            made.text((0, place + 0.5), name, (-6, 0), ha="right")
+            made.text((place + 0.5, size), name, (0, -6), **foot)
+        if not named:
+            made.text((size / 2, size), "decision", (0, -9))
+            made.text((0, size / 2), "label", (-9, 0), rotation=90)
+        return made.svg(role="img", aria_label=summary)
 
 
 # ---------------------------------------------------------------- square plots
 
 
+@contextmanager
+def _unit(across: str, up: str) -> Iterator[Drawing]:
+    """A square of shares from nothing to all, with its diagonal."""
+    from matplotlib.ticker import PercentFormatter
+
+    with drawing(300, 300, left=40, right=18, top=24, bottom=36) as made:
+        quarters = (0, 0.25, 0.5, 0.75, 1)
+        made.axes.set(xlim=(0, 1), ylim=(0, 1), xticks=quarters, yticks=quarters)
+        for axis in (made.axes.xaxis, made.axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        made.axes.plot((0, 1), (0, 1), color=colour("soft"), linewidth=1, linestyle=(0, (3, 4)))
+        made.name(across, up)
+        yield made
+
+
 def reliability(lines: Mapping[str, Sequence[tuple[int, float, float]]], *, summary: str) -> Markup:
     """Share right against confidence, one line a model, of (images, confidence, share right) for each bin."""
-    x_scale, y_scale = _unit_scales()
-    parts = [_unit_frame(x_scale, y_scale, "confidence", "share right"), _diagonal(x_scale, y_scale)]
-    for place, (name, bins) in enumerate(lines.items()):
-        total = sum(images for images, _, _ in bins) or 1
-        full = [(images, sure, right) for images, sure, right in bins if images]
-        path = "M" + "L".join(f"{x_scale(sure):.1f} {y_scale(right):.1f}" for _, sure, right in full) if full else ""
-        parts.append(tag("path", d=path, class_=f"curve c{place % 4}") if path else Markup(""))
-        for images, sure, right in full:
-            title = f"{name}: {images:,} images at {100 * sure:.0f}% confidence, {100 * right:.0f}% right"
-            radius = 1.8 + 4.5 * (images / total) ** 0.5
-            at = {"cx": x_scale(sure), "cy": y_scale(right)}
-            dot = tag("circle", **at, r=radius, class_=f"dot c{place % 4}")
-            parts.append(tag("g", tag("title", title), dot))
-    return _svg(join(parts), summary, SIDE, SIDE)
+    with _unit("confidence", "share right") as made:
+        for place, (name, bins) in enumerate(lines.items()):
+            total = sum(images for images, _, _ in bins) or 1
+            full = [each for each in bins if each[0]]
+            where = [sure for _, sure, _ in full], [right for _, _, right in full]
+            sizes = [(3.6 + 9 * (images / total) ** 0.5) ** 2 for images, _, _ in full]
+            made.axes.plot(*where, **stroke(place))
+            dots = made.axes.scatter(*where, s=sizes, color=stroke(place)["color"], linewidths=0)
+            said = (
+                f"{n:,} images at {100 * sure:.0f}% confidence, {100 * right:.0f}% right" for n, sure, right in full
+            )
+            made.tell(dots, *(f"{name}: {each}" for each in said))
+        return made.svg(role="img", aria_label=summary)
 
 
 def roc(lines: Mapping[str, Sequence[tuple[float, float]]], *, summary: str) -> Markup:
     """True against false positive rate, one line a model or class."""
-    x_scale, y_scale = _unit_scales()
-    parts = [_unit_frame(x_scale, y_scale, "false positive rate", "true positive rate"), _diagonal(x_scale, y_scale)]
-    for place, (name, points) in enumerate(lines.items()):
-        path = "M" + "L".join(f"{x_scale(x):.1f} {y_scale(y):.1f}" for x, y in points)
-        parts.append(tag("g", tag("title", name), tag("path", d=path, class_=f"curve c{place % 4}")))
-    return _svg(join(parts), summary, SIDE, SIDE)
+    with _unit("false positive rate", "true positive rate") as made:
+        for place, (name, points) in enumerate(lines.items()):
+            (line,) = made.axes.plot(*zip(*points, strict=True), **stroke(place))
+            made.tell(line, name)
+        return made.svg(role="img", aria_label=summary)
 
 
 def histogram(counts: Sequence[int], low: float, high: float, *, label: str, summary: str) -> Markup:
     """Bars of equal width from low to high, each named by its own range and count."""
-    most, width = max(counts, default=0) or 1, (SIDE - EDGE - RIGHT) / max(1, len(counts))
-    x_scale = charts.Scale(low, high, EDGE, SIDE - RIGHT)
-    y_scale = charts.Scale(0, most, SIDE - FOOT - 60, 14)
-    bottom = y_scale(0)
-    parts = [_level(value, y_scale(value), f"{value:,.0f}") for value in charts.ticks(0, most, 4)]
-    for place, count in enumerate(counts):
-        left = EDGE + place * width
-        ends = (low + (high - low) * part / len(counts) for part in (place, place + 1))
-        title = f"{' to '.join(f'{end:.4g}' for end in ends)}: {count:,} images"
-        top = y_scale(count)
-        bar = tag("rect", x=left + 0.5, y=top, width=width - 1, height=bottom - top, class_="column")
-        parts.append(tag("g", tag("title", title), bar))
-    marks = [tag("text", f"{v:.4g}", x=x_scale(v), y=bottom + 15, class_="tick middle") for v in x_scale.ticks()]
-    name = tag("text", label, x=SIDE - RIGHT, y=bottom + 31, class_="title end")
-    axis = tag("line", x1=EDGE, x2=SIDE - RIGHT, y1=bottom, y2=bottom, class_="axis")
-    return _svg(join(parts, marks, axis, name), summary, SIDE, SIDE - 60)
-
-
-def _unit_scales() -> tuple[charts.Scale, charts.Scale]:
-    return charts.Scale(0, 1, EDGE, SIDE - RIGHT), charts.Scale(0, 1, SIDE - FOOT, 24)
-
-
-def _unit_frame(x_scale: charts.Scale, y_scale: charts.Scale, x_label: str, y_label: str) -> Markup:
-    values = (0, 0.25, 0.5, 0.75, 1)
-    levels = [_level(value, y_scale(value), f"{100 * value:g}%") for value in values]
-    bottom = SIDE - FOOT
-    marks = [tag("text", f"{100 * v:g}%", x=x_scale(v), y=bottom + 15, class_="tick middle") for v in values]
-    return join(
-        levels,
-        marks,
-        tag("text", x_label, x=SIDE - RIGHT, y=SIDE - 5, class_="title end"),
-        tag("text", y_label, x=2.0, y=11.0, class_="title"),
-    )
-
-
-def _level(value: float, y: float, text: str) -> Markup:
-    line = tag("line", x1=EDGE, x2=SIDE - RIGHT, y1=y, y2=y, class_="axis" if value == 0 else "grid")
-    return join(line, tag("text", text, x=EDGE - 5, y=y + 4, class_="tick end"))
-
-
-def _diagonal(x_scale: charts.Scale, y_scale: charts.Scale) -> Markup:
-    return tag("line", x1=x_scale(0), y1=y_scale(0), x2=x_scale(1), y2=y_scale(1), class_="diagonal")
-
-
-def _svg(parts: Markup, summary: str, width: float, height: float) -> Markup:
-    view = f"0 0 {width:g} {height:g}"
-    return tag("svg", parts, viewbox=view, class_="chart", role="img", aria_label=summary)
+    width = (high - low) / max(1, len(counts))
+    with drawing(300, 240, left=40, right=18, top=14, bottom=42) as made:
+        ends = [low + width * place for place in range(len(counts) + 1)]
+        columns = made.axes.bar(ends[:-1], counts, width, align="edge", color=colour("data"), edgecolor=colour("paper"))
+        for column, count, start, end in zip(columns, counts, ends, ends[1:], strict=False):
+            made.tell(column, f"{start:.4g} to {end:.4g}: {count:,} images")
+        made.axes.set_xlim(low, high)
+        made.name(label, "")
+        made.ticks("x", "{:.4g}".format, nbins=4)
+        made.ticks("y", "{:,.0f}".format, nbins=4, integer=True)
+        return made.svg(role="img", aria_label=summary)

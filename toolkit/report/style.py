@@ -13,7 +13,7 @@ STYLE = """
 --unsure-bg:#fbf1dc;
 --better:#2b8a57;--worse:#c8463c;--same:#8a939d;
 --down1:#fdf0ee;--down2:#f9d8d3;--down3:#f2b3ab;--up1:#edf7f1;--up2:#d0ebdb;--up3:#a9d9bd;
---c0:#1d4f91;--c1:#b3541e;--c2:#5d6873;--c3:#7a3e8f;
+--tint:#1d4f912e;--c0:#1d4f91;--c1:#b3541e;--c2:#5d6873;--c3:#7a3e8f;
 --sans:ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Liberation Sans",Arial,sans-serif;
 --mono:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#101418;--raised:#181d23;--ink:#e6e9ed;--soft:#9aa5b1;
@@ -22,7 +22,7 @@ STYLE = """
 --unsure-bg:#2f2410;
 --better:#4fb57f;--worse:#e2695e;--same:#7d8792;
 --down1:#2a1a1a;--down2:#4a2220;--down3:#702c28;--up1:#14241c;--up2:#183a29;--up3:#1f5539;
---c0:#86b4ef;--c1:#eb9a63;--c2:#a5afba;--c3:#cb9adb}}
+--tint:#86b4ef2e;--c0:#86b4ef;--c1:#eb9a63;--c2:#a5afba;--c3:#cb9adb}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
@@ -126,35 +126,16 @@ border-color:var(--line)}
 figure{min-width:0;max-width:560px}
 figcaption{margin-bottom:6px;font-size:14px;font-weight:500}
 .chart{display:block;width:100%;height:auto;font:11px var(--sans)}
-.chart text{fill:var(--soft);font-variant-numeric:tabular-nums}
-.chart .middle{text-anchor:middle}.chart .end{text-anchor:end}
-.grid{stroke:var(--hair)}.axis{stroke:var(--soft)}
-.chart line.limit{stroke:var(--ink);stroke-dasharray:4 4;opacity:.55}
-.leader{stroke:var(--soft);stroke-width:.8}
-.chart text.limit{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px}
-.chart text.label{fill:var(--ink);font-size:11.5px;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
-.frontier{fill:none;stroke:var(--data);stroke-width:1.6;opacity:.75}.halo{fill:none;stroke:var(--data);stroke-width:1.6}
-.touch{fill:transparent;stroke:none}.mark[tabindex]{cursor:pointer}.mark:focus{outline:none}
-.mark:focus-visible .touch,.mark.told .touch{fill:var(--data);fill-opacity:.18;stroke:var(--data)}
-.rung{width:30px;height:16px}
+.chart text{font-variant-numeric:tabular-nums;pointer-events:none}.chart path{stroke-linejoin:round}
+.label text,.limit text{paint-order:stroke;stroke:var(--paper);stroke-width:3px}.label text{font-size:11.5px}
+.mark{--glow:transparent;--ring:transparent}.mark[tabindex]{cursor:pointer}.mark:focus{outline:none}
+.mark:focus-visible,.mark.told{--glow:var(--tint);--ring:var(--data)}
 figure{position:relative}
 .tip{position:absolute;z-index:2;max-width:min(280px,100%);padding:8px 11px;background:var(--ink);color:var(--paper);
 font-size:12.5px;line-height:1.4;border-radius:4px;white-space:pre-line;overflow-wrap:anywhere}
-.bar{fill:none;stroke-width:1.3;stroke:var(--soft)}
-.mark path{fill:var(--soft);stroke:var(--paper);stroke-width:1}
-.mark.original path{fill:var(--ink)}.mark.pass path{fill:var(--pass)}.bar.pass{stroke:var(--pass)}
-.mark.fail path{fill:var(--fail)}.bar.fail{stroke:var(--fail)}.mark.inconclusive path{fill:var(--unsure)}
-.bar.inconclusive{stroke:var(--unsure)}
-.mark.none path{fill:var(--paper);stroke:var(--soft);stroke-width:2}
 .legend{display:flex;flex-wrap:wrap;gap:2px 20px;font-size:13px;color:var(--soft)}
 .legend span{display:inline-flex;gap:6px;align-items:center}
-.key{width:16px;height:16px}.stroke{width:22px;height:10px}
-.curve{fill:none;stroke-width:1.8;stroke-linejoin:round}
-.c0{stroke:var(--c0)}.c1{stroke:var(--c1);stroke-dasharray:6 3}.c2{stroke:var(--c2);stroke-dasharray:2 2}
-.c3{stroke:var(--c3);stroke-dasharray:8 3 2 3}.c4{stroke:var(--c0);stroke-dasharray:1 4}.c5{stroke:var(--c1)}
-.c6{stroke:var(--c2);stroke-dasharray:6 3}.c7{stroke:var(--c3)}
-.dot{stroke:none}.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}
-.dot.c4{fill:var(--c0)}.dot.c5{fill:var(--c1)}.dot.c6{fill:var(--c2)}.dot.c7{fill:var(--c3)}
+.key{flex:none;height:16px}
 
 .shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,290px),1fr));gap:18px 28px;padding:0;
 list-style:none}
@@ -173,12 +154,6 @@ break-inside:avoid}
 .metrics td small{white-space:nowrap}.metrics th,.metrics td{padding-right:14px}
 .metrics thead th{white-space:normal;min-width:64px}
 .matrices{grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
-.frame{fill:none;stroke:var(--line)}
-.cell.right{fill:var(--data)}.cell.wrong,.cell.worse{fill:var(--worse)}.cell.better{fill:var(--better)}
-.chart text.count{fill:var(--ink);font-size:11px;paint-order:stroke;stroke:var(--paper);stroke-width:2.5px;
-stroke-linejoin:round}
-.chart text.count.strong{fill:var(--paper);stroke:none}
-.column{fill:var(--data)}.diagonal{stroke:var(--soft);stroke-dasharray:3 4}
 
 .heat{padding-left:10px;border-left:3px solid var(--paper)}
 .heat small,.heat .change{display:inline;margin-left:8px;font-size:12.5px}

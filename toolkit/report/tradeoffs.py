@@ -56,8 +56,8 @@ def key(views: Sequence[View]) -> Markup:
     """What the marks mean: those that there are."""
     there = {SHAPES.get(view.outcome(item.name) or "", "none") for view in views for item in view.delivered}
     there.add("original")
-    parts = [tag("span", charts.legend_mark(shape), word) for shape, word in KEY if shape in there]
-    return tag("p", parts, tag("span", charts.frontier_key(), "frontier"), class_="legend")
+    parts = [tag("span", charts.key(shape), word) for shape, word in KEY if shape in there]
+    return tag("p", parts, tag("span", charts.key("frontier"), "frontier"), class_="legend")
 
 
 def _lead(view: View) -> str:
