@@ -56,6 +56,7 @@ OURS, SCRATCH, TFMOT = "edgekit", "from scratch", "tfmot"
 # what a way asks of `prune`; each has the rest at its defaults
 WAYS: dict[str, dict[str, Any]] = {
     OURS: {"importance": "fisher", "ranking": "global", "reconstruct": True},
+    "edgekit 2 steps": {"importance": "fisher", "ranking": "global", "reconstruct": True, "steps": 2},
     "edgekit 16": {"importance": "fisher", "ranking": "global", "reconstruct": True, "round_to": 16},
     "uniform l1": {"importance": "l1", "ranking": "local"},
     "uniform l2": {"importance": "l2", "ranking": "local"},
