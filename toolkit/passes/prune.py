@@ -157,6 +157,8 @@ class Prune(Component):
         for number in range(1, self.steps + 1):
             work = self._step(work, number)
         left = {group.id: group.size for group in self._protected(work.model.graph)}
+        if self.ranking != "local" and self.steps == 1 and (said := prune_changes.narrow(groups, left)):
+            context.emit(Progress(said, keep=True))
         asked = f"asked for {self._target().words}" + (f": {work.found}" if work.found else "")
         changes = (
             prune_changes.totals(model.graph, work.model.graph, asked),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from toolkit.engine.widths import Rounding
 
 MOST = 4  # reasons that are named
+NARROW = 0.2  # of a group's channels: one cut that left less, by importance over all groups, lost more than others did
 
 
 def layers(
@@ -74,6 +75,18 @@ def frozen(groups: Sequence[Group]) -> Iterator[LayerChange]:
         more = f"; {len(found.reasons) - MOST} more reasons" if len(found.reasons) > MOST else ""
         said = f"{found.frozen:,} of {found.channels:,} channels ({found.share:.1%})"
         yield LayerChange("channels that must stay", said, said, words + more)
+
+
+def narrow(groups: Sequence[Group], widths: Mapping[str, int]) -> str:
+    """A warning about groups that one cut has left very narrow, "" where it has left none so.
+
+    What a channel is worth is found before the cut, and is no longer true of a group of which little is left.
+    """
+    some = [group for group in groups if widths.get(group.id, group.size) < NARROW * group.size]
+    named = ", ".join(f"{group.id} keeps {widths[group.id]} of {group.size} channels" for group in some[:MOST])
+    more = f" and {len(some) - MOST} more" if len(some) > MOST else ""
+    advice = "that much in one cut often loses more than a more even one: set steps = 2 or more, or min_share"
+    return f"warning: prune: {named}{more}; {advice}" if some else ""
 
 
 def refitted(rows: Sequence[Row], images: int) -> Iterator[LayerChange]:
