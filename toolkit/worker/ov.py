@@ -157,8 +157,9 @@ class Runner:
 
     def _kernel_path(self) -> str:
         """Nodes by the type they were computed in; an error where 8-bit layers were all computed as floats."""
-        kernels = [item.exec_type.rpartition("_")[2] for item in self.profiled() if item.node_type in COMPUTING]
-        counts = {kind: kernels.count(kind) for kind in sorted(set(kernels))}
+        # a primitive with AMX may write its type in small letters
+        kinds = [item.exec_type.rpartition("_")[2].upper() for item in self.profiled() if item.node_type in COMPUTING]
+        counts = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
         asked = any(
             op.get_type_name() == "FakeQuantize" and op.get_attributes().get("levels", 0) <= BYTE_LEVELS
             for op in self.model.get_ops()
