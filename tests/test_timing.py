@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.warm_device import Warm
 from toolkit import runs
 from toolkit.core import Artifact, Budget, Measurement, MeasureSpec, Signature
 from toolkit.devices import DeviceProfile, DeviceRuntime
@@ -24,36 +23,9 @@ FILES = {name: Artifact(name, Path(name), "tflite", "float32", 1, name, Signatur
 WATTS = {"sensor": "INA226", "kind": "power", "samples": 20, "rate_hz": 10.0, "seconds": 2.0, "milliwatts": 500.0}
 
 
-class Board:
-    """A device that answers each inference in a millisecond."""
-
-    def __init__(self, **more: Any) -> None:
-        self.more, self.jobs = more, list[dict[str, Any]]()
-
-    def push(self, path: Path) -> str:
-        return str(path)
-
-    def folder(self) -> str:
-        return "/there"
-
-    def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def pull(self, remote: str, path: Path) -> None:
-        np.save(path, np.array([(at * 1_000_000, 1_000_000) for at in range(2000)], np.int64))
-
-    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        self.jobs.append(dict(job))
-        told = {"versions": {"litert": "2.3"}, "threads": 1, "delegate": "xnnpack", "kernel_path": "XNNPACK"}
-        return {
-            **told,
-            "series": [{"t_s": 0.0, "values": {}}],
-            "units": {},
-            "lost": {},
-            "energy": None,
-            "idle": None,
-            **self.more,
-        }
+def board(**more: Any) -> Warm:
+    """A device that answers 2,000 times, each in a millisecond."""
+    return Warm(np.array([(at * 1_000_000, 1_000_000) for at in range(2000)], np.int64), **more)
 
 
 @pytest.fixture
@@ -62,13 +34,13 @@ def run(tmp_path: Path) -> runs.Run:
     return runs.Run.create(tmp_path / "run", manifest, b"")
 
 
-def timing(run: runs.Run, board: Board, said: list[str], profile: DeviceProfile = BOARD, **spec: Any) -> Timing:
+def timing(run: runs.Run, device: Warm, said: list[str], profile: DeviceProfile = BOARD, **spec: Any) -> Timing:
     measure = MeasureSpec(processes=0, **spec)
     checks = [Check(name, profile, "litert", "xnnpack", measure, Budget()) for name in FILES]
     return Timing(
         run=run,
         profile=profile,
-        session=board,  # type: ignore[arg-type]
+        session=device,  # type: ignore[arg-type]
         checks=checks,
         artifacts=FILES,
         staged=NONE,
@@ -85,20 +57,20 @@ def numbers(run: runs.Run) -> dict[tuple[str, str], Measurement]:
 
 def test_energy_of_an_image_stands_in_the_manifest(run: runs.Run) -> None:
     said = list[str]()
-    board = Board(energy={**WATTS, "millijoules": 1000.0}, idle={"milliwatts": 100.0})
-    timing(run, board, said, sustained_seconds=2).run_without_pause()
+    device = board(energy={**WATTS, "millijoules": 1000.0}, idle={"milliwatts": 100.0})
+    timing(run, device, said, sustained_seconds=2).run_without_pause()
     found = numbers(run)
     for name in FILES:
         assert found[name, "energy_per_inference_mj"].value == 0.5  # 1000 mJ / 2000
         assert found[name, "energy_per_inference_net_mj"].value == 0.4  # less 100 mW x 2 s
         assert found[name, "sustained_p50_ms"].value == 1.0
-    assert [job["seconds"] for job in board.jobs] == [2.0, 2.0]
+    assert [job["seconds"] for job in device.jobs] == [2.0, 2.0]
     assert not said
 
 
 def test_device_without_a_sensor_of_power_is_named_once(run: runs.Run) -> None:
     said = list[str]()
-    timing(run, Board(), said, sustained_seconds=2).run_without_pause()
+    timing(run, board(), said, sustained_seconds=2).run_without_pause()
     assert [line for line in said if "power" in line] == [
         "board: energy was not measured: no sensor of power can be read there"
     ]
@@ -107,37 +79,37 @@ def test_device_without_a_sensor_of_power_is_named_once(run: runs.Run) -> None:
 
 def test_sensor_that_was_lost_is_named(run: runs.Run) -> None:
     said = list[str]()
-    board = Board(energy={**WATTS, "millijoules": 1.0}, lost={"INA226": "Remote I/O error"})
-    timing(run, board, said, sustained_seconds=2).run_without_pause()
+    device = board(energy={**WATTS, "millijoules": 1.0}, lost={"INA226": "Remote I/O error"})
+    timing(run, device, said, sustained_seconds=2).run_without_pause()
     assert said == ["board: INA226 was lost on the way: Remote I/O error"]
     assert ("a", "energy_per_inference_mj") not in numbers(run)
 
 
 def test_same_files_are_not_run_again_and_other_lengths_are(run: runs.Run) -> None:
-    board, said = Board(), list[str]()
+    device, said = board(), list[str]()
     for seconds, jobs in ((2, 2), (2, 2), (3, 4)):
-        timing(run, board, said, sustained_seconds=seconds).take_latency()  # forgets latencies, not these
-        timing(run, board, said, sustained_seconds=seconds).run_without_pause()
-        assert len(board.jobs) == jobs
+        timing(run, device, said, sustained_seconds=seconds).take_latency()  # forgets latencies, not these
+        timing(run, device, said, sustained_seconds=seconds).run_without_pause()
+        assert len(device.jobs) == jobs
         assert numbers(run)["a", "sustained_p50_ms"].how["minutes"] == round(seconds / 60, 3)
 
 
 def test_run_that_asks_for_none_forgets_those_of_before(run: runs.Run) -> None:
     said = list[str]()
-    timing(run, Board(), said, sustained_seconds=2).run_without_pause()
-    timing(run, Board(), said).run_without_pause()
+    timing(run, board(), said, sustained_seconds=2).run_without_pause()
+    timing(run, board(), said).run_without_pause()
     assert not run.manifest.measurements and not run.manifest.stages
 
 
 def test_file_that_is_made_anew_is_run_again(run: runs.Run) -> None:
-    board = Board()
-    timing(run, board, [], sustained_seconds=2).run_without_pause()
+    device = board()
+    timing(run, device, [], sustained_seconds=2).run_without_pause()
     run.forget(("a",))
-    timing(run, board, [], sustained_seconds=2).run_without_pause()
-    assert len(board.jobs) == 4
+    timing(run, device, [], sustained_seconds=2).run_without_pause()
+    assert len(device.jobs) == 4
 
 
 def test_device_without_python_is_named_and_the_run_goes_on(run: runs.Run) -> None:
-    said, board = list[str](), Board()
-    timing(run, board, said, BOARD.model_copy(update={"python": ""}), sustained_seconds=2).run_without_pause()
-    assert said == ["board: nothing is run without pause, which needs Python there"] and not board.jobs
+    said, device = list[str](), board()
+    timing(run, device, said, BOARD.model_copy(update={"python": ""}), sustained_seconds=2).run_without_pause()
+    assert said == ["board: nothing is run without pause, which needs Python there"] and not device.jobs

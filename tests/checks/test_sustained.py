@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.warm_device import Warm
 from toolkit.checks import sustained
 from toolkit.core import Artifact, Measurement, MeasureSpec, Signature
 from toolkit.devices import DeviceProfile, DeviceRuntime
@@ -26,37 +25,6 @@ def slowed() -> Any:
     """Ten seconds: 1 ms an inference for five of them, then 2 ms."""
     fast = [(start * MS, MS) for start in range(5000)]
     return np.array(fast + [(5000 * MS + start * 2 * MS, 2 * MS) for start in range(2500)], np.int64)
-
-
-class Warm:
-    """A session whose device ran for so long."""
-
-    def __init__(self, times: Any, **more: Any) -> None:
-        self.times, self.more, self.job = times, more, dict[str, Any]()
-
-    def push(self, path: Path) -> str:
-        return str(path)
-
-    def folder(self) -> str:
-        return "/there"
-
-    def alone(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def pull(self, remote: str, path: Path) -> None:
-        assert remote == self.job["samples"]
-        np.save(path, self.times)
-
-    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        self.job = dict(job)
-        assert timeout_s > job["seconds"]
-        rows = [
-            {"t_s": float(at), "values": {"temperature:cpu": 40.0 + at, "throttling:firmware": 4.0 * (at >= 5)}}
-            for at in range(11)
-        ]
-        told = {"versions": {"litert": "2.3"}, "threads": 1, "delegate": "xnnpack", "kernel_path": "XNNPACK"}
-        units = {"temperature:cpu": "C", "throttling:firmware": "bits"}
-        return {**told, "series": rows, "units": units, "lost": {}, "energy": None, "idle": None, **self.more}
 
 
 def measure(session: Warm, folder: Path, profile: DeviceProfile = BOARD) -> tuple[dict[str, Measurement], Any]:

@@ -244,6 +244,12 @@ def test_class_table_is_folded_away_where_a_class_has_few_images(sample: Manifes
     assert ("say little of any one class" in drawn) == folded
 
 
+def test_class_table_of_answers_that_nobody_counted_is_drawn(sample: Manifest) -> None:
+    counted = {"phone.tflite": (), "server.onnx": ({"correct": 9, "total": 9},)}
+    drawn = details.classes(View(replace(sample, classes=("one",), per_class=counted)))
+    assert "9/9" in drawn and "<details" not in drawn
+
+
 def test_page_tells_every_hash_and_the_whole_command(sample: Manifest) -> None:
     source = replace(sample.stages[0], parameters={"file": "digits-cnn.keras", "sha256": "5eed" * 16})
     called = {"recipe": "a b.toml", "data": "d", "devices": ["pi"], "overrides": ["seed=0"], "allow_code": ["mine"]}

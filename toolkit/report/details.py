@@ -63,8 +63,8 @@ def classes(view: View) -> Markup:
     if len(chosen) < len(names):
         lead += f" Of {len(names)} classes, the {len(chosen)} that changed most; the manifest has all."
     drawn = table(headings, rows, label="Accuracy of each class", class_="classes")
-    each = median(count["total"] for count in counts[columns[0]])
-    if each < FEW:
+    totals = [count["total"] for count in counts[columns[0]]]
+    if totals and (each := median(totals)) < FEW:
         lead += f" With {each:g} image{'s' * (each != 1)} a class these say little of any one class."
         drawn = tag("details", tag("summary", tag("b", "Class by class"), tag("span", f"{len(rows)} classes")), drawn)
     return section("classes", "Class by class", drawn, lead=lead)
