@@ -445,21 +445,3 @@ def test_prune_by_slopes_refuses_a_head_without_a_loss(model: Model, kind: Any) 
     other = replace(model, signature=replace(model.signature, outputs=(replace(output, meaning="embedding"),)))
     with pytest.raises(UnsupportedError, match="no label says what an output that means embedding should be"):
         Prune(macs=0.5, importance=kind).run(other, PassContext(train=Images(8)))
-
-
-def test_group_that_one_cut_leaves_very_narrow_is_named() -> None:
-    faint = digits()
-    for name in ("b", "c"):  # all that makes and reads the channels of b
-        layer = faint.graph.get_layer(name)
-        layer.set_weights([weight / 1000 for weight in layer.get_weights()])
-
-    def told(**options: Any) -> list[str]:
-        said: list[str] = []
-        context = PassContext(emit=lambda progress: said.append(progress.text))
-        Prune(macs=0.165, normalization="none", **options).run(faint, context)
-        return [line for line in said if line.startswith("warning")]
-
-    (line,) = told(ranking="global")
-    assert line.startswith("warning: prune: b keeps 8 of 64 channels; ") and "min_share" in line
-    assert not told(ranking="global", min_share=0.25)
-    assert not told(ranking="local")
