@@ -6,7 +6,8 @@ Each variant that leaves as .tflite is one line; variants share the trunk. Every
 images, and all files of a model take turns for latency: the least time of one image, one thread. Splits are those of
 pruning.py: nothing is trained or chosen on the images judged; TensorFlow's converter, its defaults for integer files
 with float32 ends, gets the same calibration images. "weights": bytes of the constants that convolutions and dense
-layers read. What a file misses is said of the numbers shown, not of the ends of their intervals, which are over images.
+layers read. Where the processor has AMX, which no edge device has, latency is measured without it too (peers/amx.py).
+What a file misses is said of the numbers shown, not of the ends of their intervals, which are over images.
 
 Every file adds a line to --records; what is there is not made again (of a recipe that has changed since neither: name
 another file then), and a training that was cut short goes on from its last epoch. Minutes are processor time over two
@@ -24,6 +25,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -35,7 +37,7 @@ from typing import Any
 import numpy as np
 import peers_int8 as side
 import pruning
-from peers import here
+from peers import amx, here
 from peers.running import answers, best_ms
 
 from toolkit.core import ExportContext, Model, PassContext
@@ -226,9 +228,10 @@ def records(path: Path) -> list[Row]:
 
 @dataclass(frozen=True)
 class Files:
-    """By name: milliseconds of one image, bytes after gzip."""
+    """By name: milliseconds of one image, the same without AMX (none where the processor has none), gzip's bytes."""
 
     milliseconds: dict[str, float]
+    plain: dict[str, float]
     gzip: dict[str, int]
 
 
@@ -236,7 +239,8 @@ class Files:
 class Line:
     """One line of the table: the mean over its seeds. lost: points to the float file, with its 95% interval.
 
-    faster, smaller, lighter, packed: TensorFlow's milliseconds, bytes, bytes of weights and of gzip over its own.
+    faster, plain, smaller, lighter, packed: TensorFlow's milliseconds, those without AMX (nan where there is none),
+    bytes, bytes of weights and of gzip over its own.
     """
 
     rows: tuple[Row, ...]
@@ -246,6 +250,7 @@ class Line:
     high: float
     to_int8: float
     faster: float
+    plain: float
     smaller: float
     lighter: float
     packed: float
@@ -260,6 +265,7 @@ class Line:
         tests = {
             f"{POINTS:g} points": self.lost <= POINTS,
             f"{TIMES:g} x faster": self.faster >= TIMES,
+            f"{TIMES:g} x faster without AMX": not self.plain < TIMES,
             f"{TIMES:g} x smaller": min(self.smaller, self.lighter) >= TIMES,
             f"{MINUTES} minutes": self.minutes <= MINUTES,
         }
@@ -292,9 +298,10 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
         "LiteRT, all files in turns. Minutes: processor time over two cores.",
         "",
         "| file | settings | seeds | MACs left | float before int8 % | % | points lost to float (95%) "
-        "| to TensorFlow's int8 | x faster | x smaller file | KiB | x smaller weights | x smaller gzip | minutes "
+        "| to TensorFlow's int8 | x faster | x faster without AMX "
+        "| x smaller file | KiB | x smaller weights | x smaller gzip | minutes "
         "| on the frontier | misses |",
-        "|---" * 16 + "|",
+        "|---" * 17 + "|",
     ]
     for line in lines:
         first = line.rows[0]
@@ -309,6 +316,7 @@ def _section(name: str, rows: list[Row], work: pruning.Given, args: argparse.Nam
             f"{line.lost:.2f} ({line.low:.2f} to {line.high:.2f})",
             f"{line.to_int8:.2f}",
             f"{line.faster:.2f}",
+            f"{line.plain:.2f}" if files.plain else "",
             f"{line.smaller:.2f}",
             _mean(row.size / 1024 for row in line.rows),
             f"{line.lighter:.2f}",
@@ -325,10 +333,11 @@ def _line(group: tuple[Row, ...], theirs: list[Row], whole: Any, files: Files, j
     right = np.mean([_right(row, judged) for row in group], axis=0)
     lost = bootstrap_mean(whole - right, side.CONFIDENCE, seed=0)
     base = np.mean([_right(row, judged) for row in theirs], axis=0)
-    milliseconds, size, weight, packed = (
+    milliseconds, plain, size, weight, packed = (
         statistics.mean(value(row) for row in theirs) / statistics.mean(value(row) for row in group)
         for value in (
             lambda row: files.milliseconds[row.file],
+            lambda row: files.plain.get(row.file, math.nan),
             lambda row: row.size,
             lambda row: row.weights,
             lambda row: files.gzip[row.file],
@@ -342,6 +351,7 @@ def _line(group: tuple[Row, ...], theirs: list[Row], whole: Any, files: Files, j
         100 * lost.high,
         100 * float((base - right).mean()),
         milliseconds,
+        plain,
         size,
         weight,
         packed,
@@ -361,9 +371,10 @@ def _right(row: Row, judged: int) -> Any:
 def _files(rows: list[Row], work: pruning.Given, args: argparse.Namespace) -> Files:
     """All files take turns."""
     paths = [args.files / name for name in dict.fromkeys(row.file for row in rows)]
-    times = best_ms(paths, work.judged.images[:1])
+    names, image = [path.name for path in paths], work.judged.images[:1]
+    plain = amx.without(best_ms, paths, image) if amx.is_here() else []
     packed = {path.name: len(gzip.compress(path.read_bytes(), mtime=0)) for path in paths}
-    return Files({path.name: ms for path, ms in zip(paths, times, strict=True)}, packed)
+    return Files(dict(zip(names, best_ms(paths, image), strict=True)), dict(zip(names, plain, strict=False)), packed)
 
 
 def _mean(values: Any) -> str:

@@ -12,7 +12,7 @@ from toolkit import kernels
 from toolkit.devices import load_device
 from toolkit.documents import Document
 from toolkit.plan import make_plan
-from toolkit.pruning import multiple_of, needs, runtime_of, said
+from toolkit.pruning import has_amx, multiple_of, needs, runtime_of, said
 from toolkit.recipe_reader import parse_recipe
 
 SPLITS = "[data.splits]\nselection = 0.1\ncalibration = 100\ntest = 0.3\n"
@@ -76,6 +76,9 @@ def test_multiple_is_that_of_the_widest_kernels(monkeypatch: pytest.MonkeyPatch)
     assert multiple_of(load_device("this-machine")) == 16
     monkeypatch.setattr(kernels, "flags", lambda: frozenset(["avx2"]))
     assert multiple_of(load_device("this-machine")) == 8
+    assert not has_amx(load_device("this-machine"))
+    monkeypatch.setattr(kernels, "flags", lambda: frozenset(["avx512f", "amx_int8"]))
+    assert has_amx(load_device("this-machine")) and not has_amx(load_device("raspberry-pi-4"))
     targets = "".join(f'[[targets]]\ndevice = "{name}"\n' for name in multiples)
     text = 'macs = 0.5\nround_to = "auto"\n' + targets
     assert 'prune: round_to = "auto" is 32 here' in plan(text).notes

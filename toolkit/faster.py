@@ -226,6 +226,7 @@ def explained(
         timed,
         limits,
         pruning.multiple_of(device),
+        pruning.has_amx(device),
     )
     layers = _layers(seen)
     return Speed(

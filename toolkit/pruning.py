@@ -64,6 +64,11 @@ def multiple_of(profile: DeviceProfile) -> int:
     return AVX512 if any(name.startswith("avx512") for name in isa | here) else USUAL
 
 
+def has_amx(profile: DeviceProfile) -> bool:
+    """Whether it is this machine, and its processor has AMX, which XNNPACK then computes int8 with."""
+    return profile.transport == "local" and not profile.emulated and "amx_int8" in kernels.flags()
+
+
 def problems(recipe: Recipe, component: Any) -> Iterator[str]:
     """Why the latency of a candidate cannot be told."""
     try:

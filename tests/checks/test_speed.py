@@ -154,6 +154,19 @@ def test_channels_off_the_tile_cost_what_fills_it_up(tmp_path: Path) -> None:
     assert rules(seen(tmp_path / "m.tflite", runtime="tensorrt")) == []
 
 
+def test_amx_computes_64_channels_of_int8_at_once(tmp_path: Path) -> None:
+    """16 channels are computed as 64: three more of each. Depthwise, float and built-in kernels are none of AMX's."""
+    net = Lite(channels=16).conv("a", channels=16).depthwise("d").conv("b", channels=16).write(tmp_path / "m.tflite")
+    found = only(seen(net, tile=16, amx=True), "tile")
+    a, d = 16 * 16, 16  # times 9 x 64 each; b's are the classes
+    assert found.layers == ("a",) and found.estimated == pytest.approx(3 * a / (2 * a + d + 3 * a))
+    assert "no multiple of 64" in found.text and "without it fewer channels take less time" in found.advice
+    assert rules(seen(net, tile=16)) == rules(seen(net, tile=16, amx=True, runtime="openvino", delegate="cpu")) == []
+    assert "tile" not in rules(seen(net, tile=16, amx=True, delegate="none"))
+    floats = Lite("float32", channels=16).conv("a", "float32", channels=16).conv("b", "float32", channels=16)
+    assert rules(seen(floats.write(tmp_path / "f.tflite"), tile=16, amx=True)) == []
+
+
 def test_softmax_alone_is_better_left_out_of_the_file(tmp_path: Path) -> None:
     path = Lite().conv("a").op("SOFTMAX", "s", "int8").write(tmp_path / "m.tflite")
     assert "logits" in only(seen(path, pieces=((0,),), asked="LiteRT"), "delegate").advice

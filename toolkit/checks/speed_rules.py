@@ -35,6 +35,9 @@ REORDERED = (
     "keep to operators that ONNX Runtime has in its blocked layout (Conv, pooling, Add, ReLU) between convolutions"
 )
 CASTS = "onnxruntime, core/optimizer/insert_cast_transformer.cc: its CPU kernels of most operators are float32"
+AMX_TILE = 64  # channels of XNNPACK's int8 kernels with AMX, for 16 pixels at once
+AMX_SCHEMES = ("int8", "dynamic")
+AMX = "XNNPACK, src/configs/gemm-config.c: qs8-qc8w-igemm 16x64c4 avx512amx, where the processor has it"
 PACKING = "XNNPACK, src/packing.c, and MLAS, sgemm.cpp and snchwc.cpp: output channels are filled up to a tile"
 AT_LOADING = "LiteRT, xnnpack_delegate.cc: DEQUANTIZE of constants is done once, when the file is loaded"
 HYBRID = "LiteRT, xnnpack_delegate.cc: DEPTHWISE_CONV_2D of float values and int8 weights is not taken"
@@ -45,7 +48,8 @@ class Seen:
     """Everything that is known of one file on one device.
 
     rows: its profile there, matched. pieces: what the delegate took, None where nobody was asked; asked: who was.
-    timed: share of each place, as estimated; limits: what limits it. tile: channels that kernels there make at once.
+    timed: share of each place, as estimated; limits: what limits it. tile: channels that kernels there make at once;
+    amx: the processor has AMX.
     """
 
     artifact: Artifact
@@ -62,6 +66,7 @@ class Seen:
     timed: Mapping[int, float] = field(default_factory=dict)
     limits: Mapping[int, str] = field(default_factory=dict)
     tile: int = 8
+    amx: bool = False
 
     def share(self, places: Iterable[int]) -> float | None:
         """Of the time in these operators, as measured; None where the profile has none of them."""
@@ -332,22 +337,38 @@ def off_tile(seen: Seen) -> Iterator[Finding]:
     """Output channels that fill no tile of the kernels."""
     if seen.runtime not in CPUS or not seen.graph.macs:
         return
+    yield from _filling(seen, [node for node in seen.graph.nodes if not _by_amx(seen, node)], seen.tile)
+    yield from _filling(seen, [node for node in seen.graph.nodes if _by_amx(seen, node)], AMX_TILE)
+
+
+def _by_amx(seen: Seen, node: Node) -> bool:
+    """Whether XNNPACK computes it by int8 products in AMX's tiles; depthwise layers are no matrix products."""
+    given = seen.amx and seen.runtime in LITERT and seen.delegate == "xnnpack"
+    return given and seen.graph.scheme in AMX_SCHEMES and not node.depthwise
+
+
+def _filling(seen: Seen, nodes: Sequence[Node], tile: int) -> Iterator[Finding]:
+    """What of the work fills up tiles of so many channels."""
     lost, odd = 0.0, []
-    for node in seen.graph.nodes:
+    for node in nodes:
         layer = seen.graph.work.get(node.place)
         if layer is None or not node.channels or node.last:
             continue  # the last: as many as there are classes
-        filled = -(-node.channels // seen.tile) * seen.tile
+        filled = -(-node.channels // tile) * tile
         if filled > node.channels:
             odd.append(node)
             lost += layer.macs * (filled / node.channels - 1)
     share = lost / (seen.graph.macs + lost)
     if share < WASTED:
         return
-    text = f"{several(len(odd), 'layer')} with channels that are no multiple of {seen.tile}, which"
+    text = f"{several(len(odd), 'layer')} with channels that are no multiple of {tile}"
+    text += ", what AMX computes at once in int8, which" if tile == AMX_TILE else ", which"
     text += f" makes {100 * share:.0f}% of the work mere filling"
-    advice = f"prune in multiples (`round_to = {seen.tile}` of `prune`), or widen to the next one at no cost"
-    how: dict[str, Any] = {"shown_by": "rule", "evidence": PACKING, "share": None, "estimated": share}
+    advice = f"prune in multiples (`round_to = {tile}` of `prune`), or widen to the next one at no cost"
+    if tile == AMX_TILE:
+        advice = "measure on the device itself: few have AMX, and without it fewer channels take less time"
+    evidence = AMX if tile == AMX_TILE else PACKING
+    how: dict[str, Any] = {"shown_by": "rule", "evidence": evidence, "share": None, "estimated": share}
     yield seen.finding("tile", odd, text, advice, **how)
 
 
