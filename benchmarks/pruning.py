@@ -61,6 +61,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "uniform l1": {"importance": "l1", "ranking": "local"},
     "uniform l2": {"importance": "l2", "ranking": "local"},
     "taylor": {"importance": "taylor", "ranking": "global"},
+    "taylor reconstructed": {"importance": "taylor", "ranking": "global", "reconstruct": True},
     "fisher": {"importance": "fisher", "ranking": "global"},
     "bn_gamma": {"importance": "bn_gamma", "ranking": "global"},
     "activation": {"importance": "activation", "ranking": "global"},
