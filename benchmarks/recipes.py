@@ -165,7 +165,8 @@ def latency(found: runs.Manifest, artifact: str, device: str) -> str:
     ends = known[0].interval if known else None
     if not known:
         return "not measured"
-    return f"{known[0].source}, not measured" + (f": {ends.low:.2g} to {ends.high:.2g} ms" if ends else "")
+    ends_ms = [f"{float(f'{end:.2g}'):g}" for end in (ends.low, ends.high)] if ends else []  # 490, not 4.9e+02
+    return f"{known[0].source}, not measured" + (f": {' to '.join(ends_ms)} ms" if ends else "")
 
 
 def number(found: runs.Manifest, artifact: str, name: str) -> float | None:
