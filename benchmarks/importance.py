@@ -207,7 +207,7 @@ def measure(name: str, share: float, data: Path, args: argparse.Namespace) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--models", nargs="+", default=[f"{name}={share}" for name, share in MODELS.items()])
     parser.add_argument("--round-to", type=int, default=4)
     parser.add_argument("--images", type=int, default=512, help="training images of CIFAR-10 that score")
@@ -215,6 +215,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="criteria that contain one of these words")
     parser.add_argument("--judge", type=int, default=0, help="so many test images behind the first 2,000")
     args = parser.parse_args()
+    if args.data is None:
+        print("skipped: name the folder of trained models and images (--data)")
+        return
     for text in args.models:
         name, _, share = text.partition("=")
         measure(name, float(share or MODELS[name]), args.data, args)

@@ -379,8 +379,8 @@ def _mean(values: Any, digits: int = 1) -> str:
 
 def arguments() -> argparse.Namespace:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--data", type=Path, required=True)
-    ask.add_argument("--records", type=Path, required=True)
+    ask.add_argument("--data", type=Path)
+    ask.add_argument("--records", type=Path)
     ask.add_argument("--files", type=Path, help="folder of the .tflite files; default: beside the records")
     ask.add_argument("--models", nargs="+", default=[CIFAR[0]], choices=(*CIFAR, *TRASHNET))
     ask.add_argument("--ways", nargs="+", default=[OURS, "uniform l1", SCRATCH], choices=(*WAYS, SCRATCH, TFMOT))
@@ -398,8 +398,9 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--table", action="store_true")
     ask.add_argument("--out", type=Path)
     args = ask.parse_args()
-    args.files = args.files or args.records.with_suffix("")
-    args.files.mkdir(parents=True, exist_ok=True)
+    if args.records:
+        args.files = args.files or args.records.with_suffix("")
+        args.files.mkdir(parents=True, exist_ok=True)
     return args
 
 
@@ -410,6 +411,9 @@ def _key(row: Run) -> tuple[Any, ...]:
 
 def main() -> None:
     args = arguments()
+    if args.data is None or args.records is None:
+        print("skipped: name the folder of trained models and images (--data) and the file of the runs (--records)")
+        return
     if args.table:
         text = "\n".join(table(records(args.records), args))
         print(text)

@@ -351,7 +351,7 @@ def choices(found: Found) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--images", type=int, default=1024, help="calibration images of a draw (CIFAR-10)")
     parser.add_argument("--choose", type=int, default=side.SELECTION, help="images that choose, at most (CIFAR-10)")
@@ -364,6 +364,9 @@ def main() -> None:
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.data is None:
+        print("skipped: name the folder of trained models and images (--data)")
+        return
     done: list[Found] = []
     for name in args.models:
         for found in measure(work(name, args.data, args), args):

@@ -144,14 +144,17 @@ def judge(name: str, data: Path, out: Path, *, count: int, others: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("make", "judge"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("step", nargs="?", choices=("make", "judge"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--models", nargs="+", default=[*CIFAR, *IMAGENET])
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--other", default="")
     parser.add_argument("--corrections", nargs="*", default=[], help="of quantize: bias, equalize, ...")
     arguments = parser.parse_args()
+    if None in (arguments.step, arguments.data, arguments.out):
+        print("skipped: name a step, the folder of trained models and images (--data) and one for the files (--out)")
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
         if arguments.step == "make":
