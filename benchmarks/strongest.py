@@ -6,7 +6,7 @@ Each variant that leaves as .tflite is one line; variants share the trunk. Every
 images, and all files of a model take turns for latency: the least time of one image, one thread. Splits are those of
 pruning.py: nothing is trained or chosen on the images judged; TensorFlow's converter, its defaults for integer files
 with float32 ends, gets the same calibration images. "weights": bytes of the constants that convolutions and dense
-layers read. Where the processor has AMX, which no edge device has, latency is measured without it too (peers/amx.py).
+layers read. Where the processor has AMX, as few edge devices have, latency is measured without it too (peers/amx.py).
 What a file misses is said of the numbers shown, not of the ends of their intervals, which are over images.
 
 Every file adds a line to --records; what is there is not made again (of a recipe that has changed since neither: name

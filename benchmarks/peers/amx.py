@@ -1,4 +1,4 @@
-"""Latency without AMX: an edge device has none, and with it XNNPACK's int8 kernels compute 64 channels at once.
+"""Latency without AMX: few edge devices have it, and with it XNNPACK's int8 kernels compute 64 channels at once.
 
 Linux gives a process AMX only when asked to (arch_prctl, ARCH_REQ_XCOMP_PERM). A filter that refuses this makes
 libraries take the kernels they have for AVX-512, as they would on a processor that has no AMX.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import platform
 import struct
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
-CPUINFO = Path("/proc/cpuinfo")
+from toolkit import kernels
+
 NO_NEW_PRIVS, SET_SECCOMP, FILTER = 38, 22, 2  # linux/prctl.h, linux/seccomp.h
 ARCH_PRCTL, REQ_XCOMP_PERM, EPERM = 158, 0x1023, 1  # x86-64's number of the call; asm/prctl.h
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06  # BPF: load 32 bits at, jump if equal (else so many further), return
@@ -38,8 +37,7 @@ class Program(ctypes.Structure):
 
 
 def is_here() -> bool:
-    known = platform.system() == "Linux" and platform.machine() == "x86_64" and CPUINFO.exists()
-    return known and " amx_int8" in CPUINFO.read_text()
+    return "amx_int8" in kernels.flags()
 
 
 def forbid() -> None:

@@ -361,13 +361,14 @@ def _filling(seen: Seen, nodes: Sequence[Node], tile: int) -> Iterator[Finding]:
     share = lost / (seen.graph.macs + lost)
     if share < WASTED:
         return
-    text = f"{several(len(odd), 'layer')} with channels that are no multiple of {tile}"
-    text += ", what AMX computes at once in int8, which" if tile == AMX_TILE else ", which"
+    is_amx = tile == AMX_TILE
+    who = " (what AMX computes at once in int8)" if is_amx else ""
+    text = f"{several(len(odd), 'layer')} with channels that are no multiple of {tile}{who}, which"
     text += f" makes {100 * share:.0f}% of the work mere filling"
     advice = f"prune in multiples (`round_to = {tile}` of `prune`), or widen to the next one at no cost"
-    if tile == AMX_TILE:
+    if is_amx:
         advice = "measure on the device itself: few have AMX, and without it fewer channels take less time"
-    evidence = AMX if tile == AMX_TILE else PACKING
+    evidence = AMX if is_amx else PACKING
     how: dict[str, Any] = {"shown_by": "rule", "evidence": evidence, "share": None, "estimated": share}
     yield seen.finding("tile", odd, text, advice, **how)
 
