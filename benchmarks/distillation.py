@@ -3,7 +3,8 @@
 The same cut model, the same images, views, steps and loop: one way has the labels (fine-tuning), the others a teacher,
 the original. Shares are of the accuracy that the cut has cost. Each way may try several --rates; the one best on the
 selection images, over all seeds, is the way's, and is judged. Splits are those of pruning.py: nothing is trained or
-chosen on the images judged. Every run adds a line to --records; one that is there is not done again.
+chosen on the images judged. Every run adds a line to --records; one that is there is not done again. With --labelled N
+only the first N training images have labels: `labels` takes as many steps on those as the others do on all.
 
 Overhead: a step of distillation against the teacher's inference plus the same student's step on labels, in turns in
 one process. Views differ from step to step, so that the teacher is asked in each. Target: at most 1.1.
@@ -11,6 +12,7 @@ one process. Views differ from step to step, so that the teacher is asked in eac
     python benchmarks/distillation.py --data DIR --records FILE.jsonl [--models NAME ...] [--ways labels teacher ...]
                                       [--also 'NAME: alpha = 0.9; temperature = 2'] [--removed 0.7] [--cut NAME]
                                       [--seeds 0 1 2] [--epochs N] [--rates R ...] [--train N]
+                                      [--labelled N]
     python benchmarks/distillation.py --data DIR --records FILE.jsonl --table [--out FILE.md]
     python benchmarks/distillation.py --overhead [--data DIR] [--models NAME ...] [--batch 64] [--rounds 9]
 """
@@ -63,7 +65,7 @@ class Run:
 
     original, before, after, selection: percent; the last of the selection images, after. minutes: of two processors.
     whole, left, right: hexadecimal bits, which of the judged images the original, the cut model and the trained one
-    get right.
+    get right. labelled: how many of the training images have labels; 0: all.
     """
 
     model: str
@@ -85,11 +87,12 @@ class Run:
     whole: str
     left: str
     right: str
+    labelled: int = 0
 
     @property
     def place(self) -> tuple[Any, ...]:
         """What a table is of."""
-        return (self.model, self.cut, self.removed, self.epochs, self.batch, self.train, self.precision)
+        return (self.model, self.cut, self.removed, self.epochs, self.batch, self.train, self.precision, self.labelled)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -130,7 +133,8 @@ def runs(args: argparse.Namespace) -> None:
 
 
 def _done(work: pruning.Given, asked: Asked, args: argparse.Namespace) -> bool:
-    place = (work.name, args.cut, asked.removed, args.epochs, args.batch, len(work.train.labels), args.precision)
+    train = len(work.train.labels)
+    place = (work.name, args.cut, asked.removed, args.epochs, args.batch, train, args.precision, args.labelled)
     return (*place, asked.seed, asked.way, _how(asked.way, args), asked.rate) in {
         row.key for row in records(args.records)
     }
@@ -138,14 +142,19 @@ def _done(work: pruning.Given, asked: Asked, args: argparse.Namespace) -> bool:
 
 def run(work: pruning.Given, model: Model, before: tuple[Any, Any], asked: Asked, args: argparse.Namespace) -> Run:
     """Train one way, judge it. before: which judged images the original, and the cut model, get right."""
+    seen, epochs = work, args.epochs
+    if args.labelled and asked.way == LABELS:
+        epochs = args.epochs * len(work.train.labels) // args.labelled
+        few = pruning.Split(work.train.images[: args.labelled], work.train.labels[: args.labelled])
+        seen = replace(work, train=few)
     given = {
-        "epochs": args.epochs,
+        "epochs": epochs,
         "learning_rate": asked.rate,
         "batch_size": args.batch,
         "augment": VIEWS,
         "precision": args.precision,
     }
-    context = replace(pruning.context(work, asked.seed), load=Keras().load)  # of a way that names another teacher
+    context = replace(pruning.context(seen, asked.seed), load=Keras().load)  # of a way that names another teacher
     started = pruning.spent()
     after = Distill(**{**given, **args.options[asked.way]}).run(model, context).model
     minutes = (pruning.spent() - started) / 120
@@ -166,6 +175,7 @@ def run(work: pruning.Given, model: Model, before: tuple[Any, Any], asked: Asked
         100 * float(pruning.right(after, work.selection).mean()),
         minutes,
         *(_packed(bits) for bits in (*before, found)),
+        labelled=args.labelled,
     )
 
 
@@ -200,7 +210,8 @@ def table(found: list[Run], args: argparse.Namespace) -> list[str]:
 
 def _title(row: Run, judged: int) -> str:
     cut = f"{row.removed:.0%} of the MACs removed ({row.cut})"
-    how = f"{row.epochs} x {row.train:,} images, batch {row.batch}, {row.precision}"
+    some = f" ({row.labelled:,} with labels, as many steps)" if row.labelled else ""
+    how = f"{row.epochs} x {row.train:,} images{some}, batch {row.batch}, {row.precision}"
     judging = f"{judged:,} judged, the original {row.original:.2f}%; intervals over images"
     return f"**{row.model}**, {cut}; {how}; {judging}."
 
@@ -395,6 +406,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--batch", type=int, default=64)
     ask.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     ask.add_argument("--train", type=int, default=50_000)
+    ask.add_argument("--labelled", type=int, default=0, help="how many of those have labels; 0: all")
     ask.add_argument("--table", action="store_true")
     ask.add_argument("--overhead", action="store_true")
     ask.add_argument("--steps", type=int, default=10, help="in one turn of --overhead")
@@ -408,6 +420,8 @@ def arguments() -> argparse.Namespace:
     args.ways = args.ways or [name for name in args.options if name in USUAL or name not in WAYS]
     if unknown := set(args.ways) - set(args.options):
         ask.error(f"--ways: no way is called {', '.join(sorted(unknown))}; there are {', '.join(args.options)}")
+    if not 0 <= args.labelled < args.train:
+        ask.error(f"--labelled: {args.labelled:,} is not from 0 to less than --train ({args.train:,})")
     return args
 
 
