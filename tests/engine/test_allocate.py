@@ -48,6 +48,15 @@ def test_global_weighs_a_step_by_what_it_saves() -> None:
     assert set(gone) == {"d0"}
 
 
+def test_global_does_not_end_far_off_where_small_steps_lead_nearer() -> None:
+    # 10 * 2 + 2 * 8 + 8 = 44 MACs, 12 too many. Either channel of d0 costs least for what it saves, but saves 18 and
+    # would end 6 off (14% of the whole), one of d1 saves 3 and would be 9 off: four of d1 come there
+    graph, groups = chain(10, 2, 8, 1)
+    given = scores(d0=[1, 1], d1=[1, 2, 3, 4, 5, 6, 7, 8])
+    gone = allocate(graph, groups, given, 32 / 44, ranking="global", rounding=ONE)
+    assert {name: rows.tolist() for name, rows in gone.items()} == {"d1": [0, 1, 2, 3]}
+
+
 def test_global_goes_in_steps_of_the_multiple_and_lands_nearest() -> None:
     graph, groups = chain(16, 32, 32, 16)
     whole = 16 * 32 + 32 * 32 + 32 * 16

@@ -8,7 +8,7 @@ since neighbours share weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ Scores = NDArray[np.float64]
 Indexes = NDArray[np.intp]
 Ranking = Literal["local", "global"]
 NEAR = 0.01  # of the whole cost: steps that land so near to the target are told apart by what they lose
+FAR = 0.03  # of the whole cost: an end so far off is not taken before others were tried
 EIGHT = Rounding()  # multiples of 8 (widths.py says why)
 
 
@@ -90,14 +91,39 @@ def smallest(groups: Sequence[Group], cost: Cost, rounding: Rounding) -> float:
 def _greedy(
     groups: Sequence[Group], scores: Mapping[str, Scores], target: float, cost: Cost, rounding: Rounding
 ) -> Widths:
-    """Widths after taking the cheapest steps until the cost is at the target, or as near as it comes."""
+    """Widths after taking the cheapest steps until the cost is at the target, or as near as it comes.
+
+    Where the last step goes far past the target, the end is tried without it too: small steps may come nearer.
+    """
     ladders = {group.id: allowed(group.size, rounding.of(group)) for group in groups}
     lost = {group.id: np.concatenate([[0.0], np.cumsum(np.sort(scores[group.id]))]) for group in groups}
-    widths = {group.id: group.size for group in groups}
+    barred: set[str] = set()
+    nearest, last = _stepped(ladders, lost, target, cost, barred)
+    while last and abs(cost(nearest) - target) > FAR * cost({}):
+        barred.add(last)
+        widths, last = _stepped(ladders, lost, target, cost, barred)
+        nearest = min(nearest, widths, key=lambda found: abs(cost(found) - target))
+    return nearest
+
+
+def _stepped(
+    ladders: Mapping[str, Sequence[int]],
+    lost: Mapping[str, Scores],
+    target: float,
+    cost: Cost,
+    barred: Container[str],
+) -> tuple[Widths, str]:
+    """The widths, and the group whose step has passed the target ("": none); no step of a barred one passes it.
+
+    ladders: the widths each may have, the whole last. lost: the scores of its k weakest channels, for k from 0.
+    """
+    left = {name: list(ladder) for name, ladder in ladders.items()}
+    widths = {name: ladder[-1] for name, ladder in left.items()}
     whole = cost({})
     while (over := cost(widths) - target) > 0:
-        steps = {name: ladder[-1] - ladder[-2] for name, ladder in ladders.items() if len(ladder) > 1}
+        steps = {name: ladder[-1] - ladder[-2] for name, ladder in left.items() if len(ladder) > 1}
         saved = {name: amount for name, amount in cost.saved(widths, steps).items() if amount > 0}
+        saved = {name: amount for name, amount in saved.items() if amount <= over or name not in barred}
         worth = {name: _lost(lost[name], widths[name], steps[name]) / amount for name, amount in saved.items()}
         if not saved:
             break
@@ -109,8 +135,10 @@ def _greedy(
             if misses[best] >= over:
                 break
         widths[best] -= steps[best]
-        ladders[best].pop()
-    return widths
+        left[best].pop()
+        if saved[best] > over:
+            return widths, best
+    return widths, ""
 
 
 def _lost(losses: Scores, width: int, step: int) -> float:
