@@ -4,7 +4,8 @@ The same cut model, the same images, views, steps and loop: one way has the labe
 the original. Shares are of the accuracy that the cut has cost. Each way may try several --rates; the one best on the
 selection images, over all seeds, is the way's, and is judged. Splits are those of pruning.py: nothing is trained or
 chosen on the images judged. Every run adds a line to --records; one that is there is not done again. With --labelled N
-only the first N training images have labels: `labels` takes as many steps on those as the others do on all.
+only the first N training images have labels: `labels` sees those as often as makes up for the rest, and the others
+look at no label.
 
 Overhead: a step of distillation against the teacher's inference plus the same student's step on labels, in turns in
 one process. Views differ from step to step, so that the teacher is asked in each. Target: at most 1.1.
@@ -210,7 +211,7 @@ def table(found: list[Run], args: argparse.Namespace) -> list[str]:
 
 def _title(row: Run, judged: int) -> str:
     cut = f"{row.removed:.0%} of the MACs removed ({row.cut})"
-    some = f" ({row.labelled:,} with labels, as many steps)" if row.labelled else ""
+    some = f" ({row.labelled:,} with labels, seen as much more often)" if row.labelled else ""
     how = f"{row.epochs} x {row.train:,} images{some}, batch {row.batch}, {row.precision}"
     judging = f"{judged:,} judged, the original {row.original:.2f}%; intervals over images"
     return f"**{row.model}**, {cut}; {how}; {judging}."
@@ -422,6 +423,9 @@ def arguments() -> argparse.Namespace:
         ask.error(f"--ways: no way is called {', '.join(sorted(unknown))}; there are {', '.join(args.options)}")
     if not 0 <= args.labelled < args.train:
         ask.error(f"--labelled: {args.labelled:,} is not from 0 to less than --train ({args.train:,})")
+    mixed = [way for way in args.ways if way != LABELS and args.options[way].get("alpha") != 1.0]
+    if args.labelled and mixed:
+        ask.error(f"--labelled: {', '.join(mixed)} would see the labels of all images; leave it out, or set alpha = 1")
     return args
 
 

@@ -24,7 +24,7 @@ Scores = NDArray[np.float64]
 Indexes = NDArray[np.intp]
 Ranking = Literal["local", "global"]
 NEAR = 0.01  # of the whole cost: steps that land so near to the target are told apart by what they lose
-FAR = 0.03  # of the whole cost: an end so far off is not taken before others were tried
+FAR = 0.03  # of the whole cost, as far as `prune` lets a target be missed: beyond, other ends are tried
 EIGHT = Rounding()  # multiples of 8 (widths.py says why)
 
 
