@@ -93,8 +93,9 @@ class Given:
 class Run:
     """One line of the records. rate, batch, alpha: of the recovery. macs, parameters: shares that are left.
 
-    before, after: percent, of recovery. right: hexadecimal bits, which of the judged images the recovered model gets
-    right. minutes: of two processors.
+    before, after: percent, of recovery; selection: after it, of the images that choose, by which settings may be
+    compared. right: hexadecimal bits, which of the judged images the recovered model gets right. minutes: of two
+    processors.
     """
 
     model: str
@@ -116,6 +117,7 @@ class Run:
     minutes: float
     right: str
     file: str
+    selection: float | None = None
 
 
 class Images(here.Images):
@@ -269,6 +271,7 @@ def run(work: Given, way: str, removed: float, seed: int, args: argparse.Namespa
         minutes,
         np.packbits(found).tobytes().hex(),
         path.name,
+        100 * float(right(end, work.selection).mean()),
     )
 
 
@@ -333,8 +336,8 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
         f"{len(work.judged.labels):,} images judged; the original {rows[0].original:.2f}%, {times['']:.3f} ms.",
         "",
         "| MACs removed | way | recovery | seeds | MACs left | parameters left | before recovery % "
-        "| after % | points lost (95%) | latency to the original's | minutes of 2 cores |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| after % | of the images that choose | points lost (95%) | latency to the original's | minutes of 2 cores |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     original = right(work.model, work.judged)
     keys = dict.fromkeys(_place(row) for row in rows)
@@ -343,6 +346,7 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
         bits = [np.unpackbits(np.frombuffer(bytes.fromhex(row.right), np.uint8))[: len(original)] for row in same]
         lost = bootstrap_mean(original.astype(float) - np.mean(bits, axis=0), side.CONFIDENCE, seed=0)
         points = 100 * (original.mean() - np.mean(bits))
+        chose = [row.selection for row in same]
         cells = (
             f"{key[0]:.0%}",
             key[1],
@@ -352,6 +356,7 @@ def _rows(rows: list[Run], work: Given, times: dict[str, float]) -> list[str]:
             _mean(100 * row.parameters for row in same),
             _mean(row.before for row in same),
             _mean(row.after for row in same),
+            "" if None in chose else _mean(chose),
             f"{points:.2f} ({100 * lost.low:.2f} to {100 * lost.high:.2f})",
             _mean((times[row.file] for row in same if row.file in times), digits=2),
             _mean((row.minutes for row in same), digits=0),
