@@ -1,11 +1,11 @@
 """What pruning and recovery cost real models in accuracy, and give in MACs and LiteRT latency, beside simpler ways.
 
 Each way takes a share of a model's MACs away and is recovered by the same loop: as many epochs, the same teacher (the
-original), the same images. `uniform l1` is the plain way; `from scratch` has the shape of Edgekit's and new weights;
-`tfmot` is tensorflow-model-optimization's sparsity, at as many weights as Edgekit's shape has; it knows no views, so
-that it alone sees each image as it is. Nothing is trained or
-chosen on the images judged. CIFAR-10: the training images train, the first 2,000 test images choose the epoch, the
-other 8,000 are judged. TrashNet: its train, val and test.
+original), the same images. `edgekit tiles` weighs steps by what this machine's kernels compute; `uniform l1` is the
+plain way; `from scratch` has the shape of Edgekit's and new weights; `tfmot` is tensorflow-model-optimization's
+sparsity, at as many weights as Edgekit's shape has; it knows no views, so that it alone sees each image as it is.
+Nothing is trained or chosen on the images judged. CIFAR-10: the training images train, the first 2,000 test images
+choose the epoch, the other 8,000 are judged. TrashNet: its train, val and test.
 
 Every run adds a line to --records, so that a table may be made in several sittings; a run that is there is not done
 again, one that was cut short goes on from its last epoch. Latency is measured by --table, all files of a model taking
@@ -41,6 +41,7 @@ from peers import here
 from peers.running import best_ms
 
 from toolkit.core import ExportContext, Model, PassContext
+from toolkit.devices import load_device
 from toolkit.engine.cost import cost
 from toolkit.engine.numeric import decisions
 from toolkit.engine.predict import predict_arrays
@@ -48,16 +49,19 @@ from toolkit.engine.statistics import bootstrap_mean
 from toolkit.exporters.tflite import TFLite
 from toolkit.passes.distill import Distill
 from toolkit.passes.prune import Prune
+from toolkit.pruning import multiple_of
 from toolkit.sources.keras import Keras
 
 CIFAR = ("resnet20_cifar10_jpeg", "resnet8_cifar10_jpeg", "mnv2_cifar10_96")
 TRASHNET = ("mnv2_trashnet6_160",)
 OURS, SCRATCH, TFMOT = "edgekit", "from scratch", "tfmot"
+HERE = "this-machine"
 # what a way asks of `prune`; each has the rest at its defaults
 WAYS: dict[str, dict[str, Any]] = {
     OURS: {"importance": "fisher", "ranking": "global", "reconstruct": True},
     "edgekit 2 steps": {"importance": "fisher", "ranking": "global", "reconstruct": True, "steps": 2},
     "edgekit 16": {"importance": "fisher", "ranking": "global", "reconstruct": True, "round_to": 16},
+    "edgekit tiles": {"importance": "fisher", "ranking": "global", "reconstruct": True, "device": HERE},
     "uniform l1": {"importance": "l1", "ranking": "local"},
     "uniform l2": {"importance": "l2", "ranking": "local"},
     "taylor": {"importance": "taylor", "ranking": "global"},
@@ -179,6 +183,7 @@ def context(work: Given, seed: int) -> PassContext:
         selection=Images(name, work.selection),
         calibration=Images(name, drawn),
         evaluate=lambda model: float(right(model, work.selection).mean()),
+        multiple=multiple_of(load_device(HERE)),
         emit=lambda told: print(told.text, file=sys.stderr) if told.keep else None,
     )
 

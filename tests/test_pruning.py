@@ -92,6 +92,16 @@ def test_stage_depends_on_the_device_only_where_it_counts() -> None:
     assert said(component, needs(made.recipe, component)) == ()
 
 
+def test_plan_says_what_kernels_steps_are_weighed_by() -> None:
+    line = "prune: steps are weighed by what kernels of jetson-orin-nano-8 compute, 32 channels at once"
+    made = plan('macs = 0.5\nranking = "global"\ndevice = "jetson-orin-nano-8"')
+    assert not made.problems and line in made.notes
+    component = made.stage("01-prune").component
+    assert said(component, needs(made.recipe, component))[-1] == 32
+    assert not any("weighed" in note for note in plan('macs = 0.5\nranking = "global"').notes)
+    assert not any("weighed" in note for note in plan('latency = 0.5\ndevice = "raspberry-pi-4"').notes)  # local
+
+
 def test_target_of_the_recipe_lends_its_settings() -> None:
     made = plan(
         'latency = 0.5\ndevice = "raspberry-pi-4"\n[[targets]]\ndevice = "raspberry-pi-4"\nmeasure = { threads = 2 }'

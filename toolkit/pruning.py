@@ -38,7 +38,7 @@ def needs(recipe: Recipe, component: Any) -> Needs:
     target = next((item for item in recipe.targets if name and name in (item.profile.name, item.device)), None)
     profile = target.profile if target else load_device(name) if name else None
     profiles = [profile] if profile else [item.profile for item in recipe.targets]
-    multiple = max(map(multiple_of, profiles), default=USUAL) if _asks(component) else USUAL
+    multiple = max(map(multiple_of, profiles), default=USUAL) if profile or _asks(component) else USUAL
     measure = target.measure if target else profile.measure if profile else MeasureSpec()
     return Needs(profile, measure, multiple)
 
@@ -50,7 +50,7 @@ def _asks(component: Any) -> bool:
 def said(component: Any, found: Needs) -> tuple[Any, ...]:
     """What of it decides on what comes out, for the content key of a stage; nothing where nothing is asked."""
     place = (found.profile.model_dump(mode="json"), found.measure.model_dump()) if found.profile else ()
-    return (*place, *((found.multiple,) if _asks(component) else ()))
+    return (*place, *((found.multiple,) if place or _asks(component) else ()))
 
 
 def multiple_of(profile: DeviceProfile) -> int:
@@ -100,7 +100,7 @@ def timed(profile: DeviceProfile) -> bool:
 
 
 def notes(recipe: Recipe, component: Any) -> Iterator[str]:
-    """How the latency of candidates is told, and which multiple `auto` is."""
+    """How the latency of candidates is told, which multiple `auto` is, and what steps are weighed by."""
     try:
         found = needs(recipe, component)
         if found.profile is not None and _asks_latency(component):
@@ -112,6 +112,9 @@ def notes(recipe: Recipe, component: Any) -> Iterator[str]:
     if found.profile is not None and _asks_latency(component):
         how = "measured" if timed(found.profile) else "estimated, not measured"
         yield f"prune: latency on {found.profile.name} is {how}, of float32 files"
+    if found.profile is not None and getattr(component, "weighs_tiles", False):
+        kernels_of = f"kernels of {found.profile.name} compute, {found.multiple} channels at once"
+        yield f"prune: steps are weighed by what {kernels_of}"
 
 
 def _asks_latency(component: Any) -> bool:

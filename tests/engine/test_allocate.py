@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from toolkit.engine import prices
-from toolkit.engine.allocate import allocate, smallest, weakest, widths_after
+from toolkit.engine.allocate import Tiled, allocate, smallest, weakest, widths_after
 from toolkit.engine.graph import walk
 from toolkit.engine.groups import Group, find_groups
 from toolkit.engine.widths import Rounding, for_share
@@ -112,3 +112,18 @@ def test_weakest_takes_the_lowest_and_among_equals_the_first() -> None:
     assert weakest(np.array([0.5, 0.1, 0.3, 0.1, 0.1]), 2).tolist() == [1, 3]
     assert weakest(np.array([0.5, 0.1, 0.3]), 2).tolist() == [1, 2]
     assert weakest(np.array([0.5, 0.1]), 0).tolist() == []
+
+
+def test_global_weighs_steps_by_tiles_and_looks_on_to_where_one_is_emptied() -> None:
+    # 16 a + a b + 16 b MACs with a = b = 32: 2048. Kernels that make 16 channels at once compute 24 made as 32:
+    #   8 of d0 (score 8) save 384 MACs, of tiles 256: 0.021, 0.031    16 of d0 (40) save 768 of either: 0.052
+    #   8 of d1 (score 10) save 384 MACs, of tiles 128: 0.026, 0.078   16 of d1 (22) save 768 of either: 0.029
+    graph, groups = chain(16, 32, 32, 16)
+    given = scores(d0=[9] * 16 + [4] * 8 + [1] * 8, d1=[9] * 16 + [1.5] * 8 + [1.25] * 8)
+    tiled = Tiled(prices.macs(graph, groups[:2], 16), 16)
+    for by, left in ((None, {"d0": 24, "d1": 24}), (tiled, {"d0": 32, "d1": 16})):
+        gone = allocate(graph, groups, given, 0.62, ranking="global", tiled=by)
+        assert widths_after(groups[:2], gone) == left
+    # a tile no wider than the steps changes nothing
+    tiled = Tiled(prices.macs(graph, groups[:2], 8), 8)
+    assert widths_after(groups[:2], allocate(graph, groups, given, 0.62, ranking="global", tiled=tiled))["d0"] == 24

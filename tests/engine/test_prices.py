@@ -64,7 +64,21 @@ def test_price_by_hand() -> None:
         fixed=7.0,
         times=np.array([3.0]),
         lengths=np.array([[4.0, 5.0]]),
+        tiles=np.array([[1.0, 1.0]]),
         per_channel=np.array([[[1.0, 0.0], [0.0, 2.0]]]),
     )
     assert (price({}), price({"x": 3}), price({"x": 3, "y": 1})) == (67.0, 52.0, 34.0)
     assert price.saved({}, {"x": 2, "y": 1}) == {"x": 30.0, "y": 24.0}
+
+
+def test_macs_are_counted_up_to_whole_tiles_of_the_channels_made(model: Any, free: list[Group]) -> None:
+    tiled, plain = prices.macs(walk(model), free, 8), prices.macs(walk(model), free)
+    # a: 3 -> 12 and b: 12 -> 12 on 8x8, kernels of 3x3; depthwise: 12 on 3x3; left, right: 12 -> 6, 8, shared (twice):
+    # 14 -> 14 on 3x3; up: 14 -> 5, its 2x2 at 3x3 places; end: 180 -> 4. In tiles of 8, 12 made are 16, 6 and 5 are 8
+    same = 64 * 27 * 12 + 64 * 108 * 12 + 9 * 9 * 12 + 9 * 12 * (6 + 8) + 2 * 9 * 14 * 14 + 9 * 4 * 14 * 5 + 180 * 4
+    more = 64 * 27 * 16 + 64 * 108 * 16 + 9 * 9 * 16 + 9 * 12 * (8 + 8) + 2 * 9 * 14 * 16 + 9 * 4 * 14 * 8 + 180 * 8
+    assert (plain({}), tiled({})) == (same, more)
+    # a channel less of what a and b make empties no tile; b, left and right read one less
+    name = next(group.id for group in free if "a" in group.producers)
+    assert tiled.saved({}, {name: 1}) == {name: 64 * 9 * 16 + 9 * (8 + 8)}
+    assert tiled.saved({}, {name: 4})[name] == tiled({}) - tiled({name: 8})

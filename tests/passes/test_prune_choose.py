@@ -8,7 +8,10 @@ import pytest
 from keras import layers
 
 from toolkit.core import Delivered, Model, PassContext, Signature, TensorSpec
-from toolkit.engine.graph import parameters
+from toolkit.engine import prices
+from toolkit.engine.cost import cost
+from toolkit.engine.graph import parameters, walk
+from toolkit.engine.groups import find_groups
 from toolkit.errors import UnsupportedError
 from toolkit.passes.prune import Prune
 
@@ -60,3 +63,20 @@ def test_prune_to_a_size_takes_what_saves_weights_and_not_macs() -> None:
     counted = Prune(parameters=reached, ranking="global").run(model, PassContext()).model.graph
     widths = [[graph.get_layer(f"c{number}").filters for number in range(4)] for graph in (sized, counted)]
     assert widths[0] == widths[1] and 0.55 <= reached <= 0.6
+
+
+def test_prune_weighs_steps_by_what_the_kernels_of_the_device_compute(model: Model) -> None:
+    free = [group for group in find_groups(model.graph) if not group.frozen]
+    tiled, whole = prices.macs(walk(model.graph), free, 32), cost(model.graph).macs
+
+    def cut(device: str) -> tuple[float, float, str]:
+        context = PassContext(multiple=32)
+        result = Prune(macs=0.5, ranking="global", importance="l1", device=device).run(model, context)
+        widths = {group.id: result.model.graph.get_layer(group.producers[0]).filters for group in free}
+        return cost(result.model.graph).macs / whole, tiled(widths), result.changes[0].reason
+
+    (plain, slower, said), (share, faster, told) = cut(""), cut("phone")
+    assert abs(plain - 0.5) <= 0.03 and abs(share - 0.5) <= 0.03
+    assert faster < slower
+    assert said == "asked for 50.0% of the MACs"
+    assert told == f"{said}; steps weighed by what kernels of phone compute, 32 channels at once"

@@ -3,12 +3,15 @@
 Global ranking takes, again and again, the step (of `rounding.multiple` channels of one group) that loses the least
 score for what it saves: the greedy rule of the knapsack that pruning to a budget is (Shen et al., "Structural Pruning
 via Latency-Saliency Knapsack", NeurIPS 2022, arXiv:2210.06659). What a step saves is reckoned anew after each one,
-since neighbours share weights.
+since neighbours share weights. It may be reckoned as kernels compute it, which make a tile of channels at once: then a
+step that empties no tile saves less than its MACs, and one to the next whole tile is weighed beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -38,6 +41,33 @@ class Cost(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tiled:
+    """cost: of kernels that make `tile` channels at once."""
+
+    cost: Cost
+    tile: int = 1
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """cost is to come down to target, by the steps that lose the least score for what they save of `by`."""
+
+    cost: Cost
+    target: float
+    by: Tiled
+
+
+@dataclass(frozen=True)
+class _Step:
+    """`count` channels of a group; worth: the score they have, for what they save. saved: of the cost."""
+
+    name: str
+    count: int
+    saved: float
+    worth: float
+
+
 def allocate(
     graph: Graph | None,
     groups: Sequence[Group],
@@ -47,11 +77,13 @@ def allocate(
     ranking: Ranking = "local",
     cost: Cost | None = None,
     rounding: Rounding = EIGHT,
+    tiled: Tiled | None = None,
 ) -> dict[str, Indexes]:
     """Channels that go, by group, so that about `share` of the cost (MACs by default) remains.
 
     scores: one a channel for each group that is not frozen, the least important lowest; for the global ranking
-    comparable between groups. Groups that lose nothing are not named. Comes as near as the widths allowed let it.
+    comparable between groups. tiled: of the global ranking, what steps are weighed by instead of `cost`. Groups that
+    lose nothing are not named. Comes as near as the widths allowed let it.
     """
     free = [group for group in groups if not group.frozen]
     if cost is None:
@@ -61,7 +93,7 @@ def allocate(
     if ranking == "local":
         widths = for_share(cost, free, share, rounding).widths
     else:
-        widths = _greedy(free, scores, share * cost({}), cost, rounding)
+        widths = _greedy(free, scores, _Aim(cost, share * cost({}), tiled or Tiled(cost)), rounding)
     return chosen(free, scores, widths)
 
 
@@ -88,9 +120,7 @@ def smallest(groups: Sequence[Group], cost: Cost, rounding: Rounding) -> float:
     )
 
 
-def _greedy(
-    groups: Sequence[Group], scores: Mapping[str, Scores], target: float, cost: Cost, rounding: Rounding
-) -> Widths:
+def _greedy(groups: Sequence[Group], scores: Mapping[str, Scores], aim: _Aim, rounding: Rounding) -> Widths:
     """Widths after taking the cheapest steps until the cost is at the target, or as near as it comes.
 
     Where the last step goes far past the target, the end is tried without it too: small steps may come nearer.
@@ -98,20 +128,16 @@ def _greedy(
     ladders = {group.id: allowed(group.size, rounding.of(group)) for group in groups}
     lost = {group.id: np.concatenate([[0.0], np.cumsum(np.sort(scores[group.id]))]) for group in groups}
     barred: set[str] = set()
-    nearest, last = _stepped(ladders, lost, target, cost, barred)
-    while last and abs(cost(nearest) - target) > FAR * cost({}):
+    nearest, last = _stepped(ladders, lost, aim, barred)
+    while last and abs(aim.cost(nearest) - aim.target) > FAR * aim.cost({}):
         barred.add(last)
-        widths, last = _stepped(ladders, lost, target, cost, barred)
-        nearest = min(nearest, widths, key=lambda found: abs(cost(found) - target))
+        widths, last = _stepped(ladders, lost, aim, barred)
+        nearest = min(nearest, widths, key=lambda found: abs(aim.cost(found) - aim.target))
     return nearest
 
 
 def _stepped(
-    ladders: Mapping[str, Sequence[int]],
-    lost: Mapping[str, Scores],
-    target: float,
-    cost: Cost,
-    barred: Container[str],
+    ladders: Mapping[str, Sequence[int]], lost: Mapping[str, Scores], aim: _Aim, barred: Container[str]
 ) -> tuple[Widths, str]:
     """The widths, and the group whose step has passed the target ("": none); no step of a barred one passes it.
 
@@ -119,26 +145,50 @@ def _stepped(
     """
     left = {name: list(ladder) for name, ladder in ladders.items()}
     widths = {name: ladder[-1] for name, ladder in left.items()}
-    whole = cost({})
-    while (over := cost(widths) - target) > 0:
-        steps = {name: ladder[-1] - ladder[-2] for name, ladder in left.items() if len(ladder) > 1}
-        saved = {name: amount for name, amount in cost.saved(widths, steps).items() if amount > 0}
-        saved = {name: amount for name, amount in saved.items() if amount <= over or name not in barred}
-        worth = {name: _lost(lost[name], widths[name], steps[name]) / amount for name, amount in saved.items()}
-        if not saved:
+    whole = aim.cost({})
+    while (over := aim.cost(widths) - aim.target) > 0:
+        steps = [step for step in _offered(left, lost, aim) if step.saved <= over or step.name not in barred]
+        if not steps:
             break
-        best = min(worth, key=worth.__getitem__)
-        if saved[best] > over:  # it would pass the target: rather what lands near it, or nothing
-            misses = {name: abs(amount - over) for name, amount in saved.items()}
-            enough = max(min(misses.values()), NEAR * whole)
-            best = min((name for name in saved if misses[name] <= enough), key=worth.__getitem__)
-            if misses[best] >= over:
+        best = min(steps, key=lambda step: step.worth)
+        if best.saved > over:  # it would pass the target: rather what lands near it, or nothing
+            enough = max(min(abs(step.saved - over) for step in steps), NEAR * whole)
+            best = min((step for step in steps if abs(step.saved - over) <= enough), key=lambda step: step.worth)
+            if abs(best.saved - over) >= over:
                 break
-        widths[best] -= steps[best]
-        left[best].pop()
-        if saved[best] > over:
-            return widths, best
+        widths[best.name] -= best.count
+        while left[best.name][-1] > widths[best.name]:
+            left[best.name].pop()
+        if best.saved > over:
+            return widths, best.name
     return widths, ""
+
+
+def _offered(left: Mapping[str, Sequence[int]], lost: Mapping[str, Scores], aim: _Aim) -> Iterator[_Step]:
+    """Steps that save anything: of each group to its next width, and to the next that leaves a whole tile empty."""
+    now = {name: ladder[-1] for name, ladder in left.items()}
+    for ahead in filter(None, (_next(left), _emptying(left, aim.by.tile))):
+        saved = aim.cost.saved(now, ahead)
+        by = saved if aim.by.cost is aim.cost else aim.by.cost.saved(now, ahead)
+        for name, count in ahead.items():
+            if saved[name] > 0:
+                score = _lost(lost[name], now[name], count)
+                yield _Step(name, count, saved[name], score / by[name] if by[name] > 0 else np.inf)
+
+
+def _next(left: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Channels to the next narrower width."""
+    return {name: ladder[-1] - ladder[-2] for name, ladder in left.items() if len(ladder) > 1}
+
+
+def _emptying(left: Mapping[str, Sequence[int]], tile: int) -> dict[str, int]:
+    """Channels to the widest that fills a tile less, where that is further than the next width."""
+    found = {}
+    for name, ladder in left.items():
+        place = bisect_right(ladder, -(-ladder[-1] // tile) * tile - tile) - 1
+        if 0 <= place < len(ladder) - 2:
+            found[name] = ladder[-1] - ladder[place]
+    return found
 
 
 def _lost(losses: Scores, width: int, step: int) -> float:

@@ -27,6 +27,7 @@ _CONVOLUTIONS: tuple[type, ...] = (
     layers.SeparableConv2D,
 )
 _TRANSPOSED: tuple[type, ...] = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_DEPTHWISE: tuple[type, ...] = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _COUNTED: tuple[type, ...] = (*_CONVOLUTIONS, *_TRANSPOSED, layers.Dense)
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")  # the weights whose values are multiplied with pixels
 
@@ -76,6 +77,13 @@ def weight_macs(call: Call) -> dict[int, int]:
         return {}
     places = _positions(call)
     return {index: places for index, weight in enumerate(layer.weights) if weight.name in _KERNELS}
+
+
+def made_axis(layer: Any, index: int) -> int:
+    """The axis of a kernel along which its layer makes channels (a depthwise one: those it takes)."""
+    weight = layer.weights[index]
+    from_end = 2 if isinstance(layer, (*_DEPTHWISE, *_TRANSPOSED)) or weight.name == "depthwise_kernel" else 1
+    return len(weight.shape) - from_end
 
 
 def _positions(call: Call) -> int:

@@ -73,7 +73,8 @@ class Prune(Component):
     latency_ms: Amount | None = None
     """The longest its float32 file may take on `device`, in milliseconds."""
     device: str = ""
-    """Where latency counts: a device profile of `targets`, or a shipped one; timed within reach, else estimated."""
+    """Where latency counts: a device profile of `targets`, or a shipped one; timed within reach, else estimated. A
+    global ranking to `latency` or `macs` weighs steps by what its kernels compute."""
     importance: Literal["l2", "l1", "bn_gamma", "taylor", "fisher", "activation", "reconstruction", "random"] = "l2"
     """What a channel is worth: by its weights (l2, l1, bn_gamma), by images (taylor, fisher, activation,
     reconstruction), or random."""
@@ -108,8 +109,9 @@ class Prune(Component):
             raise ValueError(f"give exactly one of {', '.join(TARGETS[:-1])} and {TARGETS[-1]}")
         if given[0].startswith("latency") and not self.device:
             raise ValueError(f"{given[0]} needs a device")
-        if self.device and not given[0].startswith("latency") and self.round_to != "auto":
-            raise ValueError(f"device says nothing to {given[0]}; leave it out")
+        weighed = given[0] == "macs" and self.ranking != "local"
+        if self.device and not given[0].startswith("latency") and not weighed and self.round_to != "auto":
+            raise ValueError(f"device says nothing to {given[0]} with ranking {self.ranking!r}; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -160,6 +162,8 @@ class Prune(Component):
         if self.ranking != "local" and self.steps == 1 and (said := prune_changes.narrow(groups, left)):
             context.emit(Progress(said, keep=True))
         asked = f"asked for {self._target().words}" + (f": {work.found}" if work.found else "")
+        if (tile := self._tile(context)) > 1:
+            asked += f"; steps weighed by what kernels of {self.device} compute, {tile} channels at once"
         changes = (
             prune_changes.totals(model.graph, work.model.graph, asked),
             *prune_changes.layers(groups, left, rounding, even=self.ranking == "local"),
@@ -206,6 +210,14 @@ class Prune(Component):
 
         multiple = context.multiple if self.round_to == "auto" else self.round_to
         return Rounding(multiple, self.min_channels, self.min_share)
+
+    @property
+    def weighs_tiles(self) -> bool:
+        """Whether steps are weighed by what the device's kernels compute, which make several channels at once."""
+        return bool(self.device) and self.ranking != "local" and self._target().what in ("macs", "latency")
+
+    def _tile(self, context: PassContext) -> int:
+        return context.multiple if self.weighs_tiles else 1
 
     def _target(self) -> Target:
         if self.sparsity is not None:
@@ -273,6 +285,7 @@ class Prune(Component):
             number=number,
             steps=self.steps,
             goal=work.goal,
+            tile=self._tile(work.context),
         )
         return choice, notes
 

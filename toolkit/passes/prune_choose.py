@@ -16,6 +16,7 @@ from toolkit.passes.prune_target import TOLERANCE, WORDS, Cut, Target, search
 
 if TYPE_CHECKING:
     from toolkit.core import Array
+    from toolkit.engine import allocate
     from toolkit.engine.groups import Group
     from toolkit.engine.prices import Price
     from toolkit.engine.widths import Rounding
@@ -26,6 +27,7 @@ class Choice:
     """What a step chooses from. groups, scores: of `current`. whole: the original's groups. number: from 1.
 
     goal: share of the original's amount (see `_guide`) that meets a target of the file, once it is known.
+    tile: channels that the device's kernels make at once, by which steps of the global ranking are weighed.
     """
 
     original: Model
@@ -39,6 +41,7 @@ class Choice:
     number: int
     steps: int
     goal: float | None = None
+    tile: int = 1
 
     @property
     def free(self) -> list[Group]:
@@ -119,8 +122,19 @@ def _to(choice: Choice, target: Target, share: float, end: float | None = None) 
         ranking=choice.ranking,
         cost=price,
         rounding=choice.rounding,
+        tiled=_tiled(choice, target),
     )
     return Cut(_plain(removals), price(allocate.widths_after(choice.free, removals)) / whole)
+
+
+def _tiled(choice: Choice, target: Target) -> allocate.Tiled | None:
+    """What steps are weighed by where that is not the target's own amount."""
+    from toolkit.engine import allocate, prices
+    from toolkit.engine.graph import walk
+
+    if choice.tile == 1 or target.what != "macs":
+        return None
+    return allocate.Tiled(prices.macs(walk(choice.current.graph), choice.free, choice.tile), choice.tile)
 
 
 def _even(choice: Choice, target: Target, share: float, end: float | None) -> dict[str, int]:
