@@ -365,7 +365,8 @@ def _filling(seen: Seen, nodes: Sequence[Node], tile: int) -> Iterator[Finding]:
     who = " (what AMX computes at once in int8)" if is_amx else ""
     text = f"{several(len(odd), 'layer')} with channels that are no multiple of {tile}{who}, which"
     text += f" makes {100 * share:.0f}% of the work mere filling"
-    advice = f"prune in multiples (`round_to = {tile}` of `prune`), or widen to the next one at no cost"
+    advice = f"let `prune` weigh steps by that (`device`, a global ranking) or cut in multiples (`round_to = {tile}`)"
+    advice += ", or widen to the next one at no cost"
     if is_amx:
         advice = "measure on the device itself: few have AMX, and without it fewer channels take less time"
     evidence = AMX if is_amx else PACKING
