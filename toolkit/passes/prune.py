@@ -111,7 +111,8 @@ class Prune(Component):
             raise ValueError(f"{given[0]} needs a device")
         weighed = given[0] == "macs" and self.ranking != "local"
         if self.device and not given[0].startswith("latency") and not weighed and self.round_to != "auto":
-            raise ValueError(f"device says nothing to {given[0]} with ranking {self.ranking!r}; leave it out")
+            local = ", or set ranking = 'global'" if given[0] == "macs" else ""
+            raise ValueError(f"device says nothing to {given[0]} as it stands; leave it out{local}")
         return self
 
     @model_validator(mode="after")
