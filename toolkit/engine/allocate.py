@@ -182,7 +182,10 @@ def _next(left: Mapping[str, Sequence[int]]) -> dict[str, int]:
 
 
 def _emptying(left: Mapping[str, Sequence[int]], tile: int) -> dict[str, int]:
-    """Channels to the widest that fills a tile less, where that is further than the next width."""
+    """Channels to the group's widest that fills a tile less, where that is further than its next width.
+
+    Where its channels stand for several of a layer's each, another step may be better; none is weighed wrongly.
+    """
     found = {}
     for name, ladder in left.items():
         place = bisect_right(ladder, -(-ladder[-1] // tile) * tile - tile) - 1

@@ -109,8 +109,8 @@ class Prune(Component):
             raise ValueError(f"give exactly one of {', '.join(TARGETS[:-1])} and {TARGETS[-1]}")
         if given[0].startswith("latency") and not self.device:
             raise ValueError(f"{given[0]} needs a device")
-        weighed = given[0] == "macs" and self.ranking != "local"
-        if self.device and not given[0].startswith("latency") and not weighed and self.round_to != "auto":
+        used = given[0].startswith("latency") or self.weighs_tiles or self.round_to == "auto"
+        if self.device and not used:
             local = ", or set ranking = 'global'" if given[0] == "macs" else ""
             raise ValueError(f"device says nothing to {given[0]} as it stands; leave it out{local}")
         return self
